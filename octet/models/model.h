@@ -1,0 +1,3 @@
+#pragma once
+#include <span>
+namespace octet { struct ModelArch; std::span<const ModelArch* const> model_archs(); }
