@@ -31,18 +31,19 @@ class ThreadPool {
     run_task(Task{&fn, [](void* object, int thread) { (*static_cast<std::remove_reference_t<Fn>*>(object))(thread); }});
   }
 
-  // Splits [0, count) into pieces of `grain` and hands them out first come first served: fn(begin, end).
+  // Splits [0, count) into pieces of `grain` and hands them out first come first served:
+  // fn(thread, begin, end).
   template <class Fn>
   void parallel_for(int64_t count, int64_t grain, Fn&& fn) {
     if (count <= 0) return;
     if (count <= grain || num_threads() == 1) {
-      fn(int64_t{0}, count);
+      fn(0, int64_t{0}, count);
       return;
     }
     std::atomic<int64_t> next{0};
-    run([&](int) {
+    run([&](int thread) {
       for (int64_t begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < count;) {
-        fn(begin, std::min(begin + grain, count));
+        fn(thread, begin, std::min(begin + grain, count));
       }
     });
   }

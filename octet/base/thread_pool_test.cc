@@ -34,7 +34,7 @@ TEST(ThreadPool, ParallelForCoversTheRangeOnce) {
   ThreadPool pool(4);
   for (int64_t count : {0, 1, 7, 64, 1000}) {
     std::vector<int> hits(static_cast<size_t>(count), 0);
-    pool.parallel_for(count, 5, [&](int64_t begin, int64_t end) {
+    pool.parallel_for(count, 5, [&](int, int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) ++hits[static_cast<size_t>(i)];
     });
     EXPECT_EQ(hits, std::vector<int>(static_cast<size_t>(count), 1));

@@ -1,0 +1,136 @@
+// check() of every op: the contracts of the headers, as far as shapes and dtypes state them.
+#include "octet/ops/ops.h"
+
+namespace octet {
+namespace {
+
+constexpr std::initializer_list<DType> kActivation = {DType::kF32, DType::kBF16};
+constexpr std::initializer_list<DType> kCache = {DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kF8E5M2};
+
+void check_output(ShapeCheck& check, const QuantTensor& out, std::initializer_list<std::string_view> dims) {
+  check.quantized("out", out, dims);
+  check.dtype("out", out.data, {DType::kF32, DType::kBF16, DType::kF8E4M3});
+  const Granularity g = out.format.granularity;
+  check.that(g == Granularity::kNone || g == Granularity::kToken || g == Granularity::kTensor,
+             "an activation is plain, per token or per tensor");
+}
+
+}  // namespace
+
+void EmbeddingOp::check() const {
+  ShapeCheck check(kName);
+  check.tensor("out", out, {"T", "H"});
+  check.tensor("table", table, {"V", "H"});
+  check.tensor("token_ids", token_ids, {"T"});
+  check.dtype("out", out, kActivation);
+  check.dtype("table", table, {DType::kF32, DType::kBF16, DType::kF16});
+  check.dtype("token_ids", token_ids, {DType::kI32});
+}
+
+void GatherRowsOp::check() const {
+  ShapeCheck check(kName);
+  check.tensor("out", out, {"R", "H"});
+  check.tensor("x", x, {"T", "H"});
+  check.tensor("rows", rows, {"R"});
+  check.dtype("x", x, kActivation);
+  check.dtype("rows", rows, {DType::kI32});
+  check.that(out.dtype == x.dtype, "out.dtype == x.dtype");
+}
+
+void RmsNormOp::check() const {
+  ShapeCheck check(kName);
+  check_output(check, out, {"T", "H"});
+  check.tensor("residual", residual, {"T", "H"});
+  check.dtype("residual", residual, kActivation);
+  if (x) {
+    check.tensor("x", x, {"T", "H"});
+    check.dtype("x", x, kActivation);
+  }
+  check.tensor("weight", weight, {"H"});
+  check.dtype("weight", weight, {DType::kF32});
+}
+
+void QuantizeOp::check() const {
+  ShapeCheck check(kName);
+  check_output(check, out, {"T", "K"});
+  check.tensor("x", x, {"T", "K"});
+  check.dtype("x", x, kActivation);
+}
+
+void MatmulOp::check() const {
+  ShapeCheck check(kName);
+  check.tensor("out", out, {"T", "N"});
+  check.dtype("out", out, kActivation);
+  check.quantized("x", x, {"T", "K"});
+  check.quantized("weight", weight, {"N", "K"});
+  if (bias) {
+    check.tensor("bias", bias, {"N"});
+    check.dtype("bias", bias, {DType::kF32});
+  }
+  check.that(weight.data.contiguous(), "weight is contiguous");
+}
+
+void SiluAndMulOp::check() const {
+  ShapeCheck check(kName);
+  check_output(check, out, {"T", "I"});
+  check.tensor("x", x, {"T", "2I"});
+  check.dtype("x", x, kActivation);
+  check.that(x.dim(1) == 2 * out.data.dim(1), "x has twice the columns of out");
+}
+
+void RopeTableOp::check() const {
+  ShapeCheck check(kName);
+  check.tensor("cos", cos, {"T", "R/2"});
+  check.tensor("sin", sin, {"T", "R/2"});
+  check.tensor("positions", positions, {"T"});
+  check.tensor("inv_freq", inv_freq, {"R/2"});
+  check.dtype("cos", cos, {DType::kF32});
+  check.dtype("sin", sin, {DType::kF32});
+  check.dtype("positions", positions, {DType::kI32});
+  check.dtype("inv_freq", inv_freq, {DType::kF32});
+}
+
+void RopeKvOp::check() const {
+  ShapeCheck check(kName);
+  check.tensor("k_cache", k_cache, {"num_blocks", "Hkv", "block_size", "D"});
+  check.tensor("v_cache", v_cache, {"num_blocks", "Hkv", "block_size", "D"});
+  check.dtype("k_cache", k_cache, kCache);
+  check.that(v_cache.dtype == k_cache.dtype, "k_cache.dtype == v_cache.dtype");
+  check.tensor("q_out", q_out, {"T", "Hq*D"});
+  check.tensor("qkv", qkv, {"T", "(Hq+2Hkv)*D"});
+  check.dtype("qkv", qkv, kActivation);
+  check.that(q_out.dtype == qkv.dtype, "q_out.dtype == qkv.dtype");
+  check.that(q_out.dim(1) % head_dim() == 0, "Hq*D is a multiple of D");
+  check.that(qkv.dim(1) == (num_heads() + 2 * num_kv_heads()) * head_dim(), "qkv has Hq + 2 Hkv heads");
+  check.tensor("cos", cos, {"T", "R/2"});
+  check.tensor("sin", sin, {"T", "R/2"});
+  check.that(2 * cos.dim(1) <= head_dim(), "R <= D");
+  check.tensor("slot_mapping", slot_mapping, {"T"});
+  check.dtype("slot_mapping", slot_mapping, {DType::kI32});
+  if (q_norm) check.tensor("q_norm", q_norm, {"D"});
+  if (k_norm) check.tensor("k_norm", k_norm, {"D"});
+}
+
+void PagedAttentionOp::check() const {
+  ShapeCheck check(kName);
+  check.tensor("k_cache", k_cache, {"num_blocks", "Hkv", "block_size", "D"});
+  check.tensor("v_cache", v_cache, {"num_blocks", "Hkv", "block_size", "D"});
+  check.dtype("k_cache", k_cache, kCache);
+  check.that(v_cache.dtype == k_cache.dtype, "k_cache.dtype == v_cache.dtype");
+  check.tensor("q", q, {"T", "Hq*D"});
+  check.tensor("out", out, {"T", "Hq*D"});
+  check.dtype("q", q, kActivation);
+  check.dtype("out", out, kActivation);
+  if (quantized.data) check.quantized("quantized", quantized, {"T", "Hq*D"});
+  check.that(q.dim(1) % (head_dim() * num_kv_heads()) == 0, "Hq is a multiple of Hkv");
+  check.tensor("seq_lens", seq_lens, {"S"});
+  check.tensor("block_table", block_table, {"S", "B"});
+  check.tensor("query_start", query_start, {"S+1"});
+  check.that(query_start.dim(0) == seq_lens.dim(0) + 1, "query_start has S + 1 entries");
+  check.dtype("seq_lens", seq_lens, {DType::kI32});
+  check.dtype("block_table", block_table, {DType::kI32});
+  check.dtype("query_start", query_start, {DType::kI32});
+  check.that(sliding_window >= 0, "sliding_window >= 0");
+}
+
+}  // namespace octet

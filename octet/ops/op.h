@@ -1,0 +1,61 @@
+// Op: a struct of its arguments plus check(). Kernel: one way to compute it, with the reason why it declines. Backend: a
+// device with its ordered kernels; calling it with an op checks the op and runs the first kernel that does not decline.
+//
+//   backend(RmsNormOp{.out = h, .x = x, .residual = r, .weight = w, .epsilon = 1e-5f});
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <vector>
+
+#include "octet/base/thread_pool.h"
+#include "octet/device/buffer.h"
+#include "octet/device/device.h"
+
+namespace octet {
+
+// Per-thread temporary memory of CPU kernels; grows to the largest request and stays.
+class ThreadScratch {
+ public:
+  explicit ThreadScratch(int num_threads) : buffers_(static_cast<size_t>(num_threads)) {}
+  // At least num_bytes for this thread, aligned to 64 bytes, contents undefined; valid until the thread's next call.
+  std::byte* get(int thread, int64_t num_bytes);
+
+ private:
+  std::vector<Buffer> buffers_;
+};
+
+// What a kernel runs with.
+struct Launch {
+  Stream stream;
+  ThreadPool* threads = nullptr;      // CPU kernels
+  ThreadScratch* scratch = nullptr;   // one buffer per member of `threads`
+  CpuFeatures features;
+};
+
+template <class Op>
+struct Kernel {
+  std::string_view name;                                    // "cpu.avx2.matmul_f8"
+  std::string (*declines)(const Op&, const Launch&);        // why this kernel cannot run it; empty = it can
+  void (*run)(const Op&, const Launch&);
+};
+
+// The ordered kernels of every op of Ops; the first that does not decline runs.
+template <class... Ops>
+struct BasicKernelTable {
+  std::tuple<std::vector<Kernel<Ops>>...> kernels;
+
+  template <class Op>
+  std::vector<Kernel<Op>>& of() {
+    return std::get<std::vector<Kernel<Op>>>(kernels);
+  }
+  template <class Op>
+  const std::vector<Kernel<Op>>& of() const {
+    return std::get<std::vector<Kernel<Op>>>(kernels);
+  }
+};
+
+[[noreturn]] void no_kernel(std::string_view op_name, const std::vector<std::pair<std::string_view, std::string>>& reasons);
+
+}  // namespace octet

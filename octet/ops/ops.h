@@ -1,0 +1,66 @@
+// Every op of octet, the table of their kernels, and Backend, which runs them.
+#pragma once
+
+#include "octet/ops/embedding.h"
+#include "octet/ops/gather_rows.h"
+#include "octet/ops/matmul.h"
+#include "octet/ops/op.h"
+#include "octet/ops/paged_attention.h"
+#include "octet/ops/quantize.h"
+#include "octet/ops/rms_norm.h"
+#include "octet/ops/rope_kv.h"
+#include "octet/ops/rope_table.h"
+#include "octet/ops/silu_and_mul.h"
+
+namespace octet {
+
+using KernelTable = BasicKernelTable<EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeKvOp,
+                                     RopeTableOp, SiluAndMulOp>;
+
+// Which kernel takes an op and why those before it decline: what `octet inspect --kernels` prints.
+struct KernelChoice {
+  std::string_view chosen;  // empty when all decline
+  std::vector<std::pair<std::string_view, std::string>> declined;
+};
+
+class Backend {
+ public:
+  // `table` outlives the backend. activation_dtype: what layers make their activations in (f32 on the CPU).
+  Backend(const KernelTable& table, Launch launch, DType activation_dtype)
+      : table_(table), launch_(launch), activation_dtype_(activation_dtype) {}
+
+  template <class Op>
+  void operator()(const Op& op) const {
+    op.check();
+    for (const Kernel<Op>& kernel : table_.of<Op>()) {
+      if (kernel.declines(op, launch_).empty()) return kernel.run(op, launch_);
+    }
+    no_kernel(Op::kName, choose(op).declined);
+  }
+
+  template <class Op>
+  KernelChoice choose(const Op& op) const {
+    KernelChoice choice;
+    for (const Kernel<Op>& kernel : table_.of<Op>()) {
+      std::string reason = kernel.declines(op, launch_);
+      if (reason.empty()) {
+        choice.chosen = kernel.name;
+        break;
+      }
+      choice.declined.emplace_back(kernel.name, std::move(reason));
+    }
+    return choice;
+  }
+
+  const Launch& launch() const { return launch_; }
+  const KernelTable& table() const { return table_; }
+  Device device() const { return launch_.stream.device; }
+  DType activation_dtype() const { return activation_dtype_; }
+
+ private:
+  const KernelTable& table_;
+  Launch launch_;
+  DType activation_dtype_;
+};
+
+}  // namespace octet

@@ -1,0 +1,65 @@
+// How one stored matrix is quantised, as a value, and the matrix itself. One contract everywhere: real = q * scale, with
+// scales in F32.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "octet/tensor/tensor.h"
+
+namespace octet {
+
+enum class Granularity : uint8_t {
+  kNone,     // not quantised: no scale
+  kTensor,   // one scale
+  kChannel,  // weights [N, K]: one scale per row (output channel)
+  kToken,    // activations [T, K]: one scale per row (token)
+  kGroup,    // one scale per `group_cols` consecutive columns of a row
+  kBlock,    // weights: one scale per group_rows x group_cols block
+};
+
+struct QuantFormat {
+  DType dtype = DType::kF32;
+  Granularity granularity = Granularity::kNone;
+  bool dynamic = false;     // activations: the scale is computed from the values at run time
+  int32_t group_rows = 0;
+  int32_t group_cols = 0;
+
+  bool quantized() const { return granularity != Granularity::kNone; }
+  bool operator==(const QuantFormat&) const = default;
+  // The shape of the scale of a [rows, cols] matrix; [] (one element, rank 0 -> [1]) for kTensor.
+  Shape scale_shape(int64_t rows, int64_t cols) const;
+  std::string to_string() const;  // "f8_e4m3 per channel", "bf16"
+};
+
+// Formats in use now.
+inline constexpr QuantFormat plain_format(DType dtype) { return QuantFormat{.dtype = dtype}; }
+inline constexpr QuantFormat kF8Tensor{.dtype = DType::kF8E4M3, .granularity = Granularity::kTensor};
+inline constexpr QuantFormat kF8Channel{.dtype = DType::kF8E4M3, .granularity = Granularity::kChannel};
+inline constexpr QuantFormat kF8DynamicToken{.dtype = DType::kF8E4M3, .granularity = Granularity::kToken, .dynamic = true};
+inline constexpr QuantFormat kF8StaticTensor{.dtype = DType::kF8E4M3, .granularity = Granularity::kTensor};
+
+// data [rows, cols] and scale (empty for kNone) as views.
+template <class Bytes>
+struct BasicQuantTensor {
+  BasicTensor<Bytes> data;
+  BasicTensor<Bytes> scale;
+  QuantFormat format;
+
+  BasicQuantTensor() = default;
+  BasicQuantTensor(BasicTensor<Bytes> data_, BasicTensor<Bytes> scale_, QuantFormat format_)
+      : data(data_), scale(scale_), format(format_) {}
+  // An unquantised matrix.
+  explicit BasicQuantTensor(BasicTensor<Bytes> plain) : data(plain), format(plain_format(plain.dtype)) {}
+  template <class Other>
+    requires(std::is_const_v<Bytes> && !std::is_const_v<Other>)
+  BasicQuantTensor(const BasicQuantTensor<Other>& other)  // NOLINT
+      : data(other.data), scale(other.scale), format(other.format) {}
+
+  int64_t num_bytes() const { return data.num_bytes() + (scale.empty() ? 0 : scale.num_bytes()); }
+};
+
+using QuantTensor = BasicQuantTensor<std::byte>;
+using ConstQuantTensor = BasicQuantTensor<const std::byte>;
+
+}  // namespace octet
