@@ -1,0 +1,96 @@
+// Weights: a cursor over a checkpoint's tensors, `w / "model" / "layers" / 0 / "self_attn"`. Layers ask it for their
+// parameters by name, shape and shard; it reads only this rank's bytes, fuses, quantises while loading, and accounts for
+// everything: at the end it reports tensors that nobody asked for and parameters that nobody found.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "octet/base/thread_pool.h"
+#include "octet/checkpoint/safetensors.h"
+#include "octet/quant/quant_config.h"
+#include "octet/tensor/quant_format.h"
+
+namespace octet {
+
+enum class Shard : uint8_t {
+  kReplicated,
+  kColumn,  // this rank's rows of [N, K] (output channels)
+  kRow,     // this rank's columns of [N, K] (input channels)
+};
+
+// Where parameters get their memory: the caller (layers) makes Buffers; this folder may not use device.
+using Allocate = std::function<Tensor(DType dtype, Shape shape, std::string_view name)>;
+
+// What a fused linear needs to load: its parts are stacked along N.
+struct LinearPart {
+  std::string name;         // "q_proj", relative to the cursor
+  int64_t n = 0;            // full (unsharded) output channels
+  int64_t local_n = 0;      // of this rank (kColumn): n / world, or heads replicated for GQA
+  int64_t first_n = 0;      // first row this rank takes
+};
+struct LinearRequest {
+  std::vector<LinearPart> parts;
+  int64_t k = 0;            // full input channels
+  Shard shard = Shard::kReplicated;
+  bool bias = false;        // read <part>.bias as well
+};
+struct LoadedLinear {
+  QuantTensor weight;       // [sum local_n, local_k]; parts keep their own scales (per tensor expands to per channel)
+  Tensor bias;              // f32 [sum local_n] or empty
+  QuantFormat activation;   // what the linear wants as input
+  Tensor input_scale;       // f32 [1] for static activations, else empty
+};
+
+// One checkpoint being loaded by one rank: shared by all cursors.
+struct WeightSource {
+  const SafetensorsFolder* files = nullptr;   // nullptr: dummy weights (random, seeded by name)
+  const QuantConfig* quant = nullptr;
+  ThreadPool* threads = nullptr;
+  Allocate allocate;
+  DType plain_dtype = DType::kBF16;           // unquantised weights are held in this (converted when the file differs)
+  int rank = 0;
+  int world_size = 1;
+  // For per-tensor scales of sharded matrices: the maximum over ranks (identity for one rank).
+  std::function<float(float)> all_reduce_max = [](float x) { return x; };
+  std::function<void(int64_t bytes)> on_progress = [](int64_t) {};
+
+  // Bookkeeping, filled by the cursors.
+  std::set<std::string, std::less<>> consumed;
+  std::vector<std::string> missing;
+  int64_t weight_bytes = 0;                   // as allocated, scales included
+  int64_t scale_bytes = 0;
+};
+
+class Weights {
+ public:
+  explicit Weights(WeightSource& source, std::string prefix = "") : source_(source), prefix_(std::move(prefix)) {}
+  Weights operator/(std::string_view name) const;
+  Weights operator/(int64_t index) const { return *this / std::string_view(std::to_string(index)); }
+
+  const std::string& prefix() const { return prefix_; }
+  WeightSource& source() const { return source_; }
+  bool has(std::string_view name) const;
+
+  // A plain parameter [shape], converted to `dtype`: norms (f32), embeddings (source().plain_dtype).
+  // For kColumn, `shape` is the full shape and rows are split over ranks (padded vocabularies are the caller's business).
+  Tensor parameter(std::string_view name, Shape shape, DType dtype) const;
+  // Rows [first, first + count) of a matrix of full shape [n, k]; rows beyond n are zeros.
+  Tensor parameter_rows(std::string_view name, Shape full_shape, int64_t first, int64_t count, DType dtype) const;
+  LoadedLinear linear(const LinearRequest& request) const;
+
+ private:
+  WeightSource& source_;
+  std::string prefix_;
+};
+
+// Throws Error{kModel} when parameters are missing (lists up to 20 by name) or when tensors are left over that no layer asked
+// for, except those `ignorable` accepts (rotary inv_freq buffers, tied lm_head, ...).
+void check_all_consumed(const WeightSource& source, const std::function<bool(std::string_view)>& ignorable);
+
+}  // namespace octet
