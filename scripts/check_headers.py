@@ -19,7 +19,7 @@ def flags_by_folder(build):
         if not path.is_relative_to(ROOT / "octet") or path.stem.endswith("_test"):
             continue
         words = shlex.split(entry["command"])
-        start = next(i for i, word in enumerate(words) if "ccache" not in word)
+        start = 1 if pathlib.Path(words[0]).name == "ccache" else 0
         kept = words[start:words.index("-o")]
         flags.setdefault(path.relative_to(ROOT / "octet").parts[0], kept)
     return flags
