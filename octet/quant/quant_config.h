@@ -1,0 +1,50 @@
+// QuantConfig: which scheme each linear of a checkpoint uses. Made from the checkpoint's quantization_config (a dialect)
+// and the user's `quantization` argument.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "octet/base/json.h"
+#include "octet/quant/scheme.h"
+
+namespace octet {
+
+// How one linear is stored on disk and held in memory. `on_disk == in_memory` unless it is quantised while loading.
+struct LinearScheme {
+  const QuantScheme* on_disk = nullptr;
+  const QuantScheme* in_memory = nullptr;
+  enum class ActivationScale : uint8_t { kDynamic, kStatic } activation = ActivationScale::kDynamic;
+};
+
+struct QuantOptions {
+  std::string quantization;             // "", "fp8" (= fp8_channel), "fp8_tensor", "fp8_channel"
+  std::vector<std::string> ignore;      // module names, or "re:..." patterns, left as they are
+  bool quantize_lm_head = false;        // option: FP8 lm_head too
+};
+
+class QuantConfig {
+ public:
+  // `quantization_config`: that object of config.json, or nullptr. Throws Error{kUnsupported} naming a quant_method, scheme
+  // or field that octet does not know; Error{kModel} when the user's choice contradicts the file.
+  QuantConfig(const Json* quantization_config, const QuantOptions& options, DType plain_dtype);
+
+  // `module`: the linear's full name, "model.layers.0.self_attn.q_proj". Linears only; everything else stays plain.
+  LinearScheme scheme_for(std::string_view module) const;
+  // "fp8_channel, quantised while loading; lm_head bf16": for the start-up report.
+  std::string description() const;
+  // kv cache scales etc. join here with the dialects.
+
+ private:
+  const QuantScheme* plain_ = nullptr;
+  const QuantScheme* online_ = nullptr;
+  const QuantScheme* stored_ = nullptr;
+  LinearScheme::ActivationScale activation_ = LinearScheme::ActivationScale::kDynamic;
+  std::vector<std::string> ignore_;
+  bool quantize_lm_head_ = false;
+};
+
+}  // namespace octet

@@ -1,0 +1,47 @@
+// QuantScheme: one way to store a linear's weight [N, K]. Two ends: the tensors it has on disk, and quantize / dequantize on
+// the CPU, which is its oracle. Dialects (the quantization_config of AutoFP8, compressed-tensors, ...) only map to schemes.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "octet/base/thread_pool.h"
+#include "octet/tensor/quant_format.h"
+#include "octet/tensor/tensor.h"
+
+namespace octet {
+
+// What a tensor on disk is to its linear.
+enum class WeightRole : uint8_t { kWeight, kWeightScale, kInputScale };
+
+struct StoredTensor {
+  std::string_view suffix;             // "weight", "weight_scale": appended to the module's name
+  WeightRole role = WeightRole::kWeight;
+  std::vector<DType> dtypes;           // accepted on disk
+  std::vector<Shape> shapes;           // accepted for this linear, e.g. [], [1], [N], [N, 1]; -1 never occurs
+  enum class Presence : uint8_t { kRequired, kOptional } presence = Presence::kRequired;
+};
+
+// What a scheme needs besides the weight to make it (online quantisation): nothing yet beyond threads.
+class QuantScheme {
+ public:
+  virtual ~QuantScheme() = default;
+  virtual std::string_view name() const = 0;                 // "fp8_channel", "bf16"
+  // Formats in memory. weight_format of a fused linear may be finer (per tensor expands to per channel).
+  virtual QuantFormat weight_format() const = 0;
+  virtual QuantFormat activation_format() const = 0;         // plain when activations stay unquantised
+  virtual std::vector<StoredTensor> stored_tensors(int64_t n, int64_t k) const = 0;
+  // weight [N, K] f32|bf16|f16 -> out.data [N, K] and out.scale of out.format == weight_format().
+  // Per tensor: scale = amax/448 over the whole matrix; the caller may pass amax > 0 when other ranks hold other rows.
+  virtual void quantize(ConstTensor weight, QuantTensor out, ThreadPool& threads) const = 0;
+  // The real weight in F32: q * scale.
+  void dequantize(ConstQuantTensor weight, Tensor out) const;
+};
+
+// All schemes, in name order; nullptr for an unknown name.
+std::span<const QuantScheme* const> quant_schemes();
+const QuantScheme* find_scheme(std::string_view name);
+
+}  // namespace octet
