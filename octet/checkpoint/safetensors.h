@@ -26,7 +26,8 @@ struct SafetensorsHeader {
   std::map<std::string, std::string> metadata;
   int64_t data_offset = 0;                // from the start of the file
 };
-// `file_bytes`: at least the header; `file_size`: of the whole file. Throws Error{kModel} naming file and tensor.
+// `file_bytes`: at least the header; `file_size`: of the whole file. Throws Error{kModel} naming file and tensor;
+// Error{kUnsupported} for an element type that octet does not know and for more than four dimensions.
 SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file_bytes, int64_t file_size, std::string_view path);
 
 // All tensors of a checkpoint folder: model.safetensors, or the shards that model.safetensors.index.json names, or a single
@@ -54,13 +55,16 @@ class SafetensorsFolder {
   std::map<std::string, Place, std::less<>> places_;
 };
 
-// Writes tensors in the order given, each streamed once by its `read` function; one file.
+// Writes one file: tensors in the order given, streamed. The file appears under its name when finish() returns; until then
+// it is "<path>.partial", removed by the destructor. Throws Error{kIo}.
 class SafetensorsWriter {
  public:
   SafetensorsWriter(std::string path, std::vector<TensorEntry> entries, std::map<std::string, std::string> metadata);
   ~SafetensorsWriter();
-  // The next tensor's bytes, in the order of `entries`; size checked.
+  // The whole of the next tensor, in the order of `entries`; size checked.
   void write(std::span<const std::byte> bytes);
+  // The next bytes of the tensor being written, for tensors too large to hold; a piece stays within one tensor.
+  void write_piece(std::span<const std::byte> bytes);
   // Renames into place; an error when tensors are missing.
   void finish();
 
