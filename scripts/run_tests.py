@@ -121,7 +121,7 @@ def python_tests(tally, model):
     pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     if not tally.check("pinned Python packages", run(*pip, "--require-hashes", "-r", "scripts/pins/python.txt")):
         return
-    installed = run(*pip, "--no-build-isolation", "--no-deps", "--force-reinstall", ".", env={"CMAKE_BUILD_PARALLEL_LEVEL": JOBS})
+    installed = run(*pip, "--no-cache-dir", "--no-build-isolation", "--no-deps", "--force-reinstall", ".", env={"CMAKE_BUILD_PARALLEL_LEVEL": JOBS})
     if tally.check("pip install .", installed) and (ROOT / "python/tests").is_dir():
         pytest(tally, "python", "python/tests", env=model)
 
