@@ -34,8 +34,9 @@ class QuantScheme {
   virtual QuantFormat activation_format() const = 0;         // plain when activations stay unquantised
   virtual std::vector<StoredTensor> stored_tensors(int64_t n, int64_t k) const = 0;
   // weight [N, K] f32|bf16|f16 -> out.data [N, K] and out.scale of out.format == weight_format().
-  // Per tensor: scale = amax/448 over the whole matrix; the caller may pass amax > 0 when other ranks hold other rows.
-  virtual void quantize(ConstTensor weight, QuantTensor out, ThreadPool& threads) const = 0;
+  // A row of `weight` may be strided (a column slice). `amax`: maxima of |weight| to use instead of this matrix's own, one per
+  // entry of the scale: another rank holds the other columns or rows, and the scale must be the same on all of them.
+  virtual void quantize(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float> amax = {}) const = 0;
   // The real weight in F32: q * scale.
   void dequantize(ConstQuantTensor weight, Tensor out) const;
 };

@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+"""Records what Hugging Face transformers computes, for tests/models: tiny random checkpoints of every variant of the Llama
+family with their hidden states, logits and greedy tokens (tests/golden/models/<variant>/), the frequencies of every kind of
+RoPE scaling (tests/golden/models/rope.json), and some logits of SmolLM2-135M-Instruct (tests/golden/models/smollm2.json).
+
+Everything runs in F32 on a CPU with eager attention. Needs torch 2.11.0 and transformers 5.23.0 (other versions are refused),
+which are not needed to run the tests.
+
+  scripts/make_golden.py variants [NAME ...]
+  scripts/make_golden.py rope
+  scripts/make_golden.py smollm2 FOLDER
+"""
+import argparse
+import hashlib
+import json
+import pathlib
+
+import torch
+import transformers
+from safetensors.torch import save_file
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+PINS = {"torch": "2.11.0", "transformers": "5.23.0"}
+OUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden" / "models"
+PROMPT_LENGTH = 40
+NEW_TOKENS = 64
+MIN_MARGIN = 0.02  # between the best and the second logit of every greedy step: far above rounding
+
+BASE = dict(vocab_size=131, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=256, rms_norm_eps=1e-5, rope_theta=10000.0, hidden_act="silu",
+            tie_word_embeddings=False, bos_token_id=1, eos_token_id=2)
+
+LLAMA = ("LlamaForCausalLM", "llama")
+MISTRAL = ("MistralForCausalLM", "mistral")
+QWEN2 = ("Qwen2ForCausalLM", "qwen2")
+QWEN3 = ("Qwen3ForCausalLM", "qwen3")
+# name: (architecture, stored dtype, changes to BASE)
+VARIANTS = {
+    "llama2": (LLAMA, "float32", dict(num_key_value_heads=4, num_hidden_layers=3)),
+    "llama3": (LLAMA, "bfloat16", dict(head_dim=24, rope_theta=500000.0, rope_scaling=dict(
+        rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32))),
+    "llama_linear": (LLAMA, "float16", dict(rope_scaling=dict(type="linear", factor=2.5))),
+    "llama_dynamic": (LLAMA, "bfloat16", dict(max_position_embeddings=32, rope_scaling=dict(type="dynamic", factor=4.0))),
+    "llama_yarn": (LLAMA, "bfloat16", dict(rope_scaling=dict(
+        rope_type="yarn", factor=4.0, original_max_position_embeddings=32))),
+    "llama_attention_bias": (LLAMA, "bfloat16", dict(attention_bias=True)),
+    "llama_mlp_bias": (LLAMA, "bfloat16", dict(mlp_bias=True)),
+    "mistral": (MISTRAL, "bfloat16", dict(hidden_size=72, num_attention_heads=6, head_dim=20, sliding_window=12)),
+    "qwen2": (QWEN2, "bfloat16", dict(tie_word_embeddings=True, rope_theta=1000000.0, sliding_window=12,
+                                     use_sliding_window=False, max_window_layers=2)),
+    "qwen2_window": (QWEN2, "bfloat16", dict(sliding_window=10, use_sliding_window=True, max_window_layers=1)),
+    "qwen3": (QWEN3, "bfloat16", dict(head_dim=20, num_key_value_heads=2, attention_bias=False, rope_theta=1000000.0)),
+    "smollm2": (LLAMA, "bfloat16", dict(hidden_size=72, num_attention_heads=9, num_key_value_heads=3, rope_theta=100000.0,
+                                       tie_word_embeddings=True, vocab_size=192)),
+}
+
+
+def check_pins():
+    for module in (torch, transformers):
+        if module.__version__.split("+")[0] != PINS[module.__name__]:
+            raise SystemExit(f"{module.__name__} is {module.__version__}, expected {PINS[module.__name__]}")
+
+
+def config_of(name):
+    (architecture, model_type), dtype, changes = VARIANTS[name]
+    return dict(architectures=[architecture], model_type=model_type, torch_dtype=dtype, **{**BASE, **changes})
+
+
+def random_weights(shapes, dtype, seed):
+    """Random values that keep activations near one and logits apart, rounded to the stored dtype."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, shape in shapes.items():
+        value = torch.randn(shape, generator=generator)
+        if "norm" in name:
+            value = 1 + 0.2 * value
+        elif name.endswith("bias"):
+            value = 0.3 * value
+        elif "embed_tokens" not in name:
+            value = value * (1.5 / shape[-1] ** 0.5)
+        weights[name] = value.to(dtype).contiguous()
+    return weights
+
+
+def load(folder):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def write_checkpoint(name, seed, folder):
+    config = config_of(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder))
+    shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    if config["tie_word_embeddings"]:
+        del shapes["lm_head.weight"]
+    save_file(random_weights(shapes, getattr(torch, config["torch_dtype"]), seed), folder / "model.safetensors",
+              metadata={"format": "pt"})
+
+
+@torch.no_grad()
+def run(model, ids, token_by_token):
+    """Hidden states by name and logits of the prompt, then greedy tokens with their margins."""
+    seen = {}
+
+    def keep(name):
+        def hook(_, __, output):
+            value = (output[0] if isinstance(output, tuple) else output).detach().clone()
+            seen.setdefault(name, []).append(value.reshape(-1, value.shape[-1]))
+        return hook
+
+    hooks = [model.model.embed_tokens.register_forward_hook(keep("embed_tokens")),
+             model.model.norm.register_forward_hook(keep("norm"))]
+    hooks += [layer.register_forward_hook(keep(f"layers.{i}.output")) for i, layer in enumerate(model.model.layers)]
+    pieces = [ids[i:i + 1] for i in range(len(ids))] if token_by_token else [ids]
+    cache, logits = transformers.DynamicCache(), []
+    for piece in pieces:
+        logits.append(model(torch.tensor([piece]), past_key_values=cache, use_cache=True).logits[0])
+    for hook in hooks:
+        hook.remove()
+    logits = torch.cat(logits)
+    last, greedy, margins = logits[-1], [], []
+    for _ in range(NEW_TOKENS):
+        best = torch.topk(last, 2).values
+        margins.append(float(best[0] - best[1]))
+        greedy.append(int(last.argmax()))
+        last = model(torch.tensor([greedy[-1:]]), past_key_values=cache, use_cache=True).logits[0, -1]
+    return {k: torch.cat(v) for k, v in seen.items()}, logits, greedy, margins
+
+
+def record_variant(name):
+    folder = OUT / name
+    # Dynamic NTK depends on how the sequence came about; fed token by token, position p is rotated for length p + 1.
+    token_by_token = "dynamic" in name
+    for seed in range(200):
+        write_checkpoint(name, seed, folder)
+        model = load(folder)
+        generator = torch.Generator().manual_seed(1000 + seed)
+        ids = torch.randint(3, model.config.vocab_size, (PROMPT_LENGTH,), generator=generator).tolist()
+        hidden, logits, greedy, margins = run(model, ids, token_by_token)
+        if min(margins) > MIN_MARGIN and len(set(greedy)) >= 12:
+            break
+    else:
+        raise SystemExit(f"{name}: no seed with clear margins")
+    tensors = {f"hidden.{k}": v.contiguous() for k, v in hidden.items()}
+    tensors |= {"logits": logits.contiguous(), "input_ids": torch.tensor(ids, dtype=torch.int32),
+                "greedy": torch.tensor(greedy, dtype=torch.int32)}
+    save_file(tensors, folder / "golden.safetensors", metadata={**PINS, "seed": str(seed), "min_margin": f"{min(margins):.4f}"})
+    print(f"{name}: seed {seed}, least margin {min(margins):.4f}, {len(set(greedy))} distinct tokens, "
+          f"{sum(f.stat().st_size for f in folder.iterdir()) / 1e3:.0f} kB")
+
+
+ROPE_CASES = [
+    dict(rope_type="default"),
+    dict(rope_type="linear", factor=4.0),
+    dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192),
+    dict(rope_type="llama3", factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192),
+    dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32768),
+    dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=4096, beta_fast=24.0, beta_slow=2.0),
+    dict(rope_type="yarn", factor=40.0, original_max_position_embeddings=4096, mscale=1.0, mscale_all_dim=0.707),
+    dict(rope_type="yarn", factor=40.0, original_max_position_embeddings=4096, mscale=0.707, mscale_all_dim=0.707),
+    dict(rope_type="yarn", factor=32.0, original_max_position_embeddings=4096, truncate=False),
+    dict(rope_type="yarn", factor=16.0, original_max_position_embeddings=4096, attention_factor=1.25),
+    dict(rope_type="yarn", factor=8.0),
+]
+
+
+def record_rope():
+    rows = []
+    for scaling in ROPE_CASES:
+        for head_dim, theta, max_position in ((128, 500000.0, 131072), (64, 10000.0, 4096), (20, 1000000.0, 32768)):
+            config = transformers.LlamaConfig(
+                hidden_size=4 * head_dim, num_attention_heads=4, head_dim=head_dim, max_position_embeddings=max_position,
+                rope_parameters={**scaling, "rope_theta": theta})
+            if scaling["rope_type"] == "default":
+                inv_freq = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config).inv_freq
+                factor = 1.0
+            else:
+                inv_freq, factor = ROPE_INIT_FUNCTIONS[scaling["rope_type"]](config, "cpu")
+            rows.append(dict(head_dim=head_dim, rope_theta=theta, max_position_embeddings=max_position, rope_scaling=scaling,
+                             attention_factor=factor, inv_freq=inv_freq.tolist()))
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    (OUT / "rope.json").write_text('{"made_with": %s, "cases": [\n%s\n]}\n' % (json.dumps(PINS), lines))
+    print(f"rope.json: {len(rows)} cases")
+
+
+SMOLLM2_PROMPTS = [
+    [1, 504, 3575, 282, 4649, 314],  # "<|im_start|>The capital of France is"
+    [504, 2365, 6354, 16438, 27003, 690, 260, 23790, 2767, 30],
+    [1, 4093, 198, 19556, 28, 638, 359, 346, 47, 2, 198, 1, 520, 9531, 198],
+]
+
+
+@torch.no_grad()
+def record_smollm2(folder):
+    """The last position's logits. The checkpoint is identified by a hash of its embedding's bytes."""
+    model = load(folder)
+    rows = []
+    for ids in SMOLLM2_PROMPTS:
+        logits = model(torch.tensor([ids])).logits[0, -1].double()
+        top = torch.topk(logits, 50)
+        greedy = model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), do_sample=False,
+                                max_new_tokens=24, eos_token_id=None, pad_token_id=0)[0, len(ids):].tolist()
+        rows.append(dict(input_ids=ids, top_ids=top.indices.tolist(), top_logits=[round(x, 5) for x in top.values.tolist()],
+                         mean=float(logits.mean()), l2=float(logits.norm()), greedy=greedy))
+    embedding = model.get_input_embeddings().weight.to(torch.bfloat16).view(torch.int16).numpy().tobytes()
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    (OUT / "smollm2.json").write_text(
+        '{"made_with": %s, "embedding_bf16_sha256": "%s", "prompts": [\n%s\n]}\n'
+        % (json.dumps(PINS), hashlib.sha256(embedding).hexdigest(), lines))
+    print("smollm2.json:", [row["greedy"][:8] for row in rows])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("variants").add_argument("names", nargs="*")
+    commands.add_parser("rope")
+    commands.add_parser("smollm2").add_argument("folder")
+    arguments = parser.parse_args()
+    check_pins()
+    torch.set_num_threads(1)
+    OUT.mkdir(parents=True, exist_ok=True)
+    if arguments.command == "variants":
+        for name in arguments.names or VARIANTS:
+            record_variant(name)
+    elif arguments.command == "rope":
+        record_rope()
+    else:
+        record_smollm2(arguments.folder)
+
+
+if __name__ == "__main__":
+    main()
