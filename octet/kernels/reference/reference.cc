@@ -1,7 +1,19 @@
 #include "octet/kernels/reference/reference.h"
 
+#include "octet/kernels/reference/kernels.h"
+
 namespace octet {
 
-void add_reference_kernels(KernelTable&) {}
+void add_reference_kernels(KernelTable& table) {
+  table.of<EmbeddingOp>().push_back(reference_embedding());
+  table.of<GatherRowsOp>().push_back(reference_gather_rows());
+  table.of<MatmulOp>().push_back(reference_matmul());
+  table.of<PagedAttentionOp>().push_back(reference_paged_attention());
+  table.of<QuantizeOp>().push_back(reference_quantize());
+  table.of<RmsNormOp>().push_back(reference_rms_norm());
+  table.of<RopeKvOp>().push_back(reference_rope_kv());
+  table.of<RopeTableOp>().push_back(reference_rope_table());
+  table.of<SiluAndMulOp>().push_back(reference_silu_and_mul());
+}
 
 }  // namespace octet

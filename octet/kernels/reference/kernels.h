@@ -1,0 +1,18 @@
+// One kernel per op; each in the file of its op's name.
+#pragma once
+
+#include "octet/ops/ops.h"
+
+namespace octet {
+
+Kernel<EmbeddingOp> reference_embedding();
+Kernel<GatherRowsOp> reference_gather_rows();
+Kernel<MatmulOp> reference_matmul();
+Kernel<PagedAttentionOp> reference_paged_attention();
+Kernel<QuantizeOp> reference_quantize();
+Kernel<RmsNormOp> reference_rms_norm();
+Kernel<RopeKvOp> reference_rope_kv();
+Kernel<RopeTableOp> reference_rope_table();
+Kernel<SiluAndMulOp> reference_silu_and_mul();
+
+}  // namespace octet
