@@ -19,7 +19,7 @@ enum class ErrorCode {
   kModel,        // a checkpoint, config, tokenizer or template is missing, damaged or unsupported; exits with 3
   kMemory,       // something does not fit; exits with 4
   kIo,           // the operating system said no
-  kUnsupported,  // octet does not do this; the text names what and the alternatives
+  kUnsupported,  // octet does not do this; the text names what and the alternatives; exits with 3
 };
 
 // The exit status of the program when an Error of this code ends it.
