@@ -1,0 +1,43 @@
+// OutputStream: turns one request's token events into text: one detokenizer and one stop-string watcher per sequence.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "octet/api/output.h"
+#include "octet/api/stop_strings.h"
+#include "octet/text/detokenizer.h"
+
+namespace octet {
+
+struct OutputDelta;
+
+class OutputStream {
+ public:
+  // `tokenizer` may be nullptr (token ids only) and outlives this.
+  OutputStream(const Tokenizer* tokenizer, SamplingParams params, RequestOutput start);
+
+  // Applies an event; what is new goes to `deltas`. Sequences that a stop string ended ignore their later tokens.
+  void apply(const RequestEvent& event, std::vector<OutputDelta>& deltas);
+  const RequestOutput& output() const { return output_; }
+  // Every sequence is finished although the engine still works on the request: it can be aborted.
+  bool all_stopped() const;
+
+ private:
+  struct Sequence {
+    std::optional<Detokenizer> detokenizer;
+    StopStrings stops;
+  };
+
+  void apply_delta(const SequenceDelta& delta, OutputDelta& out);
+  // Adds one token's text; true when a stop string ended the sequence.
+  bool push_token(int32_t token_id, size_t index, std::string& text);
+  void finish_sequence(const SequenceDelta& delta, OutputDelta& out);
+
+  SamplingParams params_;
+  RequestOutput output_;
+  std::vector<Sequence> sequences_;
+};
+
+}  // namespace octet

@@ -1,0 +1,211 @@
+// octet bench latency, octet bench throughput: vLLM's flags and JSON keys, random prompts, nothing reused between requests.
+#include <chrono>
+#include <fstream>
+#include <numeric>
+#include <random>
+
+#include "octet/base/build_facts.h"
+#include "octet/base/file.h"
+#include "octet/base/log.h"
+#include "octet/device/device.h"
+#include "tools/commands.h"
+#include "tools/flags.h"
+#include "tools/terminal.h"
+
+namespace octet {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Linear interpolation, as numpy's default.
+double percentile(std::vector<double> values, double percent) {
+  std::sort(values.begin(), values.end());
+  const double at = percent / 100.0 * static_cast<double>(values.size() - 1);
+  const auto low = static_cast<size_t>(at);
+  const size_t high = std::min(low + 1, values.size() - 1);
+  return values[low] + (at - static_cast<double>(low)) * (values[high] - values[low]);
+}
+
+double median(const std::vector<double>& values) { return percentile(values, 50); }
+
+// Different random token ids for every request of every round.
+class RandomPrompts {
+ public:
+  RandomPrompts(uint64_t seed, int64_t vocab_size) : random_(seed), ids_(0, static_cast<int32_t>(vocab_size - 1)) {}
+  Prompt make(int64_t length) {
+    std::vector<int32_t> ids(static_cast<size_t>(length));
+    for (int32_t& id : ids) id = ids_(random_);
+    return Prompt::of_token_ids(std::move(ids));
+  }
+
+ private:
+  std::mt19937_64 random_;
+  std::uniform_int_distribution<int32_t> ids_;
+};
+
+SamplingParams fixed_length(int64_t output_len) {
+  SamplingParams params;
+  params.temperature = 0.0;
+  params.ignore_eos = true;
+  params.max_tokens = static_cast<int32_t>(output_len);
+  params.detokenize = false;
+  return params;
+}
+
+void write_json(const std::string& path, const Json& json) {
+  if (!path.empty()) write_file(path, json.dump(2) + "\n");
+}
+
+Json build_json() { return {{"version", build::kVersion}, {"commit", build::kCommit}, {"processor", cpu_description()}}; }
+
+struct LatencyCommand {
+  ModelFlags model;
+  int64_t input_len = 32, output_len = 128, batch_size = 8, num_iters = 30, num_iters_warmup = 10;
+  std::string output_json;
+
+  struct Iteration {
+    double latency_s = 0, ttft_s = 0, itl_s = 0;
+  };
+  Iteration iterate(Llm& llm, RandomPrompts& prompts) const;
+  void run() const;
+};
+
+LatencyCommand::Iteration LatencyCommand::iterate(Llm& llm, RandomPrompts& prompts) const {
+  std::vector<Prompt> batch;
+  for (int64_t i = 0; i < batch_size; ++i) batch.push_back(prompts.make(input_len));
+  const SamplingParams params = fixed_length(output_len);
+  const auto start = Clock::now();
+  const auto outputs = llm.generate(batch, std::span(&params, 1));
+  Iteration result{.latency_s = seconds_since(start)};
+  // Of the batch: until every sequence has its first token, and per further token.
+  int64_t first_us = 0, begin_us = INT64_MAX, last_us = 0;
+  for (const RequestOutput& output : outputs) {
+    const CompletionOutput& completion = output.outputs.front();
+    if (completion.finish_reason == FinishReason::kError) fail(ErrorCode::kInternal, "{}", completion.error);
+    begin_us = std::min(begin_us, output.times.arrival_us);
+    first_us = std::max(first_us, output.times.first_token_us);
+    last_us = std::max(last_us, output.times.last_token_us);
+  }
+  result.ttft_s = static_cast<double>(first_us - begin_us) / 1e6;
+  if (output_len > 1) result.itl_s = static_cast<double>(last_us - first_us) / 1e6 / static_cast<double>(output_len - 1);
+  return result;
+}
+
+void LatencyCommand::run() const {
+  LlmOptions options = model.options();
+  options.tokenizing = LlmOptions::Tokenizing::kOff;
+  options.engine.enable_prefix_caching = false;
+  Llm llm(options);
+  const EngineReport& report = llm.engine().report();
+  print_report(report);
+  RandomPrompts prompts(options.engine.seed, llm.engine().model_config().vocab_size);
+  ProgressBar bar("latency", "iterations");
+  std::vector<double> latencies, ttfts, itls;
+  for (int64_t i = 0; i < num_iters_warmup + num_iters; ++i) {
+    const Iteration one = iterate(llm, prompts);
+    bar.update(i + 1, num_iters_warmup + num_iters);
+    if (i < num_iters_warmup) continue;
+    latencies.push_back(one.latency_s);
+    ttfts.push_back(one.ttft_s);
+    itls.push_back(one.itl_s);
+  }
+  const double mean = std::accumulate(latencies.begin(), latencies.end(), 0.0) / static_cast<double>(latencies.size());
+  const double ttft = median(ttfts), itl = median(itls);
+  const double prefill_rate = static_cast<double>(input_len * batch_size) / ttft;
+  const double decode_rate = itl > 0 ? static_cast<double>(batch_size) / itl : 0;
+  Json json = {{"avg_latency", mean}, {"latencies", latencies}};
+  for (const int p : {10, 25, 50, 75, 90, 99}) json["percentiles"][std::to_string(p)] = percentile(latencies, p);
+  json["ttft_s"] = ttft;
+  json["itl_s"] = itl;
+  json["prefill_tokens_per_second"] = prefill_rate;
+  json["decode_tokens_per_second"] = decode_rate;
+  json["input_len"] = input_len;
+  json["output_len"] = output_len;
+  json["batch_size"] = batch_size;
+  json["load_seconds"] = report.load_seconds;
+  json["start_seconds"] = report.start_seconds;
+  json["weight_bytes"] = report.weight_bytes;
+  json["kv_bytes_per_token"] = report.kv_bytes_per_token;
+  json["quantization"] = report.quantization;
+  json["build"] = build_json();
+  print_now(fmt::format("Avg latency: {:.4f} seconds\n", mean));
+  for (const int p : {10, 25, 50, 75, 90, 99}) print_now(fmt::format("{}% percentile latency: {:.4f} seconds\n", p, percentile(latencies, p)));
+  print_now(fmt::format("TTFT {:.1f} ms, prefill {:.1f} tok/s, ITL {:.2f} ms, decode {:.1f} tok/s (medians of {})\n", ttft * 1e3, prefill_rate,
+                        itl * 1e3, decode_rate, num_iters));
+  write_json(output_json, json);
+}
+
+struct ThroughputCommand {
+  ModelFlags model;
+  int64_t input_len = 1024, output_len = 128, num_prompts = 1000;
+  std::string output_json, dataset_name = "random";
+  void run() const;
+};
+
+void ThroughputCommand::run() const {
+  LlmOptions options = model.options();
+  options.tokenizing = LlmOptions::Tokenizing::kOff;
+  options.engine.enable_prefix_caching = false;
+  Llm llm(options);
+  print_report(llm.engine().report());
+  RandomPrompts prompts(options.engine.seed, llm.engine().model_config().vocab_size);
+  std::vector<Prompt> all;
+  for (int64_t i = 0; i < num_prompts; ++i) all.push_back(prompts.make(input_len));
+  const SamplingParams params = fixed_length(output_len);
+  ProgressBar bar("throughput", "requests");
+  int64_t num_done = 0;
+  const auto start = Clock::now();
+  const auto outputs = llm.generate(all, std::span(&params, 1), [&](const RequestOutput&) { bar.update(++num_done, num_prompts); });
+  const double elapsed = seconds_since(start);
+  int64_t prompt_tokens = 0, output_tokens = 0;
+  for (const RequestOutput& output : outputs) {
+    prompt_tokens += static_cast<int64_t>(output.prompt_token_ids.size());
+    output_tokens += static_cast<int64_t>(output.outputs.front().token_ids.size());
+  }
+  const int64_t total = prompt_tokens + output_tokens;
+  const auto rate = [&](int64_t count) { return static_cast<double>(count) / elapsed; };
+  print_now(fmt::format("Throughput: {:.2f} requests/s, {:.2f} total tokens/s, {:.2f} output tokens/s\n", rate(num_prompts), rate(total),
+                        rate(output_tokens)));
+  print_now(fmt::format("Total num prompt tokens:  {}\nTotal num output tokens:  {}\n", prompt_tokens, output_tokens));
+  write_json(output_json, {{"elapsed_time", elapsed}, {"num_requests", num_prompts}, {"total_num_tokens", total},
+                           {"requests_per_second", rate(num_prompts)}, {"tokens_per_second", rate(total)},
+                           {"output_tokens_per_second", rate(output_tokens)}, {"build", build_json()}});
+}
+
+void add_latency(CLI::App& bench) {
+  auto command = std::make_shared<LatencyCommand>();
+  CLI::App* app = bench.add_subcommand("latency", "One batch at a time: latency, TTFT, ITL");
+  command->model.add_to(*app);
+  app->add_option("--input-len", command->input_len, "prompt tokens")->capture_default_str()->check(CLI::PositiveNumber);
+  app->add_option("--output-len", command->output_len, "output tokens")->capture_default_str()->check(CLI::PositiveNumber);
+  app->add_option("--batch-size", command->batch_size, "requests at once")->capture_default_str()->check(CLI::PositiveNumber);
+  app->add_option("--num-iters", command->num_iters, "measured rounds")->capture_default_str()->check(CLI::PositiveNumber);
+  app->add_option("--num-iters-warmup", command->num_iters_warmup, "rounds before them")->capture_default_str();
+  app->add_option("--output-json", command->output_json, "write the results here");
+  app->callback([command] { command->run(); });
+}
+
+void add_throughput(CLI::App& bench) {
+  auto command = std::make_shared<ThroughputCommand>();
+  CLI::App* app = bench.add_subcommand("throughput", "Many requests at once: tokens and requests per second");
+  command->model.add_to(*app);
+  app->add_option("--dataset-name", command->dataset_name, "random")->check(CLI::IsMember({"random"}))->capture_default_str();
+  app->add_option("--input-len,--random-input-len", command->input_len, "prompt tokens")->capture_default_str()->check(CLI::PositiveNumber);
+  app->add_option("--output-len,--random-output-len", command->output_len, "output tokens")->capture_default_str()->check(CLI::PositiveNumber);
+  app->add_option("--num-prompts", command->num_prompts, "requests")->capture_default_str()->check(CLI::PositiveNumber);
+  app->add_option("--output-json", command->output_json, "write the results here");
+  app->callback([command] { command->run(); });
+}
+
+}  // namespace
+
+void add_bench(CLI::App& program) {
+  CLI::App* bench = program.add_subcommand("bench", "Measure speed on random prompts");
+  bench->require_subcommand(1);
+  add_latency(*bench);
+  add_throughput(*bench);
+}
+
+}  // namespace octet
