@@ -1,0 +1,102 @@
+#include "octet/sampling/sampler.h"
+
+#include <algorithm>
+
+#include "octet/sampling/philox.h"
+
+namespace octet {
+namespace {
+
+constexpr double kLeastTemperature = 0.01;  // below it logits / temperature would overflow; vLLM's value
+
+}  // namespace
+
+SamplingState::SamplingState(const SamplingStart& start)
+    : greedy_(start.params.greedy()), num_logprobs_(start.params.logprobs), seed_(start.seed), index_(static_cast<uint32_t>(start.index)) {
+  const SamplingParams& params = start.params;
+  limits_ = {.temperature = static_cast<float>(std::max(params.temperature, kLeastTemperature)),
+             .top_k = std::max(params.top_k, 0),
+             .top_p = params.top_p,
+             .min_p = params.min_p};
+  repetition_penalty_ = static_cast<float>(params.repetition_penalty);
+  presence_penalty_ = static_cast<float>(params.presence_penalty);
+  frequency_penalty_ = static_cast<float>(params.frequency_penalty);
+  penalizes_ = repetition_penalty_ != 1.0f || presence_penalty_ != 0.0f || frequency_penalty_ != 0.0f;
+  min_tokens_ = params.min_tokens;
+  if (min_tokens_ > 0) {
+    ending_ids_.assign(start.eos_token_ids.begin(), start.eos_token_ids.end());
+    ending_ids_.insert(ending_ids_.end(), params.stop_token_ids.begin(), params.stop_token_ids.end());
+  }
+  allowed_ = params.allowed_token_ids;
+  std::sort(allowed_.begin(), allowed_.end());
+  allowed_.erase(std::unique(allowed_.begin(), allowed_.end()), allowed_.end());
+  for (const auto& [id, bias] : params.logit_bias) bias_.emplace_back(id, std::clamp(bias, -100.0f, 100.0f));
+  if (repetition_penalty_ != 1.0f) {
+    for (int32_t id : start.prompt_token_ids) count(id, 0);
+  }
+}
+
+void SamplingState::count(int32_t token_id, int32_t num_output) {
+  const auto [found, is_new] = count_of_.try_emplace(token_id, counts_.size());
+  if (is_new) counts_.push_back({token_id, 0});
+  counts_[found->second].num_output += num_output;
+}
+
+bool SamplingState::leaves_logits_alone() const {
+  return allowed_.empty() && bias_.empty() && counts_.empty() && (ending_ids_.empty() || num_output_ >= min_tokens_);
+}
+
+void SamplingState::adjust(std::span<float> row, SamplingScratch& scratch) const {
+  auto logit = [&](int32_t id) -> float& { return row[static_cast<size_t>(id)]; };
+  if (!allowed_.empty()) {
+    scratch.values.clear();
+    for (int32_t id : allowed_) scratch.values.push_back(logit(id));
+    std::fill(row.begin(), row.end(), kMinusInfinity);
+    for (size_t i = 0; i < allowed_.size(); ++i) logit(allowed_[i]) = scratch.values[i];
+  }
+  if (num_output_ < min_tokens_) {
+    for (int32_t id : ending_ids_) {
+      if (id >= 0 && static_cast<size_t>(id) < row.size()) logit(id) = kMinusInfinity;
+    }
+  }
+  for (const auto& [id, bias] : bias_) logit(id) += bias;
+  for (const Count& seen : counts_) {
+    float& value = logit(seen.token_id);
+    value = value > 0.0f ? value / repetition_penalty_ : value * repetition_penalty_;
+    value -= frequency_penalty_ * static_cast<float>(seen.num_output);
+    if (seen.num_output > 0) value -= presence_penalty_;
+  }
+}
+
+void SamplingState::accept(int32_t token_id) {
+  ++num_output_;
+  if (penalizes_) count(token_id, 1);
+}
+
+double SamplingState::uniform(int64_t position) const { return sampling_uniform(seed_, index_, static_cast<uint64_t>(position)); }
+
+Sampled sample(std::span<float> row, SamplingState& state, int64_t position, SamplingScratch& scratch) {
+  Sampled result;
+  if (row_is_broken(row)) {
+    result.outcome = SampleOutcome::kBrokenLogits;
+    return result;
+  }
+  std::span<const float> raw = row;
+  if (!state.leaves_logits_alone()) {
+    if (state.num_logprobs()) {
+      scratch.row.assign(row.begin(), row.end());
+      raw = scratch.row;
+    }
+    state.adjust(row, scratch);
+    if (row_max(row) == kMinusInfinity) {
+      result.outcome = SampleOutcome::kNothingAllowed;
+      return result;
+    }
+  }
+  result.token_id = state.greedy() ? row_argmax(row) : sample_row(row, state.limits(), state.uniform(position), scratch);
+  if (state.num_logprobs()) result.logprobs = position_logprobs(raw, result.token_id, *state.num_logprobs(), scratch);
+  state.accept(result.token_id);
+  return result;
+}
+
+}  // namespace octet
