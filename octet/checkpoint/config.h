@@ -12,6 +12,10 @@
 
 namespace octet {
 
+// architectures[0] of config.json: what says whether octet knows the model, before any other field is asked for.
+// Throws Error{kModel} when it is absent.
+std::string architecture_of(const Json& json, const std::string& path);
+
 struct ModelConfig {
   std::string path;                     // of config.json, for errors
   std::string architecture;             // architectures[0], e.g. "LlamaForCausalLM"
@@ -49,6 +53,7 @@ struct GenerationConfig {
   std::optional<int64_t> top_k, max_new_tokens;
   std::vector<int32_t> eos_token_id;
   static GenerationConfig from_folder(const std::string& folder);
+  static GenerationConfig from_json(const Json& json, const std::string& path);
 };
 
 }  // namespace octet

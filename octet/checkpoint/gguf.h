@@ -39,12 +39,16 @@ GgufFile parse_gguf(std::span<const std::byte> bytes, std::string_view path);
 void dequantize_gguf(const GgufTensor& tensor, std::span<float> out);
 
 // Converts a GGUF file of architecture "llama" to a Hugging Face folder that transformers and octet load: config.json,
-// model.safetensors (BF16 where that is exact enough is NOT assumed: see dtype), tokenizer.json, tokenizer_config.json with
-// the chat template, generation_config.json. Undoes llama.cpp's permutation of q and k rows.
+// model.safetensors, tokenizer.json, tokenizer_config.json with the chat template, generation_config.json. Undoes
+// llama.cpp's permutation of q and k rows. The folder is written as "<out_folder>.partial" and renamed when it is whole; an
+// existing folder is replaced only when it is empty or an earlier conversion (it holds kConversionMark).
+// Throws Error{kUnsupported} naming another architecture, an encoding or a tensor that the conversion does not know.
+inline constexpr std::string_view kConversionMark = "octet_conversion.json";
+
 struct GgufConversion {
   std::string gguf_path;
   std::string out_folder;
-  DType dtype = DType::kBF16;
+  DType dtype = DType::kBF16;  // of all tensors: kBF16, kF16 or kF32 (exact)
 };
 struct GgufConversionReport {
   int64_t num_tensors = 0;
