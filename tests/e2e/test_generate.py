@@ -14,11 +14,12 @@ def test_greedy_text_is_sensible_and_repeats(octet, model, flags):
     assert octet.text("generate", model, *flags, *GREEDY, "-p", PROMPT) == first
 
 
-def test_seeded_sampling_repeats(octet, model):
+@pytest.mark.parametrize("flag", ["--seed", "--sampling-seed"])
+def test_seeded_sampling_repeats(octet, model, flag):
     flags = ["--temperature", "1.0", "--max-tokens", "24", "-p", PROMPT]
-    first = octet.text("generate", model, "--seed", "7", *flags)
-    assert octet.text("generate", model, "--seed", "7", *flags) == first
-    others = {octet.text("generate", model, "--seed", str(seed), *flags) for seed in (8, 9)}
+    first = octet.text("generate", model, flag, "7", *flags)
+    assert octet.text("generate", model, flag, "7", *flags) == first
+    others = {octet.text("generate", model, flag, str(seed), *flags) for seed in (8, 9)}
     assert others != {first}
 
 
