@@ -24,22 +24,33 @@ struct StoredTensor {
   enum class Presence : uint8_t { kRequired, kOptional } presence = Presence::kRequired;
 };
 
-// What a scheme needs besides the weight to make it (online quantisation): nothing yet beyond threads.
 class QuantScheme {
  public:
   virtual ~QuantScheme() = default;
   virtual std::string_view name() const = 0;                 // "fp8_channel", "bf16"
   // Formats in memory. weight_format of a fused linear may be finer (per tensor expands to per channel).
   virtual QuantFormat weight_format() const = 0;
-  virtual QuantFormat activation_format() const = 0;         // plain when activations stay unquantised
+  virtual QuantFormat activation_format() const = 0;         // not quantized() when activations stay as they are
   virtual std::vector<StoredTensor> stored_tensors(int64_t n, int64_t k) const = 0;
-  // weight [N, K] f32|bf16|f16 -> out.data [N, K] and out.scale of out.format == weight_format().
-  // A row of `weight` may be strided (a column slice). `amax`: maxima of |weight| to use instead of this matrix's own, one per
-  // entry of the scale: another rank holds the other columns or rows, and the scale must be the same on all of them.
-  virtual void quantize(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float> amax = {}) const = 0;
-  // The real weight in F32: q * scale.
+
+  // weight [N, K] f32|bf16|f16 -> out.data [N, K] and out.scale of out.format == weight_format(). Plain schemes convert.
+  // scale = max(amax, kMinWeightAmax) / 448 and q = sat_e4m3(w / scale), in F32. `amax`: one magnitude per
+  // scale of out, for a matrix that is part of a larger one (other ranks hold other rows or columns); when empty they are taken
+  // from `weight`, whose rows may be strided.
+  // A NaN stays NaN and does not count in amax.
+  void quantize(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float> amax = {}) const;
+  // The real weight q * scale, rounded to out's dtype (f32, bf16 or f16): [N, K], any format.
   void dequantize(ConstQuantTensor weight, Tensor out) const;
+
+ private:
+  virtual void quantize_checked(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float> amax) const = 0;
 };
+
+// The floor of amax (AutoFP8's): a matrix or row of zeros gets scale 1e-12 / 448 and codes of zero, no division by zero.
+inline constexpr float kMinWeightAmax = 1e-12f;
+
+// The largest magnitude of a matrix f32|bf16|f16; NaN does not count.
+float weight_amax(ConstTensor weight, ThreadPool& threads);
 
 // All schemes, in name order; nullptr for an unknown name.
 std::span<const QuantScheme* const> quant_schemes();

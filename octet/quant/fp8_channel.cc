@@ -1,0 +1,41 @@
+// "fp8_channel": E4M3 with one scale per output channel, activations quantised per token at run time. On disk as
+// compressed-tensors writes it: weight_scale [N, 1] or [N].
+#include "octet/quant/schemes.h"
+#include "octet/quant/weight_rows.h"
+
+namespace octet {
+namespace {
+
+class Fp8ChannelScheme final : public QuantScheme {
+ public:
+  std::string_view name() const override { return "fp8_channel"; }
+  QuantFormat weight_format() const override { return kF8Channel; }
+  QuantFormat activation_format() const override { return kF8DynamicToken; }
+
+  std::vector<StoredTensor> stored_tensors(int64_t n, int64_t k) const override {
+    return {{.suffix = "weight", .role = WeightRole::kWeight, .dtypes = {DType::kF8E4M3}, .shapes = {Shape{n, k}}},
+            {.suffix = "weight_scale",
+             .role = WeightRole::kWeightScale,
+             .dtypes = {DType::kF32, DType::kBF16, DType::kF16},
+             .shapes = {Shape{n, 1}, Shape{n}}}};
+  }
+
+ private:
+  void quantize_checked(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float> amax) const override {
+    for_each_weight_row(weight, threads, [&](int64_t row, std::span<float> values) {
+      const float scale = weight_scale(amax.empty() ? amax_of(values) : amax[static_cast<size_t>(row)]);
+      out.scale.data<float>()[row] = scale;
+      for (float& value : values) value /= scale;
+      write_weight_row(out.data, row, values);
+    });
+  }
+};
+
+}  // namespace
+
+const QuantScheme& fp8_channel_scheme() {
+  static const Fp8ChannelScheme scheme;
+  return scheme;
+}
+
+}  // namespace octet

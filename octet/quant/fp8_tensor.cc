@@ -1,0 +1,45 @@
+// "fp8_tensor": E4M3 with one scale for the whole matrix, as AutoFP8 writes it: weight_scale [] and, for static activations,
+// input_scale [].
+#include "octet/quant/schemes.h"
+#include "octet/quant/weight_rows.h"
+
+namespace octet {
+namespace {
+
+class Fp8TensorScheme final : public QuantScheme {
+ public:
+  std::string_view name() const override { return "fp8_tensor"; }
+  QuantFormat weight_format() const override { return kF8Tensor; }
+  QuantFormat activation_format() const override { return kF8DynamicToken; }
+
+  std::vector<StoredTensor> stored_tensors(int64_t n, int64_t k) const override {
+    const std::vector<DType> scale_dtypes = {DType::kF32, DType::kBF16, DType::kF16};
+    const std::vector<Shape> scalar = {Shape{}, Shape{1}};
+    return {{.suffix = "weight", .role = WeightRole::kWeight, .dtypes = {DType::kF8E4M3}, .shapes = {Shape{n, k}}},
+            {.suffix = "weight_scale", .role = WeightRole::kWeightScale, .dtypes = scale_dtypes, .shapes = scalar},
+            {.suffix = "input_scale",
+             .role = WeightRole::kInputScale,
+             .dtypes = scale_dtypes,
+             .shapes = scalar,
+             .presence = StoredTensor::Presence::kOptional}};
+  }
+
+ private:
+  void quantize_checked(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float> amax) const override {
+    const float scale = weight_scale(amax.empty() ? weight_amax(weight, threads) : amax[0]);
+    out.scale.data<float>()[0] = scale;
+    for_each_weight_row(weight, threads, [&](int64_t row, std::span<float> values) {
+      for (float& value : values) value /= scale;
+      write_weight_row(out.data, row, values);
+    });
+  }
+};
+
+}  // namespace
+
+const QuantScheme& fp8_tensor_scheme() {
+  static const Fp8TensorScheme scheme;
+  return scheme;
+}
+
+}  // namespace octet

@@ -1,0 +1,89 @@
+#include "octet/quant/scheme.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "octet/base/error.h"
+#include "octet/quant/schemes.h"
+#include "octet/quant/weight_rows.h"
+
+namespace octet {
+namespace {
+
+void check_scale(const ConstQuantTensor& matrix) {
+  if (!matrix.format.quantized()) return;
+  OCTET_CHECK(matrix.scale.dtype == DType::kF32 && matrix.scale.contiguous());
+  OCTET_CHECK(matrix.scale.shape == matrix.format.scale_shape(matrix.data.dim(0), matrix.data.dim(1)));
+}
+
+// The scales of one row's elements: element k has scales[k / columns_per_scale].
+struct RowScales {
+  const float* scales;
+  int64_t columns_per_scale;
+};
+
+RowScales row_scales(const ConstQuantTensor& matrix, int64_t row) {
+  const float* scale = matrix.scale.data<float>();
+  const QuantFormat& format = matrix.format;
+  const int64_t cols = std::max<int64_t>(1, matrix.data.dim(1));
+  switch (format.granularity) {
+    case Granularity::kChannel:
+    case Granularity::kToken: return {scale + row, cols};
+    case Granularity::kGroup: return {scale + row * matrix.scale.dim(1), format.group_cols};
+    case Granularity::kBlock: return {scale + row / format.group_rows * matrix.scale.dim(1), format.group_cols};
+    case Granularity::kNone:
+    case Granularity::kTensor: break;
+  }
+  return {scale, cols};
+}
+
+}  // namespace
+
+void QuantScheme::quantize(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float> amax) const {
+  OCTET_CHECK(weight.rank() == 2 && weight.shape == out.data.shape);
+  OCTET_CHECK(weight.dtype == DType::kF32 || weight.dtype == DType::kBF16 || weight.dtype == DType::kF16);
+  OCTET_CHECK(out.format == weight_format() && out.data.dtype == out.format.dtype);
+  OCTET_CHECK(amax.empty() || static_cast<int64_t>(amax.size()) == out.scale.num_elements());
+  check_scale(out);
+  quantize_checked(weight, out, threads, amax);
+}
+
+void QuantScheme::dequantize(ConstQuantTensor weight, Tensor out) const {
+  OCTET_CHECK(weight.data.rank() == 2 && weight.data.shape == out.shape);
+  check_scale(weight);
+  std::vector<float> values(static_cast<size_t>(out.dim(1)));
+  for (int64_t row = 0; row < out.dim(0); ++row) {
+    read_weight_row(weight.data, row, values);
+    if (weight.format.quantized()) {
+      const RowScales scales = row_scales(weight, row);
+      for (size_t k = 0; k < values.size(); ++k) values[k] *= scales.scales[static_cast<int64_t>(k) / scales.columns_per_scale];
+    }
+    write_weight_row(out, row, values);
+  }
+}
+
+float weight_amax(ConstTensor weight, ThreadPool& threads) {
+  std::mutex mutex;
+  float amax = 0.0f;
+  for_each_weight_row(weight, threads, [&](int64_t, std::span<float> values) {
+    const float of_row = amax_of(values);
+    const std::lock_guard lock(mutex);
+    amax = std::max(amax, of_row);
+  });
+  return amax;
+}
+
+std::span<const QuantScheme* const> quant_schemes() {
+  static const QuantScheme* const kSchemes[] = {&bf16_scheme(), &f16_scheme(), &f32_scheme(), &fp8_channel_scheme(),
+                                                &fp8_tensor_scheme()};
+  return kSchemes;
+}
+
+const QuantScheme* find_scheme(std::string_view name) {
+  for (const QuantScheme* scheme : quant_schemes()) {
+    if (scheme->name() == name) return scheme;
+  }
+  return nullptr;
+}
+
+}  // namespace octet
