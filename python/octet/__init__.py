@@ -1,0 +1,27 @@
+"""octet: serves large language models in 8 bits.
+
+    from octet import LLM, SamplingParams
+
+    llm = LLM("path/or/hub-name", quantization="fp8")
+    print(llm.generate("Hello, my name is")[0].outputs[0].text)
+
+Needs neither numpy, torch nor transformers.
+"""
+
+from ._octet import OctetError, __version__
+from .llm import LLM
+from .outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
+from .sampling_params import SamplingParams
+from .tokenizer import Tokenizer
+
+__all__ = [
+    "LLM",
+    "CompletionOutput",
+    "Logprob",
+    "OctetError",
+    "RequestMetrics",
+    "RequestOutput",
+    "SamplingParams",
+    "Tokenizer",
+    "__version__",
+]
