@@ -1,0 +1,108 @@
+// Avx2: eight F32 lanes, as the kernel templates of this folder use them. Included only after avx2.cc's target pragma.
+//
+// Conventions shared with Avx512:
+//   max(a, b), min(a, b)  give b where either is NaN
+//   load(F8E4M3*)         gives value * 2^-120 with three operations (kF8LoadScale undoes it); NaN codes read as +-480
+//   *_partial(.., n)      touch n < kLanes elements only; missing lanes read as 0
+//   sum4, sum             add lanes in one fixed tree: ((0+1)+(2+3)) + ((4+5)+(6+7))
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "octet/tensor/tensor.h"
+
+namespace octet {
+
+struct Avx2 {
+  static constexpr int kLanes = 8;
+  using Float = __m256;
+  using Int = __m256i;
+  static constexpr std::string_view kMissing = "needs AVX2+FMA";
+  static bool available(const CpuFeatures& features) { return features.avx2_fma; }
+
+  [[gnu::always_inline]] static inline Float zero() { return _mm256_setzero_ps(); }
+  [[gnu::always_inline]] static inline Float set(float value) { return _mm256_set1_ps(value); }
+  [[gnu::always_inline]] static inline Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
+  [[gnu::always_inline]] static inline Float sub(Float a, Float b) { return _mm256_sub_ps(a, b); }
+  [[gnu::always_inline]] static inline Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
+  [[gnu::always_inline]] static inline Float div(Float a, Float b) { return _mm256_div_ps(a, b); }
+  [[gnu::always_inline]] static inline Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
+  [[gnu::always_inline]] static inline Float fnma(Float a, Float b, Float c) { return _mm256_fnmadd_ps(a, b, c); }
+  [[gnu::always_inline]] static inline Float max(Float a, Float b) { return _mm256_max_ps(a, b); }
+  [[gnu::always_inline]] static inline Float min(Float a, Float b) { return _mm256_min_ps(a, b); }
+  [[gnu::always_inline]] static inline Float round(Float a) {
+    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  [[gnu::always_inline]] static inline float first(Float a) { return _mm256_cvtss_f32(a); }
+
+  [[gnu::always_inline]] static inline Int iset(int32_t value) { return _mm256_set1_epi32(value); }
+  [[gnu::always_inline]] static inline Int iadd(Int a, Int b) { return _mm256_add_epi32(a, b); }
+  [[gnu::always_inline]] static inline Int isub(Int a, Int b) { return _mm256_sub_epi32(a, b); }
+  [[gnu::always_inline]] static inline Int iand(Int a, Int b) { return _mm256_and_si256(a, b); }
+  [[gnu::always_inline]] static inline Int ior(Int a, Int b) { return _mm256_or_si256(a, b); }
+  template <int N>
+  [[gnu::always_inline]] static inline Int shift_left(Int a) { return _mm256_slli_epi32(a, N); }
+  template <int N>
+  [[gnu::always_inline]] static inline Int shift_right(Int a) { return _mm256_srli_epi32(a, N); }
+  template <int N>
+  [[gnu::always_inline]] static inline Int shift_right_signed(Int a) { return _mm256_srai_epi32(a, N); }
+  // a > b ? yes : no, per lane, signed.
+  [[gnu::always_inline]] static inline Int select_gt(Int a, Int b, Int yes, Int no) {
+    return _mm256_blendv_epi8(no, yes, _mm256_cmpgt_epi32(a, b));
+  }
+  [[gnu::always_inline]] static inline Int bits(Float a) { return _mm256_castps_si256(a); }
+  [[gnu::always_inline]] static inline Float from_bits(Int a) { return _mm256_castsi256_ps(a); }
+  [[gnu::always_inline]] static inline Int to_int(Float a) { return _mm256_cvtps_epi32(a); }
+
+  [[gnu::always_inline]] static inline Float load(const float* p) { return _mm256_loadu_ps(p); }
+  [[gnu::always_inline]] static inline Float load(const BF16* p) {
+    return from_bits(shift_left<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
+  }
+  [[gnu::always_inline]] static inline Float load(const F16* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  // Each byte to the top of a 32-bit lane, down by 4 with its sign: sign at 31, exponent and mantissa at F32's place.
+  [[gnu::always_inline]] static inline Float load(const F8E4M3* p) {
+    const Int spread = _mm256_setr_epi8(-1, -1, -1, 0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, 3,  //
+                                        -1, -1, -1, 4, -1, -1, -1, 5, -1, -1, -1, 6, -1, -1, -1, 7);
+    const Int top = _mm256_shuffle_epi8(load_codes(p), spread);
+    return from_bits(iand(shift_right_signed<4>(top), iset(static_cast<int32_t>(0x87f00000u))));
+  }
+  // Eight bytes, twice per 128-bit half.
+  [[gnu::always_inline]] static inline Int load_codes(const void* p) {
+    int64_t codes;
+    std::memcpy(&codes, p, sizeof(codes));
+    return _mm256_set1_epi64x(codes);
+  }
+  // Eight bytes as 32-bit integers.
+  [[gnu::always_inline]] static inline Int load_bytes(const uint8_t* p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
+
+  [[gnu::always_inline]] static inline void store(float* p, Float a) { _mm256_storeu_ps(p, a); }
+  // The low 8 / 16 bits of each lane, which hold values below 2^8 / 2^16.
+  [[gnu::always_inline]] static inline void store_low(uint8_t* p, Int a) {
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+  }
+  [[gnu::always_inline]] static inline void store_low(uint16_t* p, Int a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1)));
+  }
+
+  // [sum(a), sum(b), sum(c), sum(d)]
+  [[gnu::always_inline]] static inline __m128 sum4(Float a, Float b, Float c, Float d) {
+    const Float quarters = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    return _mm_add_ps(_mm256_castps256_ps128(quarters), _mm256_extractf128_ps(quarters, 1));
+  }
+  [[gnu::always_inline]] static inline float sum(Float a) { return _mm_cvtss_f32(sum4(a, a, a, a)); }
+  [[gnu::always_inline]] static inline float max_lane(Float a) {
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+  }
+};
+
+}  // namespace octet

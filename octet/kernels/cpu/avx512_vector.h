@@ -1,0 +1,92 @@
+// Avx512: sixteen F32 lanes (F, BW, DQ, VL). The conventions stand in avx2_vector.h; lanes add as the two halves' sum does
+// there. Included only after avx512.cc's target pragma.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "octet/tensor/tensor.h"
+
+namespace octet {
+
+struct Avx512 {
+  static constexpr int kLanes = 16;
+  using Float = __m512;
+  using Int = __m512i;
+  static constexpr std::string_view kMissing = "needs AVX-512";
+  static bool available(const CpuFeatures& features) { return features.avx512; }
+
+  [[gnu::always_inline]] static inline Float zero() { return _mm512_setzero_ps(); }
+  [[gnu::always_inline]] static inline Float set(float value) { return _mm512_set1_ps(value); }
+  [[gnu::always_inline]] static inline Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
+  [[gnu::always_inline]] static inline Float sub(Float a, Float b) { return _mm512_sub_ps(a, b); }
+  [[gnu::always_inline]] static inline Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
+  [[gnu::always_inline]] static inline Float div(Float a, Float b) { return _mm512_div_ps(a, b); }
+  [[gnu::always_inline]] static inline Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
+  [[gnu::always_inline]] static inline Float fnma(Float a, Float b, Float c) { return _mm512_fnmadd_ps(a, b, c); }
+  [[gnu::always_inline]] static inline Float max(Float a, Float b) { return _mm512_max_ps(a, b); }
+  [[gnu::always_inline]] static inline Float min(Float a, Float b) { return _mm512_min_ps(a, b); }
+  [[gnu::always_inline]] static inline Float round(Float a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  [[gnu::always_inline]] static inline float first(Float a) { return _mm512_cvtss_f32(a); }
+
+  [[gnu::always_inline]] static inline Int iset(int32_t value) { return _mm512_set1_epi32(value); }
+  [[gnu::always_inline]] static inline Int iadd(Int a, Int b) { return _mm512_add_epi32(a, b); }
+  [[gnu::always_inline]] static inline Int isub(Int a, Int b) { return _mm512_sub_epi32(a, b); }
+  [[gnu::always_inline]] static inline Int iand(Int a, Int b) { return _mm512_and_si512(a, b); }
+  [[gnu::always_inline]] static inline Int ior(Int a, Int b) { return _mm512_or_si512(a, b); }
+  template <int N>
+  [[gnu::always_inline]] static inline Int shift_left(Int a) { return _mm512_slli_epi32(a, N); }
+  template <int N>
+  [[gnu::always_inline]] static inline Int shift_right(Int a) { return _mm512_srli_epi32(a, N); }
+  template <int N>
+  [[gnu::always_inline]] static inline Int shift_right_signed(Int a) { return _mm512_srai_epi32(a, N); }
+  [[gnu::always_inline]] static inline Int select_gt(Int a, Int b, Int yes, Int no) {
+    return _mm512_mask_mov_epi32(no, _mm512_cmpgt_epi32_mask(a, b), yes);
+  }
+  [[gnu::always_inline]] static inline Int bits(Float a) { return _mm512_castps_si512(a); }
+  [[gnu::always_inline]] static inline Float from_bits(Int a) { return _mm512_castsi512_ps(a); }
+  [[gnu::always_inline]] static inline Int to_int(Float a) { return _mm512_cvtps_epi32(a); }
+
+  [[gnu::always_inline]] static inline Float load(const float* p) { return _mm512_loadu_ps(p); }
+  [[gnu::always_inline]] static inline Float load(const BF16* p) {
+    return from_bits(shift_left<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))));
+  }
+  [[gnu::always_inline]] static inline Float load(const F16* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  [[gnu::always_inline]] static inline Float load(const F8E4M3* p) {
+    const Int wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return from_bits(iand(shift_left<20>(wide), iset(static_cast<int32_t>(0x87f00000u))));
+  }
+  [[gnu::always_inline]] static inline Int load_bytes(const uint8_t* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+
+  [[gnu::always_inline]] static inline void store(float* p, Float a) { _mm512_storeu_ps(p, a); }
+  [[gnu::always_inline]] static inline void store_low(uint8_t* p, Int a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
+  }
+  [[gnu::always_inline]] static inline void store_low(uint16_t* p, Int a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a));
+  }
+
+  [[gnu::always_inline]] static inline __m256 fold(Float a) {
+    return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  }
+  [[gnu::always_inline]] static inline __m128 sum4(Float a, Float b, Float c, Float d) {
+    const __m256 quarters = _mm256_hadd_ps(_mm256_hadd_ps(fold(a), fold(b)), _mm256_hadd_ps(fold(c), fold(d)));
+    return _mm_add_ps(_mm256_castps256_ps128(quarters), _mm256_extractf128_ps(quarters, 1));
+  }
+  [[gnu::always_inline]] static inline float sum(Float a) { return _mm_cvtss_f32(sum4(a, a, a, a)); }
+  [[gnu::always_inline]] static inline float max_lane(Float a) {
+    const __m256 half = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+  }
+};
+
+}  // namespace octet

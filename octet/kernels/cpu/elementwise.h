@@ -1,0 +1,233 @@
+// quantize, rms_norm, silu_and_mul, embedding, gather_rows: one pass per row, rows shared among threads when there are many.
+#pragma once
+
+#include <cmath>
+#include <string>
+
+#include "octet/kernels/cpu/split.h"
+#include "octet/kernels/cpu/vector_math.h"
+#include "octet/ops/ops.h"
+
+namespace octet {
+
+inline std::string output_declines(const QuantFormat& format) {
+  if (format == plain_format(DType::kF32) || format == kF8DynamicToken || format == kF8StaticTensor) return {};
+  return "out must be f32, or f8_e4m3 with dynamic per-token or static per-tensor scale";
+}
+
+// to = sat_e4m3(from / scale), a true division as in the reference.
+template <class V>
+void encode_row_divided(const float* from, int64_t count, float scale, F8E4M3* to) {
+  const auto by = V::set(scale);
+  int64_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) store_as<V>(to + i, V::div(V::load(from + i), by));
+  if (i < count) store_as_partial<V>(to + i, V::div(load_partial<V>(from + i, count - i), by), count - i);
+}
+
+// to = sat_e4m3(from * factor).
+template <class V>
+void encode_row_multiplied(const float* from, int64_t count, float factor, F8E4M3* to) {
+  const auto by = V::set(factor);
+  int64_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) store_as<V>(to + i, V::mul(V::load(from + i), by));
+  if (i < count) store_as_partial<V>(to + i, V::mul(load_partial<V>(from + i, count - i), by), count - i);
+}
+
+template <class V>
+float max_abs(const float* row, int64_t count) {
+  auto most = V::zero();  // second operand of max: a NaN does not replace it
+  int64_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) most = V::max(abs<V>(V::load(row + i)), most);
+  if (i < count) most = V::max(abs<V>(load_partial<V>(row + i, count - i)), most);
+  return V::max_lane(most);
+}
+
+// Row t of an activation in out's 8-bit format; see quantize.h.
+template <class V>
+void quantize_row(const float* row, const QuantTensor& out, int64_t t) {
+  const int64_t count = out.data.dim(1);
+  float* scale = out.scale.template data<float>();
+  if (out.format.granularity == Granularity::kTensor) {
+    encode_row_multiplied<V>(row, count, 1.0f / scale[0], out.data.template row<F8E4M3>(t));
+    return;
+  }
+  scale[t] = std::max(max_abs<V>(row, count) / kMaxF8E4M3, kMinTokenScale);
+  encode_row_divided<V>(row, count, scale[t], out.data.template row<F8E4M3>(t));
+}
+
+// Where a kernel writes row t before quantisation: out itself when it is plain, scratch otherwise.
+inline float* output_row(const QuantTensor& out, const Launch& launch, int thread, int64_t t) {
+  if (!out.format.quantized()) return out.data.row<float>(t);
+  return reinterpret_cast<float*>(launch.scratch->get(thread, out.data.dim(1) * int64_t{sizeof(float)}));
+}
+
+template <class V>
+void run_quantize(const QuantizeOp& op, const Launch& launch) {
+  const int64_t count = op.x.dim(1);
+  for_rows(launch, op.x.dim(0), count, [&](int, int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      if (op.out.format.quantized()) {
+        quantize_row<V>(op.x.template row<float>(t), op.out, t);
+      } else {
+        std::memcpy(op.out.data.template row<float>(t), op.x.template row<float>(t), static_cast<size_t>(count) * sizeof(float));
+      }
+    }
+  });
+}
+
+template <class V>
+std::string quantize_declines(const QuantizeOp& op, const Launch& launch) {
+  if (!V::available(launch.features)) return std::string(V::kMissing);
+  if (op.x.dtype != DType::kF32) return "x must be f32";
+  return output_declines(op.out.format);
+}
+
+// The vector at residual after residual += x (x may be null).
+template <class V>
+[[gnu::always_inline]] inline typename V::Float add_vector(float* residual, const float* x) {
+  auto r = V::load(residual);
+  if (x) {
+    r = V::add(r, V::load(x));
+    V::store(residual, r);
+  }
+  return r;
+}
+
+// residual += x (x may be null); returns the sum of residual's squares.
+template <class V>
+float add_and_sum_squares(float* residual, const float* x, int64_t count) {
+  auto sum0 = V::zero();
+  auto sum1 = V::zero();
+  int64_t i = 0;
+  for (; i + 2 * V::kLanes <= count; i += 2 * V::kLanes) {
+    const auto r0 = add_vector<V>(residual + i, x ? x + i : nullptr);
+    const auto r1 = add_vector<V>(residual + i + V::kLanes, x ? x + i + V::kLanes : nullptr);
+    sum0 = V::fma(r0, r0, sum0);
+    sum1 = V::fma(r1, r1, sum1);
+  }
+  if (i + V::kLanes <= count) {
+    const auto r = add_vector<V>(residual + i, x ? x + i : nullptr);
+    sum0 = V::fma(r, r, sum0);
+    i += V::kLanes;
+  }
+  if (i < count) {
+    auto r = load_partial<V>(residual + i, count - i);
+    if (x) {
+      r = V::add(r, load_partial<V>(x + i, count - i));
+      store_partial<V>(residual + i, r, count - i);
+    }
+    sum1 = V::fma(r, r, sum1);
+  }
+  return V::sum(V::add(sum0, sum1));
+}
+
+// to = from * factor * weight
+template <class V>
+void scale_row(const float* from, float factor, const float* weight, int64_t count, float* to) {
+  const auto by = V::set(factor);
+  int64_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) {
+    V::store(to + i, V::mul(V::mul(V::load(from + i), by), V::load(weight + i)));
+  }
+  if (i < count) {
+    const auto y = V::mul(V::mul(load_partial<V>(from + i, count - i), by), load_partial<V>(weight + i, count - i));
+    store_partial<V>(to + i, y, count - i);
+  }
+}
+
+template <class V>
+void run_rms_norm(const RmsNormOp& op, const Launch& launch) {
+  const int64_t count = op.residual.dim(1);
+  const float* weight = op.weight.data<float>();
+  for_rows(launch, op.residual.dim(0), 2 * count, [&](int thread, int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      float* residual = op.residual.template row<float>(t);
+      const float squares = add_and_sum_squares<V>(residual, op.x ? op.x.template row<float>(t) : nullptr, count);
+      const float factor = 1.0f / std::sqrt(squares / static_cast<float>(count) + op.epsilon);
+      float* y = output_row(op.out, launch, thread, t);
+      scale_row<V>(residual, factor, weight, count, y);
+      if (op.out.format.quantized()) quantize_row<V>(y, op.out, t);
+    }
+  });
+}
+
+template <class V>
+std::string rms_norm_declines(const RmsNormOp& op, const Launch& launch) {
+  if (!V::available(launch.features)) return std::string(V::kMissing);
+  if (op.residual.dtype != DType::kF32 || (op.x && op.x.dtype != DType::kF32)) return "x and residual must be f32";
+  return output_declines(op.out.format);
+}
+
+template <class V>
+[[gnu::always_inline]] inline typename V::Float silu(typename V::Float a) {
+  return V::div(a, V::add(V::set(1.0f), exp<V>(V::sub(V::zero(), a))));
+}
+
+template <class V>
+void silu_row(const float* gate, const float* up, int64_t count, float* to) {
+  int64_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) {
+    V::store(to + i, V::mul(silu<V>(V::load(gate + i)), V::load(up + i)));
+  }
+  if (i < count) {
+    const auto y = V::mul(silu<V>(load_partial<V>(gate + i, count - i)), load_partial<V>(up + i, count - i));
+    store_partial<V>(to + i, y, count - i);
+  }
+}
+
+template <class V>
+void run_silu_and_mul(const SiluAndMulOp& op, const Launch& launch) {
+  const int64_t count = op.out.data.dim(1);
+  for_rows(launch, op.x.dim(0), 4 * count, [&](int thread, int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const float* x = op.x.template row<float>(t);
+      float* y = output_row(op.out, launch, thread, t);
+      silu_row<V>(x, x + count, count, y);
+      if (op.out.format.quantized()) quantize_row<V>(y, op.out, t);
+    }
+  });
+}
+
+template <class V>
+std::string silu_and_mul_declines(const SiluAndMulOp& op, const Launch& launch) {
+  if (!V::available(launch.features)) return std::string(V::kMissing);
+  if (op.x.dtype != DType::kF32) return "x must be f32";
+  return output_declines(op.out.format);
+}
+
+// to = from as F32, nothing behind it touched.
+template <class V, class T>
+void copy_row(const T* from, int64_t count, float* to) {
+  int64_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) V::store(to + i, V::load(from + i));
+  if (i < count) store_partial<V>(to + i, load_partial<V>(from + i, count - i), count - i);
+}
+
+template <class V>
+void run_embedding(const EmbeddingOp& op, const Launch& launch) {
+  const int64_t count = op.table.dim(1);
+  const int32_t* token_ids = op.token_ids.data<int32_t>();
+  for_rows(launch, op.token_ids.dim(0), count, [&](int, int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      float* to = op.out.template row<float>(t);
+      const int64_t row = token_ids[t] - op.first_id;
+      if (row < 0 || row >= op.table.dim(0)) {
+        std::fill(to, to + count, 0.0f);
+      } else if (op.table.dtype == DType::kF32) {
+        copy_row<V>(op.table.template row<float>(row), count, to);
+      } else if (op.table.dtype == DType::kBF16) {
+        copy_row<V>(op.table.template row<BF16>(row), count, to);
+      } else {
+        copy_row<V>(op.table.template row<F16>(row), count, to);
+      }
+    }
+  });
+}
+
+template <class V>
+std::string embedding_declines(const EmbeddingOp& op, const Launch& launch) {
+  if (!V::available(launch.features)) return std::string(V::kMissing);
+  return op.out.dtype == DType::kF32 ? "" : "out must be f32";
+}
+
+}  // namespace octet
