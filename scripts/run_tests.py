@@ -114,15 +114,20 @@ def pytest(tally, title, folder, env=None, timeout=None):
         tally.check(f"{title}: pytest (exit status)", False)
 
 
+def pip_install(*arguments):
+    return run(PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *arguments,
+               env={"CMAKE_BUILD_PARALLEL_LEVEL": JOBS})
+
+
 def python_tests(tally, model):
     stage("Python package")
     if not PYTHON.is_file():
         run("/usr/bin/python3", "-m", "venv", "--clear", BUILD / "venv")
-    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    if not tally.check("pinned Python packages", run(*pip, "--require-hashes", "-r", "scripts/pins/python.txt")):
+    if not tally.check("pinned Python packages", pip_install("--require-hashes", "-r", "scripts/pins/python.txt")):
         return
-    installed = run(*pip, "--no-cache-dir", "--no-build-isolation", "--no-deps", "--force-reinstall", ".", env={"CMAKE_BUILD_PARALLEL_LEVEL": JOBS})
-    if tally.check("pip install .", installed) and (ROOT / "python/tests").is_dir():
+    # Without a cache: pip keeps wheels of folders named like "octet-main" and would install a stale one.
+    installed = pip_install("--no-cache-dir", "--no-build-isolation", "--no-deps", "--force-reinstall", ".")
+    if tally.check("pip install .", installed):
         pytest(tally, "python", "python/tests", env=model)
 
 
@@ -175,8 +180,8 @@ def slow_runs(tally, model):
     tally.check("headers compile alone", run(sys.executable, "scripts/check_headers.py", BUILD / "test"))
     stage("clang-tidy")
     tally.check("clang-tidy", run("run-clang-tidy", "-quiet", "-p", BUILD / "test", "-j", JOBS, rf"{ROOT}/(octet|tools)/.*\.cc$"))
-    if list((ROOT / "tests/slow").glob("*.py")):
-        stage("Slow tests")
+    stage("Slow tests: real counterparties, soak")
+    if tally.check("packages of the slow tests", pip_install("--no-deps", "--require-hashes", "-r", "scripts/pins/slow.txt")):
         pytest(tally, "slow", "tests/slow", env=model)
 
 

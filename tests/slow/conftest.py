@@ -1,0 +1,20 @@
+"""The fixtures of the end-to-end tests, and a generator whose seed is printed so that a failure can be repeated."""
+import importlib.util
+import os
+import pathlib
+import random
+
+import pytest
+
+PATH = pathlib.Path(__file__).resolve().parent.parent / "e2e" / "conftest.py"
+spec = importlib.util.spec_from_file_location("e2e_conftest", PATH)
+e2e = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(e2e)
+octet, model, broken = e2e.octet, e2e.model, e2e.broken
+
+
+@pytest.fixture
+def generator():
+    seed = int(os.environ.get("OCTET_TEST_SEED", random.randrange(1 << 32)))
+    print(f"OCTET_TEST_SEED={seed}")
+    return random.Random(seed)
