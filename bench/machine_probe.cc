@@ -31,7 +31,8 @@ std::atomic<float> sink;  // keeps results alive
 }
 
 [[gnu::target("avx2,fma")]] float multiply_add(int64_t rounds) {
-  __m256 sums[12] = {};
+  __m256 sums[12];
+  for (int j = 0; j < 12; ++j) sums[j] = _mm256_set1_ps(static_cast<float>(j));  // equal chains would be merged
   const __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
   for (int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 12

@@ -3,8 +3,10 @@
 // Order of K: each output (t, n) has one vector accumulator; lane l adds the products of k = l, l + kLanes, ... in order with
 // FMA, and V::sum4 adds the lanes. No tiling, thread count or T changes that, so a row's bits depend on its own x only.
 //
-// FP8 weights enter the FMA as value * 2^-120 (their bits moved to F32's place), so x is staged times 2^64 and the sum taken
-// times 2^56: subnormal codes come out exact and no product drops below F32's range. E4M3 NaN codes in weights are not
+// FP8 weights enter the FMA as value * 2^-120 (their bits moved to F32's place) while there are few tokens, so x is staged
+// times 2^64 and the sum taken times 2^56: subnormal codes come out exact and no product drops below F32's range. With more
+// tokens the panel holds true values (an FMA with a subnormal input costs about 100 cycles, the panel pays it once). Powers
+// of two change no mantissa: both give the same bits as long as sums of x * q stay below 2^60. E4M3 NaN codes in weights are not
 // looked for here (they read as +-480): loading refuses them.
 #pragma once
 
@@ -75,25 +77,32 @@ template <class V, int R, int T, class W>
   }
 }
 
-// The k-th vectors of R weight rows (count of their elements valid) times those of T tokens, added to sums.
+// The next vectors of R weight rows (`count` of their elements valid) times those of T tokens, added to sums. Panels are
+// read at once and x streamed past them; decoded weights go into their FMAs one by one, or registers run out.
 template <class V, int R, int T, WeightSource kSource, class W>
 [[gnu::always_inline]] inline void step_tile(const W* weight, int64_t num_k, float* panel, const float* x, int64_t x_stride,
                                              int64_t count, typename V::Float (&sums)[R * T]) {
-  typename V::Float w[R];
+  if constexpr (kSource == WeightSource::kPanel) {
+    typename V::Float w[R];
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    if constexpr (kSource == WeightSource::kPanel) {
-      w[r] = V::load(panel + r * MatmulConfig::kChunk);
-    } else {
-      w[r] = count == V::kLanes ? V::load(weight + r * num_k) : load_partial<V>(weight + r * num_k, count);
-      if constexpr (kSource == WeightSource::kDecodeToPanel) V::store(panel + r * MatmulConfig::kChunk, w[r]);
+    for (int r = 0; r < R; ++r) w[r] = V::load(panel + r * MatmulConfig::kChunk);
+#pragma GCC unroll 16
+    for (int t = 0; t < T; ++t) {
+      const auto a = V::load(x + t * x_stride);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) sums[r * T + t] = V::fma(w[r], a, sums[r * T + t]);
     }
-  }
+  } else {
 #pragma GCC unroll 16
-  for (int t = 0; t < T; ++t) {
-    const auto a = V::load(x + t * x_stride);
+    for (int r = 0; r < R; ++r) {
+      auto w = count == V::kLanes ? V::load(weight + r * num_k) : load_partial<V>(weight + r * num_k, count);
+      if constexpr (kSource == WeightSource::kDecodeToPanel) {
+        if constexpr (kLoadScale<W> != 1.0f) w = V::mul(w, V::set(kLoadScale<W>));
+        V::store(panel + r * MatmulConfig::kChunk, w);
+      }
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) sums[r * T + t] = V::fma(w[r], a, sums[r * T + t]);
+      for (int t = 0; t < T; ++t) sums[r * T + t] = V::fma(w, V::load(x + t * x_stride), sums[r * T + t]);
+    }
   }
 }
 
@@ -134,7 +143,7 @@ void run_direct(const MatmulView<W>& m, int64_t num_tokens, int64_t begin, int64
     case 1: return run_rows_direct<V, 8, 1>(m, 0, begin, end);
     case 2: return run_rows_direct<V, 4, 2>(m, 0, begin, end);
     case 3: return run_rows_direct<V, 3, 3>(m, 0, begin, end);
-    default: return run_rows_direct<V, 3, 4>(m, 0, begin, end);
+    default: return run_rows_direct<V, 2, 4>(m, 0, begin, end);
   }
 }
 
@@ -223,7 +232,8 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
   m.x_stride = staged ? stride : op.x.data.row_stride;
   m.out = op.out.row<float>(first);
   m.out_stride = op.out.row_stride;
-  m.sum_factor = kScaled ? 0x1p56f : 1.0f;
+  const bool direct = num_tokens <= MatmulConfig::kTileTokens;
+  m.sum_factor = !kScaled ? 1.0f : direct ? 0x1p56f : 0x1p-64f;
   m.x_scale_step = op.x.format.granularity == Granularity::kToken ? 1 : 0;
   m.x_scale = op.x.format.quantized() ? op.x.scale.data<float>() + first * m.x_scale_step : &one;
   m.w_scale_step = op.weight.format.granularity == Granularity::kChannel ? 1 : 0;
@@ -244,7 +254,7 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
   launch.threads->run([&](int thread) {
     const auto [begin, end] = share_of(num_n, MatmulConfig::kRowGrain, thread, num_threads);
     if (begin == end) return;
-    if (num_tokens <= MatmulConfig::kTileTokens) return run_direct<V>(m, num_tokens, begin, end);
+    if (direct) return run_direct<V>(m, num_tokens, begin, end);
     std::byte* own = thread == 0 ? scratch + staged_bytes : launch.scratch->get(thread, matmul_panel_bytes<V>());
     run_blocked<V>(m, num_tokens, begin, end, own);
   });
