@@ -12,6 +12,8 @@
 
 namespace octet {
 
+class DecodeStream;
+
 enum class SpecialTokens { kKeep, kSkip };        // when decoding
 enum class AddSpecialTokens { kNo, kYes };        // when encoding: run the post-processor's template (BOS, EOS)
 
@@ -36,7 +38,7 @@ class Tokenizer {
 
   // UTF-8 in; invalid bytes are read as U+FFFD, one per maximal invalid piece.
   std::vector<int32_t> encode(std::string_view text, AddSpecialTokens add) const;
-  // Encodes the concatenation of the spans. Special added tokens are recognised only where every byte is trusted; joins
+  // Encodes the concatenation of the spans, each valid or repaired by itself. Special added tokens are recognised only where every byte is trusted; joins
   // between spans behave as in one text otherwise.
   std::vector<int32_t> encode_spans(std::span<const TextSpan> spans, AddSpecialTokens add) const;
 
@@ -53,7 +55,12 @@ class Tokenizer {
   std::string token_bytes(int32_t id) const;
 
  private:
-  struct Model;  // vocabulary, merges and pipeline, defined in tokenizer.cc
+  friend class Detokenizer;
+  struct Model;  // the pipeline, defined in tokenizer_model.h
+
+  DecodeStream new_stream() const;
+  void push(DecodeStream& stream, int32_t id, SpecialTokens special) const;
+
   std::unique_ptr<const Model> model_;
 };
 

@@ -1,0 +1,13 @@
+#include <algorithm>
+
+#include "octet/text/unicode_ranges.h"
+
+namespace octet::unicode {
+
+bool contains(Ranges ranges, char32_t code_point) {
+  const auto after = std::upper_bound(ranges.begin(), ranges.end(), code_point,
+                                      [](char32_t c, const CodePointRange& range) { return c < range.first; });
+  return after != ranges.begin() && code_point <= std::prev(after)->last;
+}
+
+}  // namespace octet::unicode
