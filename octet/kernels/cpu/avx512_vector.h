@@ -61,8 +61,16 @@ struct Avx512 {
     const Int wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     return from_bits(iand(shift_left<20>(wide), iset(static_cast<int32_t>(0x87f00000u))));
   }
-  [[gnu::always_inline]] static inline Int load_bytes(const uint8_t* p) {
-    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  [[gnu::always_inline]] static inline Float load_true(const F8E4M3* p) {
+    const __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const __m256i half = _mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16(static_cast<int16_t>(0xbf80)));
+    const __m256i magnitude_bits = _mm256_set1_epi16(0x3f80);
+    const __m256i nan = _mm256_cmpeq_epi16(_mm256_and_si256(half, magnitude_bits), magnitude_bits);
+    return _mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(half, nan)), _mm512_set1_ps(0x1p8f));
+  }
+  [[gnu::always_inline]] static inline Float load(const F8E5M2* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(bytes), 8));
   }
 
   [[gnu::always_inline]] static inline void store(float* p, Float a) { _mm512_storeu_ps(p, a); }

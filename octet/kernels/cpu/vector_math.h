@@ -2,9 +2,8 @@
 // V is a vector type (avx2_vector.h); everything is a template over it, so that each instruction set has its own copy.
 #pragma once
 
-#include <bit>
 #include <cstring>
-#include <limits>
+#include <type_traits>
 
 #include "octet/tensor/tensor.h"
 
@@ -35,26 +34,24 @@ template <class V>
   return V::from_bits(V::iand(V::bits(a), V::iset(0x7fffffff)));
 }
 
-// The layout of an 8-bit float type, for the conversions below.
+// The layout of an 8-bit float type, for encode_f8.
 struct F8E4M3Layout {
-  using Code = F8E4M3;
   static constexpr int kShift = 20;                 // mantissa bits that F32 has more
   static constexpr int kBiasGap = 120;              // F32's exponent bias less this type's
   static constexpr float kAlign = 0x1p14f;          // adding it rounds a subnormal to this type's last place
   static constexpr int32_t kAlignBits = 0x46800000;
   static constexpr int32_t kMinNormal = 0x3c800000;  // bits of 2^-6
   static constexpr int32_t kMax = 0x43e00000;        // bits of 448
-  static constexpr int32_t kMaxCode = 0x7e, kNanCode = 0x7f, kFirstSpecial = 0x7f;
+  static constexpr int32_t kMaxCode = 0x7e, kNanCode = 0x7f;
 };
 struct F8E5M2Layout {
-  using Code = F8E5M2;
   static constexpr int kShift = 21;
   static constexpr int kBiasGap = 112;
   static constexpr float kAlign = 0x1p7f;
   static constexpr int32_t kAlignBits = 0x43000000;
   static constexpr int32_t kMinNormal = 0x38800000;  // bits of 2^-14
   static constexpr int32_t kMax = 0x47600000;        // bits of 57344
-  static constexpr int32_t kMaxCode = 0x7b, kNanCode = 0x7e, kFirstSpecial = 0x7c;
+  static constexpr int32_t kMaxCode = 0x7b, kNanCode = 0x7e;
 };
 
 // 8-bit codes of F32 lanes, in the low byte of each lane: float8.h's conversion (nearest even, saturating), all lanes at once.
@@ -73,21 +70,6 @@ template <class V, class Layout>
   return V::ior(code, sign);
 }
 
-// Exact values of 8-bit codes, infinities and NaN included.
-template <class V, class Layout>
-[[gnu::always_inline]] inline typename V::Float decode_f8(const uint8_t* codes) {
-  const auto wide = V::load_bytes(codes);
-  const auto sign = V::template shift_left<24>(V::iand(wide, V::iset(0x80)));
-  const auto magnitude = V::iand(wide, V::iset(0x7f));
-  const auto scaled = V::mul(V::from_bits(V::template shift_left<Layout::kShift>(magnitude)),
-                             V::set(std::bit_cast<float>((127 + Layout::kBiasGap) << 23)));
-  const auto nan = V::iset(0x7fc00000);
-  const auto infinity = Layout::kFirstSpecial == Layout::kNanCode ? nan : V::iset(0x7f800000);
-  auto value = V::select_gt(magnitude, V::iset(Layout::kFirstSpecial - 1), infinity, V::bits(scaled));
-  value = V::select_gt(magnitude, V::iset(Layout::kFirstSpecial), nan, value);
-  return V::from_bits(V::ior(value, sign));
-}
-
 // BF16 bits of F32 lanes: bf16.h's conversion.
 template <class V>
 [[gnu::always_inline]] inline typename V::Int encode_bf16(typename V::Float value) {
@@ -100,19 +82,13 @@ template <class V>
 }
 
 // True values of any element type; unlike V::load without a scale to undo and with NaN codes kept.
-template <class V>
-[[gnu::always_inline]] inline typename V::Float load_exact(const float* p) { return V::load(p); }
-template <class V>
-[[gnu::always_inline]] inline typename V::Float load_exact(const BF16* p) { return V::load(p); }
-template <class V>
-[[gnu::always_inline]] inline typename V::Float load_exact(const F16* p) { return V::load(p); }
-template <class V>
-[[gnu::always_inline]] inline typename V::Float load_exact(const F8E4M3* p) {
-  return decode_f8<V, F8E4M3Layout>(reinterpret_cast<const uint8_t*>(p));
-}
-template <class V>
-[[gnu::always_inline]] inline typename V::Float load_exact(const F8E5M2* p) {
-  return decode_f8<V, F8E5M2Layout>(reinterpret_cast<const uint8_t*>(p));
+template <class V, class T>
+[[gnu::always_inline]] inline typename V::Float load_exact(const T* p) {
+  if constexpr (std::is_same_v<T, F8E4M3>) {
+    return V::load_true(p);
+  } else {
+    return V::load(p);
+  }
 }
 
 template <class V, class T>
