@@ -1,12 +1,20 @@
 // Weights: a cursor over a checkpoint's tensors, `w / "model" / "layers" / 0 / "self_attn"`. Layers ask it for their
 // parameters by name, shape and shard; it reads only this rank's bytes, fuses, quantises while loading, and accounts for
 // everything: at the end it reports tensors that nobody asked for and parameters that nobody found.
+//
+// Memory: a tensor is copied or quantised straight from the mapped file and its pages are dropped after that, so loading needs
+// the model as it will be plus one tensor. What is missing is recorded in WeightSource::missing and left undefined, so that one
+// run reports everything; a wrong shape or dtype throws Error{kModel} at once:
+//   "model.layers.3.mlp.up_proj.weight: shape [11008, 4096], config says [14336, 4096]"
+//
+// Dummy weights (files == nullptr): uniform in [-0.05, 0.05] by name and index, norms one: the same on any number of ranks.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,22 +37,27 @@ using Allocate = std::function<Tensor(DType dtype, Shape shape, std::string_view
 
 // What a fused linear needs to load: its parts are stacked along N.
 struct LinearPart {
-  std::string name;         // "q_proj", relative to the cursor
+  std::string name;         // "q_proj", relative to the cursor; also what quantisation rules match
   int64_t n = 0;            // full (unsharded) output channels
-  int64_t local_n = 0;      // of this rank (kColumn): n / world, or heads replicated for GQA
   int64_t first_n = 0;      // first row this rank takes
+  int64_t local_n = 0;      // rows this rank takes; those at n and beyond are zeros (a padded vocabulary)
+  std::string stored_as;    // full name of the tensors on disk when it is another (tied lm_head); empty: prefix and name
 };
 struct LinearRequest {
   std::vector<LinearPart> parts;
-  int64_t k = 0;            // full input channels
+  int64_t k = 0;            // full input channels; kRow: each rank takes k / world_size of them, in rank order
   Shard shard = Shard::kReplicated;
   bool bias = false;        // read <part>.bias as well
 };
 struct LoadedLinear {
-  QuantTensor weight;       // [sum local_n, local_k]; parts keep their own scales (per tensor expands to per channel)
-  Tensor bias;              // f32 [sum local_n] or empty
+  // [sum local_n, local_k]. Each part keeps its own scale, per-tensor ones expanded to one per channel where there are several
+  // parts: lossless. Plain in source.plain_dtype when parts disagree about their scheme.
+  QuantTensor weight;
+  Tensor bias;              // f32 [sum local_n] or empty (also for kRow on all ranks but the first: outputs are summed)
   QuantFormat activation;   // what the linear wants as input
-  Tensor input_scale;       // f32 [1] for static activations, else empty
+  // f32 [1] for static activations, else empty. The parts share one input tensor, so they share one scale: the largest of the
+  // parts' input scales, with a warning when they differ (calibration of one tensor gives equal ones). Weights are not touched.
+  Tensor input_scale;
 };
 
 // One checkpoint being loaded by one rank: shared by all cursors.
@@ -56,8 +69,10 @@ struct WeightSource {
   DType plain_dtype = DType::kBF16;           // unquantised weights are held in this (converted when the file differs)
   int rank = 0;
   int world_size = 1;
-  // For per-tensor scales of sharded matrices: the maximum over ranks (identity for one rank).
-  std::function<float(float)> all_reduce_max = [](float x) { return x; };
+  // Elementwise maximum over ranks, so that weights quantised while loading have the scales that one rank would give them.
+  // Every rank makes the same calls in the same order. The identity for one rank.
+  std::function<void(std::span<float> values)> all_reduce_max = [](std::span<float>) {};
+  // Bytes of the checkpoint that this rank has just read.
   std::function<void(int64_t bytes)> on_progress = [](int64_t) {};
 
   // Bookkeeping, filled by the cursors.
@@ -76,9 +91,10 @@ class Weights {
   const std::string& prefix() const { return prefix_; }
   WeightSource& source() const { return source_; }
   bool has(std::string_view name) const;
+  // The full name of a tensor: "model.norm" + "weight" -> "model.norm.weight".
+  std::string full_name(std::string_view name) const;
 
-  // A plain parameter [shape], converted to `dtype`: norms (f32), embeddings (source().plain_dtype).
-  // For kColumn, `shape` is the full shape and rows are split over ranks (padded vocabularies are the caller's business).
+  // A plain parameter [shape], whole on every rank, converted to `dtype`: norms (f32).
   Tensor parameter(std::string_view name, Shape shape, DType dtype) const;
   // Rows [first, first + count) of a matrix of full shape [n, k]; rows beyond n are zeros.
   Tensor parameter_rows(std::string_view name, Shape full_shape, int64_t first, int64_t count, DType dtype) const;

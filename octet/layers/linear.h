@@ -1,0 +1,92 @@
+// Linear layers over one fused weight [N, K]. A linear tells its producer in which format it wants its input: producers
+// (norms, attention, activations) write that format, FP8 with its scale included, so that nothing is quantised twice.
+#pragma once
+
+#include <string>
+
+#include "octet/checkpoint/weights.h"
+#include "octet/layers/step.h"
+
+namespace octet {
+
+// [T, K] as the consuming linear wants it.
+using Activation = ConstQuantTensor;
+
+// The output [T, H] of a row-parallel linear: this rank's share of a sum over ranks, which the next norm adds to the residual.
+// One block of memory for a whole forward pass: it is read before it is written again.
+class Partial {
+ public:
+  // Memory for [T, hidden_size]; nothing to add yet.
+  static Partial none(Step& step, int64_t hidden_size);
+  // Where a linear writes its share.
+  Tensor fill() {
+    filled_ = true;
+    return memory_;
+  }
+  // The sum over ranks, or empty when there is nothing to add.
+  ConstTensor reduce(Step& step) const;
+  static int64_t num_bytes(int64_t num_tokens, int64_t hidden_size);
+
+ private:
+  Tensor memory_;
+  bool filled_ = false;
+};
+
+class Linear {
+ public:
+  Linear(const Weights& weights, const LinearRequest& request);
+
+  // Arena memory for an input of num_rows rows: data, and scale where the format has one.
+  QuantTensor make_input(Step& step, int64_t num_rows) const;
+  int64_t input_bytes(int64_t num_rows) const;  // at most, in the arena
+
+  // What reports show: "model.layers.0.self_attn.qkv_proj" is named by its parts, "...self_attn.{q_proj,k_proj,v_proj}".
+  const std::string& name() const { return name_; }
+  const QuantFormat& weight_format() const { return loaded_.weight.format; }
+  const QuantFormat& activation_format() const { return loaded_.activation; }
+  int64_t n() const { return loaded_.weight.data.dim(0); }
+  int64_t k() const { return loaded_.weight.data.dim(1); }
+
+ protected:
+  // out [T, N] = x [T, K] * weight^T + bias
+  void multiply(Step& step, const Activation& x, Tensor out) const;
+  // True when x is dynamic per token and its columns lie on several ranks: its scale is known only after asking them all, so
+  // the producer writes plain values.
+  bool shares_token_scale() const { return shares_token_scale_; }
+
+ private:
+  std::string name_;
+  LoadedLinear loaded_;
+  bool shares_token_scale_ = false;
+};
+
+// Replicated, or split along N: out [T, N of this rank] is this rank's own.
+class ColumnLinear : public Linear {
+ public:
+  using Linear::Linear;
+  Tensor operator()(Step& step, const Activation& x) const;
+  // The same into given memory, f32 or bf16 [T, N].
+  void multiply_into(Step& step, const Activation& x, Tensor out) const { multiply(step, x, out); }
+  int64_t output_bytes(int64_t num_rows) const;
+};
+
+// Split along K: every rank multiplies its columns, the outputs are to be summed.
+class RowLinear : public Linear {
+ public:
+  using Linear::Linear;
+  void operator()(Step& step, const Activation& x, Partial& out) const;
+  int64_t scratch_bytes(int64_t num_rows) const;  // at most, in the arena, during a call
+};
+
+// silu(gate) * up of one fused weight [2 I, K], written as `consumer` wants it.
+class GatedLinear : public Linear {
+ public:
+  using Linear::Linear;
+  Activation operator()(Step& step, const Activation& x, const Linear& consumer) const;
+  int64_t scratch_bytes(int64_t num_rows) const;
+};
+
+// Bytes of an arena tensor with its alignment, for upper bounds; f32 is the widest activation.
+int64_t arena_bytes(int64_t num_elements, int64_t element_bytes = 4);
+
+}  // namespace octet

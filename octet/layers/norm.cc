@@ -1,0 +1,24 @@
+#include "octet/layers/norm.h"
+
+namespace octet {
+
+RmsNorm::RmsNorm(const Weights& weights, int64_t size, double epsilon)
+    : weight_(weights.parameter("weight", Shape{size}, DType::kF32)), epsilon_(static_cast<float>(epsilon)) {}
+
+void RmsNorm::run(Step& step, const Partial& x, Tensor residual, QuantTensor out) const {
+  step.backend(RmsNormOp{.out = out, .x = x.reduce(step), .residual = residual, .weight = weight_, .epsilon = epsilon_});
+}
+
+Activation RmsNorm::operator()(Step& step, const Partial& x, Tensor residual, const Linear& consumer) const {
+  const QuantTensor out = consumer.make_input(step, residual.dim(0));
+  run(step, x, residual, out);
+  return out;
+}
+
+Tensor RmsNorm::operator()(Step& step, const Partial& x, Tensor residual) const {
+  const Tensor out = step.make(residual.shape);
+  run(step, x, residual, QuantTensor(out));
+  return out;
+}
+
+}  // namespace octet
