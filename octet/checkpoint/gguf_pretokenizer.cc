@@ -68,7 +68,7 @@ constexpr Row kRows[] = {
     {.name = "llama-v3", .pre_tokenizer = llama3, .ignore_merges = true, .add_bos = true},
     {.name = "qwen2", .pre_tokenizer = qwen2, .normalizer = "NFC"},
     {.name = "deepseek-r1-qwen", .pre_tokenizer = qwen2, .normalizer = "NFC"},
-    {.name = "tekken", .pre_tokenizer = tekken, .ignore_merges = true},
+    {.name = "tekken", .pre_tokenizer = tekken, .ignore_merges = true, .add_bos = true},
     {.name = "deepseek-llm", .pre_tokenizer = deepseek_llm},
     {.name = "deepseek-coder", .pre_tokenizer = deepseek_coder},
 };

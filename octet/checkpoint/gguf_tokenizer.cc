@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
 constexpr size_t kMaxTokens = size_t{1} << 24;
+constexpr size_t kMaxPieceBytes = 512;  // every split of a piece is tried
 
 // llama.cpp's token types.
 enum TokenType : int64_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
@@ -142,6 +143,9 @@ Json sentencepiece_model(const Vocabulary& vocabulary, const GgufMetadata& metad
   Json unknown = nullptr;
   size_t num_bytes = 0;
   for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
+    if (vocabulary.tokens[i].size() > kMaxPieceBytes) {
+      fail(ErrorCode::kModel, "{}: tokenizer.ggml.tokens: token {} has {} bytes, at most {} are read", metadata.path(), i, vocabulary.tokens[i].size(), kMaxPieceBytes);
+    }
     is_piece.push_back(vocabulary.types[i] == kNormal || vocabulary.types[i] == kUserDefined);
     if (vocabulary.types[i] == kUnknown) unknown = vocabulary.tokens[i];
     if (vocabulary.types[i] == kByte) ++num_bytes;

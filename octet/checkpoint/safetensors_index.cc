@@ -16,7 +16,7 @@ constexpr int kMaxDepth = 16;
 void check_shard_name(const std::string& shard, std::string_view tensor, std::string_view path) {
   const bool plain = !shard.empty() && shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos && shard[0] != '.';
   if (!plain || !shard.ends_with(".safetensors")) {
-    fail(ErrorCode::kModel, "{}: {}: shard \"{}\" is not the plain name of a *.safetensors file", path, tensor, shard);
+    fail(ErrorCode::kModel, "{}: {}: shard {} is not the plain name of a *.safetensors file", path, tensor, Json(shard).dump());
   }
 }
 
