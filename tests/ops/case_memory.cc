@@ -1,0 +1,184 @@
+#include "tests/ops/case_memory.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "octet/ops/quantize.h"
+#include "octet/tensor/dispatch.h"
+
+namespace octet::ops_test {
+namespace {
+
+constexpr std::byte kGuard{0xa5};
+constexpr size_t kGuardBytes = 64;
+constexpr int64_t kGapElements = 3;
+
+// The first element of row i of a view, in elements from the view's first.
+int64_t row_begin(const Tensor& view, int64_t i) { return i * view.row_stride; }
+int64_t num_rows(const Tensor& view) { return view.rank() == 0 ? 1 : view.dim(0); }
+int64_t row_elements(const Tensor& view) { return num_rows(view) == 0 ? 0 : view.num_elements() / num_rows(view); }
+
+float element(const std::byte* bytes, DType dtype, int64_t i) {
+  float value = 0.0f;
+  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kF8E5M2>(
+      dtype, [&]<DType D>() { value = to_f32(reinterpret_cast<const CType<D>*>(bytes)[i]); });
+  return value;
+}
+
+// Codes of 8-bit formats in the order of their values: neighbours differ by one.
+int code_order(std::byte code) {
+  const int bits = static_cast<int>(code);
+  return (bits & 0x80) != 0 ? -(bits & 0x7f) : bits;
+}
+
+bool is_8_bit(DType dtype) { return dtype == DType::kF8E4M3 || dtype == DType::kF8E5M2; }
+
+}  // namespace
+
+CaseMemory::Block& CaseMemory::add(std::string name, DType dtype, Shape shape, Layout layout, size_t guard_bytes) {
+  auto block = std::make_unique<Block>();
+  block->name = std::move(name);
+  block->view = Tensor(nullptr, dtype, shape);
+  if (layout == Layout::kStrided && shape.rank() > 1) block->view.row_stride += kGapElements;
+  const int64_t span = num_rows(block->view) == 0 ? 0 : row_begin(block->view, num_rows(block->view) - 1) + row_elements(block->view);
+  block->memory.assign(static_cast<size_t>(span * dtype_bytes(dtype)) + 2 * guard_bytes, kGuard);
+  // An input has no guards: an address sanitizer then sees a read beyond its end. An empty tensor has an address all the same.
+  if (block->memory.empty()) block->memory.reserve(1);
+  block->view.bytes = block->memory.data() + guard_bytes;
+  blocks_.push_back(std::move(block));
+  return *blocks_.back();
+}
+
+void CaseMemory::fill_block(Block& block, const Fill& fill) {
+  const Tensor& view = block.view;
+  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kF8E5M2>(view.dtype, [&]<DType D>() {
+    for (int64_t i = 0; i < num_rows(view); ++i) {
+      auto* row = view.data<CType<D>>() + row_begin(view, i);
+      for (int64_t k = 0; k < row_elements(view); ++k) row[k] = from_f32<CType<D>>(fill(random_));
+    }
+  });
+}
+
+ConstTensor CaseMemory::input(DType dtype, Shape shape, const Fill& fill, Layout layout) {
+  Block& block = add("input", dtype, shape, layout, 0);
+  fill_block(block, fill);
+  return block.view;
+}
+
+ConstTensor CaseMemory::integers(Shape shape, const std::vector<int32_t>& values) {
+  OCTET_CHECK(shape.num_elements() == static_cast<int64_t>(values.size()));
+  Block& block = add("integers", DType::kI32, shape, Layout::kContiguous, 0);
+  if (!values.empty()) std::memcpy(block.memory.data(), values.data(), values.size() * sizeof(int32_t));
+  return block.view;
+}
+
+Tensor CaseMemory::output(std::string name, DType dtype, Shape shape, Bound bound, Layout layout) {
+  Block& block = add(std::move(name), dtype, shape, layout, kGuardBytes);
+  block.bound = bound;
+  block.is_output = true;
+  return block.view;
+}
+
+Tensor CaseMemory::in_out(std::string name, DType dtype, Shape shape, Bound bound, const Fill& fill, Layout layout) {
+  Block& block = add(std::move(name), dtype, shape, layout, kGuardBytes);
+  block.bound = bound;
+  block.is_output = true;
+  fill_block(block, fill);
+  block.initial = block.memory;
+  return block.view;
+}
+
+ConstQuantTensor CaseMemory::quant_input(const QuantFormat& format, int64_t rows, int64_t cols, Layout layout) {
+  if (!format.quantized()) return ConstQuantTensor(input(format.dtype, Shape{rows, cols}, normal_values, layout));
+  // Codes of up to about 200 and scales that bring them back to about 1.
+  const ConstTensor data = input(format.dtype, Shape{rows, cols}, [](Random& r) { return 64.0f * r.normal(); }, layout);
+  const ConstTensor scale =
+      input(DType::kF32, format.scale_shape(rows, cols), [](Random& r) { return static_cast<float>((0.5 + r.uniform()) / 64.0); });
+  return ConstQuantTensor(data, scale, format);
+}
+
+QuantTensor CaseMemory::quant_output(const std::string& name, const QuantFormat& format, int64_t rows, int64_t cols, Bound f32,
+                                     double share, Layout layout) {
+  if (!format.quantized()) {
+    return QuantTensor(output(name, format.dtype, Shape{rows, cols}, rounded_bound(format.dtype, f32), layout), Tensor(), format);
+  }
+  const Tensor data = output(name, format.dtype, Shape{rows, cols}, Bound{.share_of_neighbours = share}, layout);
+  const Shape scale_shape = format.scale_shape(rows, cols);
+  const Bound of_scale = share > 0.0 ? Bound{.absolute = f32.absolute / 448.0, .relative = f32.relative + 0x1p-23} : kExact;
+  const Tensor scale = format.dynamic
+                           ? output(name + ".scale", DType::kF32, scale_shape, of_scale)
+                           : in_out(name + ".scale", DType::kF32, scale_shape, kExact,
+                                    [](Random& r) { return static_cast<float>((0.5 + r.uniform()) / 150.0); });
+  return QuantTensor(data, scale, format);
+}
+
+void CaseMemory::reset(std::byte poison) {
+  for (const auto& block : blocks_) {
+    if (!block->is_output) continue;
+    if (!block->initial.empty()) {
+      std::copy(block->initial.begin(), block->initial.end(), block->memory.begin());
+      continue;
+    }
+    const int64_t bytes = dtype_bytes(block->view.dtype);
+    for (int64_t i = 0; i < num_rows(block->view); ++i) {
+      std::fill_n(block->view.bytes + row_begin(block->view, i) * bytes, row_elements(block->view) * bytes, poison);
+    }
+  }
+}
+
+CaseMemory::Snapshot CaseMemory::outputs() const {
+  Snapshot snapshot;
+  for (const auto& block : blocks_) {
+    if (block->is_output) snapshot.push_back(block->memory);
+  }
+  return snapshot;
+}
+
+std::string CaseMemory::differences(const Snapshot& expected, const Snapshot& found) const {
+  std::string text;
+  size_t i = 0;
+  for (const auto& block : blocks_) {
+    if (!block->is_output) continue;
+    text += difference(*block, expected[i], found[i]);
+    ++i;
+  }
+  return text;
+}
+
+std::string CaseMemory::difference(const Block& block, const std::vector<std::byte>& expected, const std::vector<std::byte>& found) {
+  const Tensor& view = block.view;
+  const auto first = static_cast<size_t>(view.bytes - block.memory.data());
+  const auto bytes = static_cast<size_t>(dtype_bytes(view.dtype));
+  std::vector<bool> inside(found.size(), false);
+  int64_t num_neighbours = 0;
+  for (int64_t i = 0; i < num_rows(view); ++i) {
+    for (int64_t k = 0; k < row_elements(view); ++k) {
+      const int64_t at = row_begin(view, i) + k;
+      const size_t byte = first + static_cast<size_t>(at) * bytes;
+      std::fill_n(inside.begin() + static_cast<int64_t>(byte), bytes, true);
+      const float want = element(expected.data() + first, view.dtype, at);
+      const float got = element(found.data() + first, view.dtype, at);
+      if (want == got || (std::isnan(want) && std::isnan(got))) continue;
+      if (is_8_bit(view.dtype) && !std::isnan(want) && !std::isnan(got) &&
+          std::abs(code_order(expected[byte]) - code_order(found[byte])) == 1) {
+        ++num_neighbours;
+        continue;
+      }
+      const double error = std::fabs(static_cast<double>(want) - got);
+      if (!is_8_bit(view.dtype) && error <= block.bound.absolute + block.bound.relative * std::fabs(want)) continue;
+      return fmt::format("{}: row {} element {}: expected {}, found {} (off by {:.3g})\n", block.name, i, k, want, got, error);
+    }
+  }
+  const double share = block.bound.share_of_neighbours;
+  const double allowed = share > 0.0 ? std::max(2.0, share * static_cast<double>(view.num_elements())) : 0.0;
+  if (static_cast<double>(num_neighbours) > allowed) {
+    return fmt::format("{}: {} of {} elements are a code away\n", block.name, num_neighbours, view.num_elements());
+  }
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (!inside[i] && found[i] != kGuard) return fmt::format("{}: byte {} outside its elements was written\n", block.name, static_cast<int64_t>(i) - static_cast<int64_t>(first));
+  }
+  return "";
+}
+
+}  // namespace octet::ops_test

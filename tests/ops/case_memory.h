@@ -1,0 +1,83 @@
+// CaseMemory: the arguments of one op call, so that kernel after kernel can run on them from the same state. It knows which
+// are outputs, how far they may differ, and what surrounds them: guard bytes before, after and between strided rows.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "octet/tensor/quant_format.h"
+#include "tests/ops/random.h"
+
+namespace octet::ops_test {
+
+// |found - expected| <= absolute + relative * |expected|; for 8-bit outputs instead at most one code's distance, for at most
+// this share of the elements (and always for two of them): a sum's last bit decides between two codes now and then.
+struct Bound {
+  double absolute = 0.0;
+  double relative = 0.0;
+  double share_of_neighbours = 0.0;
+};
+inline constexpr Bound kExact{};
+
+// The bound of an output whose F32 value has the bound `f32`: BF16 may round it the other way.
+inline Bound rounded_bound(DType dtype, Bound f32) {
+  return dtype == DType::kBF16 && f32.absolute > 0.0 ? Bound{.absolute = f32.absolute, .relative = 0x1p-7} : f32;
+}
+
+enum class Layout { kContiguous, kStrided };  // strided: a few elements between rows
+
+using Fill = std::function<float(Random&)>;
+inline float normal_values(Random& random) { return random.normal(); }
+
+class CaseMemory {
+ public:
+  explicit CaseMemory(uint64_t seed) : random_(seed) {}
+  CaseMemory(const CaseMemory&) = delete;
+  CaseMemory& operator=(const CaseMemory&) = delete;
+
+  Random& random() { return random_; }
+
+  ConstTensor input(DType dtype, Shape shape, const Fill& fill = normal_values, Layout layout = Layout::kContiguous);
+  ConstTensor integers(Shape shape, const std::vector<int32_t>& values);
+  // An output whose contents before the call do not matter.
+  Tensor output(std::string name, DType dtype, Shape shape, Bound bound, Layout layout = Layout::kContiguous);
+  // An output that is read too.
+  Tensor in_out(std::string name, DType dtype, Shape shape, Bound bound, const Fill& fill = normal_values,
+                Layout layout = Layout::kContiguous);
+
+  // A matrix in a format with scales that give values of the fill's magnitude.
+  ConstQuantTensor quant_input(const QuantFormat& format, int64_t rows, int64_t cols, Layout layout = Layout::kContiguous);
+  // `f32`: the bound of the values before they are rounded to the format. 8-bit data may be off by one code for `share` of
+  // the elements and the scales by what the largest value may; with share 0 both are exact.
+  QuantTensor quant_output(const std::string& name, const QuantFormat& format, int64_t rows, int64_t cols, Bound f32, double share,
+                           Layout layout = Layout::kContiguous);
+
+  // Everything as before the first call: outputs hold `poison` in every byte.
+  void reset(std::byte poison);
+  // The bytes of all outputs, guards included.
+  using Snapshot = std::vector<std::vector<std::byte>>;
+  Snapshot outputs() const;
+  // What differs more than the bounds allow, as text; empty when nothing does. Bytes round the elements must be untouched.
+  std::string differences(const Snapshot& expected, const Snapshot& found) const;
+
+ private:
+  struct Block {
+    std::string name;
+    Tensor view;
+    Bound bound;
+    std::vector<std::byte> memory;
+    std::vector<std::byte> initial;  // in_out: contents; output: empty
+    bool is_output = false;
+  };
+  Block& add(std::string name, DType dtype, Shape shape, Layout layout, size_t guard_bytes);
+  void fill_block(Block& block, const Fill& fill);
+  static std::string difference(const Block& block, const std::vector<std::byte>& expected, const std::vector<std::byte>& found);
+
+  Random random_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+};
+
+}  // namespace octet::ops_test
