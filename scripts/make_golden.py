@@ -7,6 +7,7 @@ Everything runs in F32 on a CPU with eager attention. Needs torch 2.11.0 and tra
 which are not needed to run the tests.
 
   scripts/make_golden.py variants [NAME ...]
+  scripts/make_golden.py fp8              (after variants: linears with FP8 weights and activations, computed from dequantised values)
   scripts/make_golden.py rope
   scripts/make_golden.py smollm2 FOLDER
 """
@@ -17,7 +18,7 @@ import pathlib
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 PINS = {"torch": "2.11.0", "transformers": "5.23.0"}
@@ -151,6 +152,66 @@ def record_variant(name):
           f"{sum(f.stat().st_size for f in folder.iterdir()) / 1e3:.0f} kB")
 
 
+FP8_ONLINE = ["llama3", "qwen2"]  # quantised while loading: one scale per output channel, dynamic per token
+FP8_STORED = "llama_autofp8"      # made from "llama3": one scale per tensor, static input scales, as AutoFP8 writes it
+
+
+def fake_quantise(value, scale):
+    """The real numbers that FP8 codes stand for."""
+    return (value / scale).clamp(-448, 448).to(torch.float8_e4m3fn).float() * scale
+
+
+def dynamic_scale(x):
+    return (x.abs().amax(dim=-1, keepdim=True) / 448).clamp(min=1 / (448 * 512))
+
+
+def linears_of(model):
+    return {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"}
+
+
+@torch.no_grad()
+def record_fp8_online(name):
+    model, golden = load(OUT / name), load_file(OUT / name / "golden.safetensors")
+    for linear in linears_of(model).values():
+        scale = linear.weight.abs().amax(dim=1, keepdim=True) / 448
+        linear.weight.copy_(fake_quantise(linear.weight, scale))
+        linear.register_forward_pre_hook(lambda _, inputs: (fake_quantise(inputs[0], dynamic_scale(inputs[0])),))
+    logits = model(golden["input_ids"][None].long()).logits[0]
+    save_file({"logits": logits.contiguous()}, OUT / name / "golden_fp8.safetensors", metadata=PINS)
+    print(f"{name}: fp8 logits differ from f32 by {(logits - golden['logits']).norm() / golden['logits'].norm():.4f}")
+
+
+@torch.no_grad()
+def record_fp8_stored():
+    """k_proj's input scale is larger than those of q_proj and v_proj: the three share one input, so the largest counts."""
+    base, folder = OUT / "llama3", OUT / FP8_STORED
+    folder.mkdir(exist_ok=True)
+    model, golden = load(base), load_file(base / "golden.safetensors")
+    inputs, linears = {}, linears_of(model)
+    hooks = [linear.register_forward_pre_hook(lambda _, x, name=name: inputs.update({name: float(x[0].abs().max())}))
+             for name, linear in linears.items()]
+    model(golden["input_ids"][None].long())
+    for hook in hooks:
+        hook.remove()
+    tensors = load_file(base / "model.safetensors")
+    for name, linear in linears.items():
+        scale = (linear.weight.abs().max() / 448).float()
+        own = torch.tensor(inputs[name] * (1.05 if name.endswith("k_proj") else 0.9) / 448)
+        shared = torch.tensor(inputs[name] * 1.05 / 448) if name.endswith(("q_proj", "k_proj", "v_proj")) else own
+        tensors[f"{name}.weight"] = (linear.weight / scale).clamp(-448, 448).to(torch.float8_e4m3fn)
+        tensors[f"{name}.weight_scale"] = scale.reshape(1) if "mlp" in name else scale
+        tensors[f"{name}.input_scale"] = own
+        linear.weight.copy_(tensors[f"{name}.weight"].float() * scale)
+        linear.register_forward_pre_hook(lambda _, x, shared=shared: (fake_quantise(x[0], shared),))
+    logits = model(golden["input_ids"][None].long()).logits[0]
+    config = config_of("llama3") | {"quantization_config": {
+        "quant_method": "fp8", "activation_scheme": "static", "ignored_layers": ["lm_head"]}}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file({"logits": logits.contiguous(), "input_ids": golden["input_ids"]}, folder / "golden_fp8.safetensors", metadata=PINS)
+    print(f"{FP8_STORED}: logits differ from f32 by {(logits - golden['logits']).norm() / golden['logits'].norm():.4f}")
+
+
 ROPE_CASES = [
     dict(rope_type="default"),
     dict(rope_type="linear", factor=4.0),
@@ -216,6 +277,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("variants").add_argument("names", nargs="*")
+    commands.add_parser("fp8")
     commands.add_parser("rope")
     commands.add_parser("smollm2").add_argument("folder")
     arguments = parser.parse_args()
@@ -225,6 +287,10 @@ def main():
     if arguments.command == "variants":
         for name in arguments.names or VARIANTS:
             record_variant(name)
+    elif arguments.command == "fp8":
+        for name in FP8_ONLINE:
+            record_fp8_online(name)
+        record_fp8_stored()
     elif arguments.command == "rope":
         record_rope()
     else:

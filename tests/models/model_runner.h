@@ -1,0 +1,111 @@
+// One rank that runs a Model on given tokens, for the tests of this folder: weights, kernels, cache and arena without an engine.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "octet/checkpoint/safetensors.h"
+#include "octet/device/comm.h"
+#include "octet/kernels/backends.h"
+#include "octet/models/model.h"
+#include "octet/quant/quant_config.h"
+
+namespace octet {
+
+// What tests choose. Block size 4 and blocks out of order, so that the block table matters.
+struct RunnerOptions {
+  std::string folder;
+  DType plain_dtype = DType::kF32;
+  DType kv_dtype = DType::kF32;
+  QuantOptions quant;
+  KernelSelection kernels = KernelSelection::kReferenceOnly;
+  int num_sequences = 1;
+  int max_length = 128;
+  int max_step_tokens = 128;
+  bool dummy_weights = false;
+};
+
+// Some tokens of one sequence, following those it has seen.
+struct Piece {
+  int sequence = 0;
+  std::vector<int32_t> tokens;
+};
+
+class ModelRunner {
+ public:
+  // comm: nullptr for one rank.
+  explicit ModelRunner(const RunnerOptions& options, Comm* comm = nullptr);
+
+  // One step. Returns the logits of every token, row after row.
+  std::vector<float> step(const std::vector<Piece>& pieces);
+  // The prompt in pieces of `chunk` tokens, then greedy tokens one by one.
+  std::vector<int32_t> generate(const std::vector<int32_t>& prompt, int chunk, int num_new, int sequence = 0);
+  int64_t length(int sequence) const { return lengths_.at(static_cast<size_t>(sequence)); }
+
+  const Model& model() const { return *model_; }
+  int64_t vocab_size() const { return config_.vocab_size; }
+  const ModelConfig& config() const { return config_; }
+  const WeightSource& weights() const { return source_; }
+  // Every parameter by the name it was allocated under.
+  const std::map<std::string, Tensor>& parameters() const { return parameters_; }
+  int64_t peak_bytes() const { return arena_->peak_bytes(); }
+  std::function<void(std::string_view, ConstTensor)> observe;
+
+ private:
+  Tensor integers(const std::vector<int32_t>& values, Shape shape);
+  Batch make_batch(const std::vector<Piece>& pieces);
+
+  static constexpr int64_t kBlockSize = 4;
+  RunnerOptions options_;
+  std::unique_ptr<Comm> single_;
+  Comm* comm_;
+  ThreadPool threads_{1};
+  ThreadScratch scratch_{1};
+  Backend backend_;
+  ModelConfig config_;
+  QuantConfig quant_;
+  std::optional<SafetensorsFolder> files_;
+  std::deque<Buffer> buffers_;
+  std::map<std::string, Tensor> parameters_;
+  WeightSource source_;
+  std::unique_ptr<Model> model_;
+  std::optional<KvCache> kv_;
+  std::optional<Arena> arena_;
+  std::deque<std::vector<int32_t>> integers_;  // of the step under way
+  std::vector<int64_t> lengths_;
+};
+
+// The folder of a recorded variant, and one of its recordings.
+std::string golden_folder(const std::string& variant);
+class Recording {
+ public:
+  Recording(const std::string& variant, const std::string& file);
+  std::vector<float> floats(const std::string& name) const;
+  std::vector<int32_t> integers(const std::string& name) const;
+  const Json& json() const { return header_; }
+
+ private:
+  struct Part {
+    DType dtype;
+    int64_t begin, end;
+  };
+  std::string bytes_;
+  Json header_;
+  Part part(const std::string& name) const;
+};
+
+// The largest over rows of max |a - b| / max |b|.
+double row_error(const std::vector<float>& a, const std::vector<float>& b, int64_t columns);
+// That of every row.
+std::vector<double> row_errors(const std::vector<float>& a, const std::vector<float>& b, int64_t columns);
+std::vector<float> to_floats(ConstTensor matrix);
+
+// Runs fn(rank, comm) on world_size threads; rethrows the first exception.
+void on_ranks(int world_size, const std::function<void(int rank, Comm& comm)>& fn);
+
+}  // namespace octet
