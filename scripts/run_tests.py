@@ -182,6 +182,8 @@ def slow_runs(tally, model):
     tally.check("clang-tidy", run("run-clang-tidy", "-quiet", "-p", BUILD / "test", "-j", JOBS, rf"{ROOT}/(octet|tools)/.*\.cc$"))
     stage("Slow tests: real counterparties, soak")
     if tally.check("packages of the slow tests", pip_install("--no-deps", "--require-hashes", "-r", "scripts/pins/slow.txt")):
+        for program in sorted(ROOT.glob("tests/slow/*_vs_*.py")):
+            tally.check(f"slow: {program.name}", run(PYTHON, program, "--octet", model["OCTET"]))
         pytest(tally, "slow", "tests/slow", env=model)
 
 

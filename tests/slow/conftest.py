@@ -1,4 +1,5 @@
-"""The fixtures of the end-to-end tests, and a generator whose seed is printed so that a failure can be repeated."""
+"""The program and the model as the end-to-end tests have them, and a generator whose seed is printed so that a failure can
+be repeated (OCTET_TEST_SEED)."""
 import importlib.util
 import os
 import pathlib
@@ -6,11 +7,10 @@ import random
 
 import pytest
 
-PATH = pathlib.Path(__file__).resolve().parent.parent / "e2e" / "conftest.py"
-spec = importlib.util.spec_from_file_location("e2e_conftest", PATH)
+spec = importlib.util.spec_from_file_location("e2e_conftest", pathlib.Path(__file__).resolve().parent.parent / "e2e" / "conftest.py")
 e2e = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(e2e)
-octet, model, broken = e2e.octet, e2e.model, e2e.broken
+octet, model = e2e.octet, e2e.model
 
 
 @pytest.fixture
