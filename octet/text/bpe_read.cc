@@ -108,7 +108,9 @@ void Bpe::read_merges(const json& model, const std::string& where) {
       if (found == ids_.end()) fail(ErrorCode::kModel, "{}: merges[{}]: \"{}\" is not in the vocabulary", where, i, token);
       return found->second;
     };
-    merges_.insert(id_of(pair.left), id_of(pair.right), {.rank = static_cast<uint32_t>(i), .token_id = id_of(both)});
+    const int32_t left = id_of(pair.left);
+    const int32_t right = id_of(pair.right);
+    merges_.insert(left, right, {.rank = static_cast<uint32_t>(i), .token_id = id_of(both)});
     if (pair.right.starts_with(kSpace) && !pair.left.ends_with(kSpace)) splits_at_spaces_ = false;
   }
 }
