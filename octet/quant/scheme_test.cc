@@ -37,7 +37,7 @@ std::vector<std::byte> as_dtype(const std::vector<float>& values, DType dtype) {
 }
 
 Quantized quantize(const QuantScheme& scheme, const Matrix& matrix, DType dtype, int num_threads,
-                   std::optional<float> amax = std::nullopt) {
+                   std::span<const float> amax = {}) {
   ThreadPool threads(num_threads);
   const std::vector<std::byte> weight = as_dtype(matrix.values, dtype);
   const QuantFormat format = scheme.weight_format();
@@ -100,7 +100,7 @@ TEST(SchemeTest, ScalesAreTheLargestMagnitudeOver448) {
   const Quantized tensor = quantize(*find_scheme("fp8_tensor"), matrix, DType::kF32, 1);
   EXPECT_EQ(tensor.scale, (std::vector<float>{7.0f / 448.0f}));
   EXPECT_EQ(tensor.code(3), 0x60);  // 32
-  const Quantized part = quantize(*find_scheme("fp8_tensor"), matrix, DType::kF32, 1, 14.0f);
+  const Quantized part = quantize(*find_scheme("fp8_tensor"), matrix, DType::kF32, 1, std::vector<float>{14.0f});
   EXPECT_EQ(part.scale, (std::vector<float>{14.0f / 448.0f}));
   EXPECT_EQ(part.code(1), 0xf6);  // -224: another rank holds the largest
 }

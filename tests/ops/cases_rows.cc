@@ -7,6 +7,8 @@
 namespace octet::ops_test {
 namespace {
 
+// Scales per token that the caller gives: quantize alone takes them.
+constexpr QuantFormat kF8GivenToken{.dtype = DType::kF8E4M3, .granularity = Granularity::kToken};
 constexpr DType kActivations[] = {DType::kF32, DType::kBF16};
 
 int64_t draw_rows(Random& random) { return random.pick<int64_t>({1, 2, 3, 5, 8, 17}); }
@@ -74,7 +76,7 @@ template <>
 std::vector<Case<QuantizeOp>> cases() {
   std::vector<Case<QuantizeOp>> list;
   for (const DType x : kActivations) {
-    for (const QuantFormat& out : kOutputFormats) {
+    for (const QuantFormat& out : {kOutputFormats[0], kOutputFormats[1], kF8DynamicToken, kF8StaticTensor, kF8GivenToken}) {
       for (const std::string_view values : {"normal", "special", "zero", "tiny"}) {
         list.push_back({fmt::format("{} to {}, {} values", dtype_name(x), out.to_string(), values), [=](CaseMemory& m) {
                           const Shape shape{draw_rows(m.random()), draw_columns(m.random())};
@@ -143,8 +145,9 @@ template <>
 std::vector<Case<RopeTableOp>> cases() {
   std::vector<Case<RopeTableOp>> list;
   for (const int64_t half : {1, 4, 7, 16, 32, 50, 64}) {
-    for (const float factor : {1.0f, 1.2079442f}) {
-      list.push_back({fmt::format("half {}, factor {}", half, factor), [=](CaseMemory& m) {
+    for (const float ntk_factor : {0.0f, 4.0f}) {
+      const float factor = ntk_factor > 0.0f ? 1.0f : 1.2079442f;
+      list.push_back({fmt::format("half {}, factor {}, NTK {}", half, factor, ntk_factor), [=](CaseMemory& m) {
                         const int64_t tokens = draw_rows(m.random());
                         std::vector<int32_t> positions(static_cast<size_t>(tokens));
                         for (int32_t& p : positions) p = static_cast<int32_t>(m.random().between(0, m.random().pick<int64_t>({1, 100, 8191, 131071})));
@@ -155,7 +158,9 @@ std::vector<Case<RopeTableOp>> cases() {
                                            .positions = m.integers(Shape{tokens}, positions),
                                            .inv_freq = m.input(DType::kF32, Shape{half},
                                                                [&](Random&) { return std::pow(1e5f, -static_cast<float>(i++) / static_cast<float>(half)); }),
-                                           .attention_factor = factor};
+                                           .attention_factor = factor,
+                                           .ntk_factor = ntk_factor,
+                                           .ntk_original_max = ntk_factor > 0.0f ? 4096 : 0};
                       }});
     }
   }

@@ -7,7 +7,7 @@ namespace {
 
 // What dynamic NTK multiplies inv_freq[i] by at a position: 1 within the original length.
 double ntk_factor(const RopeTableOp& op, int32_t position, int64_t i) {
-  if (op.ntk_factor <= 0.0f || position < op.ntk_original_max) return 1.0;
+  if (op.ntk_factor <= 0.0f || position < op.ntk_original_max || i == 0) return 1.0;
   const double length = static_cast<double>(position) + 1.0;
   const double growth = op.ntk_factor * length / static_cast<double>(op.ntk_original_max) - (op.ntk_factor - 1.0);
   const auto rotated = static_cast<double>(2 * op.inv_freq.dim(0));
