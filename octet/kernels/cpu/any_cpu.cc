@@ -25,6 +25,10 @@ void run_gather_rows(const GatherRowsOp& op, const Launch& launch) {
   });
 }
 
+std::string rope_table_declines(const RopeTableOp& op, const Launch&) {
+  return op.ntk_factor > 0.0f ? "has no dynamic NTK" : std::string();
+}
+
 void run_rope_table(const RopeTableOp& op, const Launch& launch) {
   constexpr int64_t kElementsPerAngle = 64;  // what a sine and a cosine cost, in elements of a simple pass
   const int64_t count = op.inv_freq.dim(0);
@@ -47,7 +51,7 @@ void run_rope_table(const RopeTableOp& op, const Launch& launch) {
 
 void add_any_cpu_kernels(KernelTable& table) {
   table.of<GatherRowsOp>().push_back({"cpu.gather_rows", &never_declines<GatherRowsOp>, &run_gather_rows});
-  table.of<RopeTableOp>().push_back({"cpu.rope_table", &never_declines<RopeTableOp>, &run_rope_table});
+  table.of<RopeTableOp>().push_back({"cpu.rope_table", &rope_table_declines, &run_rope_table});
 }
 
 }  // namespace octet
