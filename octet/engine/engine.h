@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "octet/checkpoint/config.h"
 #include "octet/engine/request.h"
@@ -45,6 +48,9 @@ struct EngineReport {
   double start_seconds = 0;               // everything until ready
 };
 
+// "auto" (the model's), "float32"/"float", "bfloat16", "float16"/"half". Throws Error{kUsage}.
+DType choose_dtype(std::string_view text, DType model_dtype);
+
 enum class SubmitResult : uint8_t { kAccepted, kQueueFull, kStopped };
 
 struct EngineMetrics {
@@ -70,6 +76,8 @@ class Engine {
   const EngineReport& report() const;
   const ModelConfig& model_config() const;
   EngineMetrics metrics() const;
+  // Why the engine stopped, when a rank failed; submit answers kStopped from then on.
+  std::optional<std::string> fault() const;
 
  private:
   struct State;

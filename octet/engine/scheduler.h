@@ -10,7 +10,8 @@
 //
 // Overlap: plan() may be called once more before the result of the last plan is committed; sequences then get the token that
 // is still being sampled as kPendingToken. After commit(), reconcile() puts the real tokens and drops the chunks of sequences
-// that ended, so that a step never computes anything for nothing. Tokens do not depend on whether this is done.
+// that ended, so that a step never computes anything for nothing; the room this leaves goes to waiting sequences. Tokens do not
+// depend on whether this is done.
 #pragma once
 
 #include <cstdint>

@@ -133,6 +133,9 @@ void Scheduler::reconcile(StepPlan& plan) {
     int32_t& last = plan.token_ids[static_cast<size_t>(chunk.first_token + chunk.num_tokens - 1)];
     if (last == kPendingToken) last = sequences_.at(chunk.sequence)->token_ids.at(static_cast<size_t>(chunk.end() - 1));
   }
+  int64_t budget = options_.max_num_batched_tokens - plan.num_tokens;
+  if (!plan.empty()) plan_waiting(plan, budget);
+  plan.num_tokens = options_.max_num_batched_tokens - budget;
   if (plan.empty()) {
     // Nobody will run it; what it says about ended sequences goes into the next one.
     ended_.insert(ended_.begin(), plan.ends.begin(), plan.ends.end());

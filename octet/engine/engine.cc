@@ -1,0 +1,204 @@
+#include "octet/engine/engine.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <string_view>
+
+#include "octet/base/error.h"
+#include "octet/engine/engine_loop.h"
+#include "octet/engine/kv_sizing.h"
+#include "octet/engine/rank_team.h"
+
+namespace octet {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+void check_range(const char* option, int64_t value, int64_t low, int64_t high) {
+  if (value < low || value > high) fail(ErrorCode::kUsage, "{}: must be between {} and {}, was {}", option, low, high, value);
+}
+
+void check_options(const EngineOptions& options) {
+  constexpr int64_t kMaxSequences = 1 << 16, kMaxTokens = 1 << 24, kMaxBlock = 1 << 12, kMaxRanks = 64, kMaxThreads = 4096;
+  check_range("max_num_seqs", options.max_num_seqs, 1, kMaxSequences);
+  check_range("max_num_batched_tokens", options.max_num_batched_tokens, 1, kMaxTokens);
+  check_range("block_size", options.block_size, 1, kMaxBlock);
+  check_range("max_queued_requests", options.max_queued_requests, 0, kMaxTokens);
+  check_range("tensor_parallel_size", options.tensor_parallel_size, 1, kMaxRanks);
+  check_range("num_threads", options.num_threads, 0, kMaxThreads);
+  if (options.kv_cache_memory_bytes) {
+    check_range("kv_cache_memory_bytes", *options.kv_cache_memory_bytes, 1, std::numeric_limits<int64_t>::max());
+  }
+}
+
+// The longest sequence that the model's positions are made for.
+int64_t model_context(const ModelConfig& config) {
+  if (!config.rope_scaling.is_object()) return config.max_position_embeddings;
+  const JsonObject scaling(config.rope_scaling, config.path);
+  const std::string type = scaling.find_string("rope_type").value_or(scaling.find_string("type").value_or("default"));
+  const double factor = scaling.find_number("factor").value_or(1.0);
+  if (type == "linear" || type == "dynamic") return static_cast<int64_t>(static_cast<double>(config.max_position_embeddings) * factor);
+  if (type != "yarn") return config.max_position_embeddings;
+  const int64_t original = scaling.find_int("original_max_position_embeddings").value_or(config.max_position_embeddings);
+  return std::max(config.max_position_embeddings, static_cast<int64_t>(static_cast<double>(original) * factor));
+}
+
+int64_t choose_max_model_len(const EngineOptions& options, const ModelConfig& config) {
+  const int64_t context = model_context(config);
+  if (!options.max_model_len) return context;
+  check_range("max_model_len", *options.max_model_len, 1, context);
+  return *options.max_model_len;
+}
+
+// Weights on disk, without scales and without an output projection that is tied to the embedding.
+int64_t count_parameters(const SafetensorsFolder& files, const ModelConfig& config) {
+  int64_t count = 0;
+  for (const auto& [name, entry] : files.entries()) {
+    const bool is_scale = name.ends_with("_scale") || name.ends_with("_scale_inv") || name.ends_with("inv_freq");
+    if (is_scale || (config.tie_word_embeddings && name == "lm_head.weight")) continue;
+    count += entry.shape.num_elements();
+  }
+  return count;
+}
+
+}  // namespace
+
+DType choose_dtype(std::string_view text, DType model_dtype) {
+  if (text == "auto") return model_dtype;
+  if (text == "float32" || text == "float") return DType::kF32;
+  if (text == "bfloat16") return DType::kBF16;
+  if (text == "float16" || text == "half") return DType::kF16;
+  fail(ErrorCode::kUsage, "dtype: \"{}\" is not one of auto, float32, float, bfloat16, float16, half", text);
+}
+
+struct Engine::State {
+  explicit State(const EngineOptions& options);
+
+  void load(const EngineOptions& options);
+  void reserve(const EngineOptions& options);
+  SchedulerOptions scheduler_options(const EngineOptions& options) const;
+
+  ModelConfig config;
+  Device device;
+  EngineReport report;
+  std::unique_ptr<RankTeam> ranks;
+  std::unique_ptr<EngineLoop> loop;  // after ranks: ends before them
+};
+
+Engine::State::State(const EngineOptions& options) {
+  const Clock::time_point start = Clock::now();
+  check_options(options);
+  device = parse_device(options.device);
+  config = ModelConfig::from_folder(options.model_folder);
+  report.architecture = config.architecture;
+  report.max_model_len = choose_max_model_len(options, config);
+  load(options);
+  report.load_seconds = seconds_since(start);
+  reserve(options);
+  const auto overlap = options.async_scheduling ? EngineLoop::Overlap::kYes : EngineLoop::Overlap::kNo;
+  loop = std::make_unique<EngineLoop>(scheduler_options(options), *ranks, overlap);
+  report.start_seconds = seconds_since(start);
+}
+
+void Engine::State::load(const EngineOptions& options) {
+  const DType dtype = choose_dtype(options.dtype, config.dtype);
+  const QuantConfig quant(config.quantization_config(), options.quant, dtype);
+  std::optional<SafetensorsFolder> files;
+  if (!options.dummy_weights) files.emplace(options.model_folder);
+  const int64_t total = files ? files->num_bytes() : 0;
+  std::atomic<int64_t> done{0};
+  std::mutex progress_mutex;  // the callback is the caller's: one call at a time
+  const ModelSource source{.config = config,
+                           .files = files ? &*files : nullptr,
+                           .quant = quant,
+                           .device = device,
+                           .plain_dtype = dtype,
+                           .on_progress = [&](int64_t bytes) {
+                             done += bytes;
+                             if (!options.on_load_progress) return;
+                             const std::lock_guard lock(progress_mutex);
+                             options.on_load_progress(std::min(done.load(), total), total);
+                           }};
+  const int num_threads = options.num_threads > 0 ? options.num_threads : ThreadPool::default_num_threads();
+  ranks = std::make_unique<RankTeam>(source, options.tensor_parallel_size, num_threads);
+  report.dtype = dtype_name(dtype);
+  report.quantization = quant.description();
+  report.device = device.kind == DeviceKind::kCpu ? cpu_description() : device_name(device);
+  report.kv_cache_dtype = dtype_name(parse_kv_cache_dtype(options.kv_cache_dtype, dtype));
+  for (int rank = 0; rank < ranks->world_size(); ++rank) {
+    report.weight_bytes += ranks->runner(rank).weight_bytes();
+    report.scale_bytes += ranks->runner(rank).scale_bytes();
+  }
+  report.num_parameters = files ? count_parameters(*files, config) : ranks->runner(0).num_parameters();
+}
+
+// Sizes the KV cache by what is left beside weights and activations, and makes both.
+void Engine::State::reserve(const EngineOptions& options) {
+  const DType dtype = choose_dtype(options.dtype, config.dtype);
+  KvCacheLayout layout = ranks->runner(0).model().kv_layout();
+  layout.block_size = options.block_size;
+  layout.dtype = parse_kv_cache_dtype(options.kv_cache_dtype, dtype);
+  const SchedulerOptions scheduler = scheduler_options(options);
+  const StepLimits limits{.max_tokens = scheduler.max_num_batched_tokens,
+                          .max_sequences = options.max_num_seqs,
+                          .max_model_len = report.max_model_len};
+  for (int rank = 0; rank < ranks->world_size(); ++rank) {
+    report.activation_bytes += ranks->runner(rank).activation_bytes(limits, layout.block_size);
+  }
+  const int64_t bytes_per_block = layout.bytes_per_block() * ranks->world_size();
+  report.num_kv_blocks = num_kv_blocks({.bytes_per_block = bytes_per_block,
+                                        .block_size = layout.block_size,
+                                        .max_model_len = report.max_model_len,
+                                        .max_num_seqs = options.max_num_seqs,
+                                        .available_bytes = std::max<int64_t>(0, available_memory_bytes(device) - report.activation_bytes),
+                                        .requested_bytes = options.kv_cache_memory_bytes});
+  report.kv_bytes_per_token = layout.bytes_per_token() * ranks->world_size();
+  report.kv_cache_bytes = report.num_kv_blocks * bytes_per_block;
+  report.kv_cache_tokens = report.num_kv_blocks * layout.block_size;
+  ranks->run_on_all([&](Runner& runner) { runner.reserve(limits, layout, report.num_kv_blocks); });
+}
+
+SchedulerOptions Engine::State::scheduler_options(const EngineOptions& options) const {
+  const bool chunked = options.enable_chunked_prefill;
+  const bool priorities = options.scheduling_policy == EngineOptions::SchedulingPolicy::kPriority;
+  const int64_t budget = options.max_num_batched_tokens;
+  return {.blocks = {.num_blocks = report.num_kv_blocks,
+                     .block_size = options.block_size,
+                     .enable_prefix_caching = options.enable_prefix_caching},
+          .max_model_len = report.max_model_len,
+          // Without chunks a whole prompt must fit one step.
+          .max_num_batched_tokens = chunked ? budget : std::max(budget, report.max_model_len),
+          .max_num_seqs = options.max_num_seqs,
+          .max_queued_requests = options.max_queued_requests > 0 ? options.max_queued_requests : int64_t{4} * options.max_num_seqs,
+          .chunked_prefill = chunked ? SchedulerOptions::ChunkedPrefill::kYes : SchedulerOptions::ChunkedPrefill::kNo,
+          .policy = priorities ? SchedulerOptions::Policy::kPriority : SchedulerOptions::Policy::kFcfs,
+          .seed = options.seed};
+}
+
+Engine::Engine(const EngineOptions& options) : state_(std::make_unique<State>(options)) {}
+
+Engine::~Engine() = default;
+
+SubmitResult Engine::submit(Request request) {
+  const auto vocab_size = static_cast<int32_t>(state_->config.vocab_size);
+  request.sampling.validate(vocab_size);
+  for (size_t i = 0; i < request.prompt_token_ids.size(); ++i) {
+    const int32_t id = request.prompt_token_ids[i];
+    if (id < 0 || id >= vocab_size) {
+      fail(ErrorCode::kInvalid, "prompt: token id {} at position {} is outside the vocabulary of {} tokens", id, i, vocab_size);
+    }
+  }
+  return state_->loop->submit(std::move(request));
+}
+
+void Engine::abort(const std::string& request_id) { state_->loop->abort(request_id); }
+void Engine::reset_prefix_cache() { state_->loop->reset_prefix_cache(); }
+const EngineReport& Engine::report() const { return state_->report; }
+const ModelConfig& Engine::model_config() const { return state_->config; }
+EngineMetrics Engine::metrics() const { return state_->loop->metrics(); }
+std::optional<std::string> Engine::fault() const { return state_->loop->fault(); }
+
+}  // namespace octet

@@ -1,0 +1,205 @@
+#include "octet/engine/engine_loop.h"
+
+#include <chrono>
+
+#include "octet/base/error.h"
+#include "octet/base/log.h"
+
+namespace octet {
+namespace {
+
+int64_t now_us() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+EngineLoop::EngineLoop(const SchedulerOptions& options, StepRunner& runner, Overlap overlap)
+    : runner_(runner), overlap_(overlap), scheduler_(options), thread_([this] { run(); }) {}
+
+EngineLoop::~EngineLoop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+SubmitResult EngineLoop::submit(Request request) {
+  const auto shared = std::make_shared<const Request>(std::move(request));
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_ || fault_) return SubmitResult::kStopped;
+    scheduler_.check(*shared);
+    if (by_id_.contains(shared->id)) fail(ErrorCode::kInvalid, "request id \"{}\" is in use", shared->id);
+    if (!scheduler_.add(shared)) return SubmitResult::kQueueFull;
+    Live& live = live_[shared.get()];
+    live.times.arrival_us = now_us();
+    live.cumulative_logprobs.resize(static_cast<size_t>(shared->sampling.n), 0.0);
+    if (shared->sampling.prompt_logprobs) live.prompt_logprobs.emplace_back();  // nothing precedes the first token
+    by_id_.emplace(shared->id, shared);
+  }
+  wake_.notify_all();
+  return SubmitResult::kAccepted;
+}
+
+void EngineLoop::abort(const std::string& request_id) {
+  {
+    const std::lock_guard lock(mutex_);
+    collect(scheduler_.abort(request_id));
+  }
+  wake_.notify_all();
+}
+
+void EngineLoop::reset_prefix_cache() {
+  const std::lock_guard lock(mutex_);
+  scheduler_.reset_prefix_cache();
+}
+
+EngineMetrics EngineLoop::metrics() const {
+  const std::lock_guard lock(mutex_);
+  EngineMetrics metrics = metrics_;
+  metrics.num_running = scheduler_.num_running();
+  metrics.num_waiting = scheduler_.num_waiting();
+  metrics.num_preemptions = scheduler_.num_preemptions();
+  metrics.kv_usage = static_cast<double>(scheduler_.blocks().num_used()) / static_cast<double>(scheduler_.blocks().num_blocks());
+  return metrics;
+}
+
+std::optional<std::string> EngineLoop::fault() const {
+  const std::lock_guard lock(mutex_);
+  return fault_;
+}
+
+void EngineLoop::run() {
+  try {
+    while (true) {
+      StepPlan plan;
+      {
+        std::unique_lock lock(mutex_);
+        if (!wait_for_work(lock, plan)) break;
+      }
+      if (!plan.empty()) run_step(plan);
+    }
+  } catch (const std::exception& error) {  // the engine's catch site: a rank failed, or an invariant is broken
+    stop_with(error.what());
+    return;
+  }
+  std::unique_lock lock(mutex_);
+  collect(scheduler_.abort_all(FinishReason::kAbort, ""));
+  deliver(lock);
+}
+
+bool EngineLoop::wait_for_work(std::unique_lock<std::mutex>& lock, StepPlan& plan) {
+  wake_.wait(lock, [&] { return stopping_ || !events_.empty() || !next_.empty() || !scheduler_.idle(); });
+  if (stopping_) return false;
+  if (next_.empty()) {
+    plan = scheduler_.plan();
+  } else {
+    plan = std::exchange(next_, {});
+    scheduler_.reconcile(plan);
+  }
+  note_starts(plan);
+  if (plan.empty()) deliver(lock);  // else while the step runs
+  return true;
+}
+
+void EngineLoop::run_step(StepPlan& plan) {
+  runner_.start(plan);
+  {
+    std::unique_lock lock(mutex_);
+    deliver(lock);  // what the last step brought
+    if (overlap_ == Overlap::kYes) next_ = scheduler_.plan();
+  }
+  StepResult result = runner_.wait();
+  const std::lock_guard lock(mutex_);
+  ++metrics_.num_steps;
+  collect(scheduler_.commit(plan, std::move(result)));
+}
+
+void EngineLoop::stop_with(const std::string& fault) {
+  log_line(LogLevel::kError, fmt::format("the engine stops: {}", fault));
+  std::unique_lock lock(mutex_);
+  fault_ = fault;
+  next_ = {};
+  collect(scheduler_.abort_all(FinishReason::kError, fault));
+  deliver(lock);
+}
+
+void EngineLoop::note_starts(const StepPlan& plan) {
+  for (const SequenceStart& start : plan.starts) {
+    auto found = live_.find(start.request.get());
+    if (found == live_.end() || found->second.times.first_scheduled_us != 0) continue;
+    found->second.times.first_scheduled_us = now_us();
+    metrics_.prompt_tokens += static_cast<int64_t>(start.request->prompt_token_ids.size());
+  }
+}
+
+// Turns updates into one event per request.
+void EngineLoop::collect(std::vector<SequenceUpdate> updates) {
+  std::vector<Live*> touched;
+  for (SequenceUpdate& update : updates) {
+    Live& live = live_.at(update.request.get());
+    for (PositionLogprobs& position : update.prompt_logprobs) live.prompt_logprobs.push_back(std::move(position));
+    if (!update.token_id && update.finish_reason == FinishReason::kNone) continue;  // prompt rows only: sent later
+    if (live.event == 0) {
+      events_.emplace_back(update.request, RequestEvent{});
+      live.event = events_.size();
+    }
+    RequestEvent& event = events_[live.event - 1].second;
+    add_delta(update, live, event);
+    event.times = live.times;
+    event.finished = update.request_finished;
+    if (!update.request_finished) continue;
+    by_id_.erase(update.request->id);
+    live_.erase(update.request.get());
+  }
+}
+
+void EngineLoop::add_delta(SequenceUpdate& update, Live& live, RequestEvent& event) {
+  SequenceDelta delta{.index = update.index,
+                      .token_ids = {},
+                      .logprobs = {},
+                      .cumulative_logprob = 0.0,
+                      .finish_reason = update.finish_reason,
+                      .stop_token_id = update.stop_token_id,
+                      .error = std::move(update.error)};
+  double& cumulative = live.cumulative_logprobs[static_cast<size_t>(update.index)];
+  if (update.token_id) {
+    delta.token_ids.push_back(*update.token_id);
+    ++metrics_.generated_tokens;
+    live.times.last_token_us = now_us();
+    if (live.times.first_token_us == 0) {
+      live.times.first_token_us = live.times.last_token_us;
+      metrics_.cached_prompt_tokens += update.num_cached_tokens;
+    }
+    if (!update.logprobs.empty()) {
+      cumulative += update.logprobs.front().logprob;
+      delta.logprobs.push_back(std::move(update.logprobs));
+    }
+  }
+  delta.cumulative_logprob = cumulative;
+  for (PositionLogprobs& position : live.prompt_logprobs) event.prompt_logprobs.push_back(std::move(position));
+  live.prompt_logprobs.clear();
+  event.num_cached_tokens = std::max(event.num_cached_tokens, static_cast<int32_t>(update.num_cached_tokens));
+  event.deltas.push_back(std::move(delta));
+}
+
+// Calls on_event without the lock: callbacks may submit and abort.
+void EngineLoop::deliver(std::unique_lock<std::mutex>& lock) {
+  if (events_.empty()) return;
+  std::vector<Addressed> events = std::exchange(events_, {});
+  for (const Addressed& addressed : events) {
+    auto found = live_.find(addressed.first.get());
+    if (found != live_.end()) found->second.event = 0;
+  }
+  lock.unlock();
+  for (auto& [request, event] : events) {
+    if (request->on_event) request->on_event(std::move(event));
+  }
+  events.clear();  // may destroy requests, and what their callbacks hold, also without the lock
+  lock.lock();
+}
+
+}  // namespace octet

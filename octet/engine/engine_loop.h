@@ -1,0 +1,77 @@
+// EngineLoop: the engine's thread. Takes requests and aborts from any thread, drives scheduler and step runner, and calls the
+// requests' on_event.
+//
+// With overlap the next step is planned while the present one runs, so that the ranks wait only for commit and reconcile.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "octet/engine/engine.h"
+#include "octet/engine/scheduler.h"
+#include "octet/engine/step_runner.h"
+
+namespace octet {
+
+class EngineLoop {
+ public:
+  enum class Overlap : uint8_t { kNo, kYes };
+  // Starts the thread. `runner` is used by it alone from now on and outlives the loop.
+  EngineLoop(const SchedulerOptions& options, StepRunner& runner, Overlap overlap);
+  // Ends every request with kAbort.
+  ~EngineLoop();
+
+  // Throws Error{kInvalid} for what the scheduler refuses and for an id that is in use.
+  SubmitResult submit(Request request);
+  void abort(const std::string& request_id);
+  void reset_prefix_cache();
+  EngineMetrics metrics() const;
+  // Why the engine stopped, when a step failed.
+  std::optional<std::string> fault() const;
+
+ private:
+  // What the loop remembers of a living request, besides the scheduler's sequences.
+  struct Live {
+    RequestTimes times;
+    std::vector<double> cumulative_logprobs;        // by index
+    std::vector<PositionLogprobs> prompt_logprobs;  // until they are sent
+    size_t event = 0;                               // in the batch of events being made, plus one
+  };
+  using Addressed = std::pair<std::shared_ptr<const Request>, RequestEvent>;
+
+  void run();
+  // False when the loop shall end.
+  bool wait_for_work(std::unique_lock<std::mutex>& lock, StepPlan& plan);
+  void run_step(StepPlan& plan);
+  void stop_with(const std::string& fault);
+  void note_starts(const StepPlan& plan);
+  void collect(std::vector<SequenceUpdate> updates);
+  void add_delta(SequenceUpdate& update, Live& live, RequestEvent& event);
+  void deliver(std::unique_lock<std::mutex>& lock);
+
+  StepRunner& runner_;
+  const Overlap overlap_;
+
+  mutable std::mutex mutex_;  // guards all below; never held while a step runs or a callback is called
+  std::condition_variable wake_;
+  Scheduler scheduler_;
+  std::unordered_map<const Request*, Live> live_;
+  std::unordered_map<std::string, std::shared_ptr<const Request>> by_id_;
+  std::vector<Addressed> events_;  // made, not yet delivered
+  StepPlan next_;                  // planned while the last step ran
+  EngineMetrics metrics_;
+  bool stopping_ = false;
+  std::optional<std::string> fault_;
+
+  std::thread thread_;  // last: starts when all else is there
+};
+
+}  // namespace octet
