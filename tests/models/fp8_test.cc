@@ -1,0 +1,65 @@
+// FP8 linears against PyTorch (scripts/make_golden.py fp8): the same model with weights and activations replaced by the real
+// numbers that their FP8 codes stand for.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "model_runner.h"
+
+namespace octet {
+namespace {
+
+// Two computations of one activation differ in the last bits of F32, and now and then that moves a value over a rounding
+// boundary of E4M3 (1 / 16 of it). So: nearly every row agrees as in F32, and none differs by more than a few such steps.
+void expect_same_but_for_flips(const std::vector<float>& logits, const std::vector<float>& expected, int64_t columns) {
+  std::vector<double> errors = row_errors(logits, expected, columns);
+  std::sort(errors.begin(), errors.end());
+  EXPECT_LT(errors[errors.size() / 2], 1e-4);
+  EXPECT_LT(errors.back(), 0.05);
+}
+
+class Fp8 : public testing::TestWithParam<KernelSelection> {};
+INSTANTIATE_TEST_SUITE_P(Kernels, Fp8, testing::Values(KernelSelection::kReferenceOnly, KernelSelection::kFastest));
+
+TEST_P(Fp8, QuantisedWhileLoading) {
+  for (const std::string variant : {"llama3", "qwen2"}) {
+    ModelRunner runner(RunnerOptions{.folder = golden_folder(variant), .quant = {.quantization = "fp8"}, .kernels = GetParam()});
+    for (const Model::LinearRow& row : runner.model().linears()) {
+      if (row.module == "lm_head") continue;
+      EXPECT_EQ(row.weight, kF8Channel) << row.module;
+      EXPECT_EQ(row.activation, kF8DynamicToken) << row.module;
+    }
+    const std::vector<int32_t> prompt = Recording(variant, "golden.safetensors").integers("input_ids");
+    expect_same_but_for_flips(runner.step({Piece{0, prompt}}), Recording(variant, "golden_fp8.safetensors").floats("logits"),
+                              runner.vocab_size());
+  }
+}
+
+TEST_P(Fp8, StoredWithStaticScales) {
+  ModelRunner runner(RunnerOptions{.folder = golden_folder("llama_autofp8"), .kernels = GetParam()});
+  const std::vector<Model::LinearRow> rows = runner.model().linears();
+  EXPECT_EQ(rows[0].weight, kF8Channel);  // q, k, v have scales of their own
+  EXPECT_EQ(rows[1].weight, kF8Tensor);   // o_proj
+  EXPECT_EQ(rows[0].activation, kF8StaticTensor);
+  const Recording golden("llama_autofp8", "golden_fp8.safetensors");
+  expect_same_but_for_flips(runner.step({Piece{0, golden.integers("input_ids")}}), golden.floats("logits"), runner.vocab_size());
+}
+
+// The lm_head may be quantised too, tied or not.
+TEST_P(Fp8, QuantisedLmHead) {
+  for (const std::string variant : {"llama3", "qwen2"}) {
+    RunnerOptions options{.folder = golden_folder(variant), .quant = {.quantization = "fp8"}, .kernels = GetParam()};
+    ModelRunner plain(options);
+    options.quant.quantize_lm_head = true;
+    ModelRunner quantised(options);
+    EXPECT_EQ(quantised.model().linears().back().module, "lm_head");
+    EXPECT_EQ(quantised.model().linears().back().weight, kF8Channel);
+    const Piece prompt{0, Recording(variant, "golden.safetensors").integers("input_ids")};
+    const double error = row_error(quantised.step({prompt}), plain.step({prompt}), plain.vocab_size());
+    EXPECT_GT(error, 1e-4);
+    EXPECT_LT(error, 0.1);
+  }
+}
+
+}  // namespace
+}  // namespace octet
