@@ -175,7 +175,7 @@ def record_families():
 
 
 def record_features():
-    sources = [json.loads(line) for line in (GOLDEN / "features.txt").read_text().splitlines() if line.strip()]
+    sources = [json.loads(line) for line in (GOLDEN / "features.txt").read_text().split("\n") if line.strip()]
     rows = [[source, render(source, VARIABLES)[0]] for source in sources]
     text = json.dumps({"now": NOW, "variables": VARIABLES}, ensure_ascii=False)[:-1]
     text += ', "cases": [\n' + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]}\n"

@@ -49,7 +49,7 @@ class Octet:
     def render_all(self, chats):
         lines = "".join(json.dumps({**chat, "now": record_templates.NOW}) + "\n" for chat in chats)
         output, errors = self.process.communicate(lines, timeout=300)
-        answers = [json.loads(line) for line in output.splitlines()]
+        answers = [json.loads(line) for line in output.split("\n") if line]
         if len(answers) != len(chats):
             # a template that does not parse ends the process; that counts as raising for every chat
             assert self.process.returncode not in (0, None) and self.process.returncode > 0, errors

@@ -96,8 +96,9 @@ Bound bind_arguments(std::string_view function, std::string_view parameters, con
   }
   Bound bound(names.size());
   std::copy(arguments.positional.begin(), arguments.positional.end(), bound.begin());
-  for (const auto& [given, value] : arguments.named) {
-    const auto matches = [&](std::string_view name) { return name.substr(0, name.find('=')) == given && !name.starts_with("_"); };
+  for (const auto& [keyword, value] : arguments.named) {
+    const std::string_view given = keyword;
+    const auto matches = [given](std::string_view name) { return name.substr(0, name.find('=')) == given && !name.starts_with("_"); };
     const auto found = std::find_if(names.begin(), names.end(), matches);
     if (found == names.end()) raise("{} got an unexpected keyword argument '{}'", function, given);
     auto& place = bound[static_cast<size_t>(found - names.begin())];

@@ -22,9 +22,9 @@ struct Indices {
   int64_t begin, step, count;
 };
 
-std::optional<Indices> slice_indices(const Slice& slice, int64_t size) {
+Indices slice_indices(const Slice& slice, int64_t size) {
   const auto is_index = [](const Value& value) { return value.is_none() || as_integer(value).has_value(); };
-  if (!is_index(slice.begin) || !is_index(slice.end) || !is_index(slice.step)) return std::nullopt;
+  if (!is_index(slice.begin) || !is_index(slice.end) || !is_index(slice.step)) raise("slice indices must be integers or None");
   const Integer step = slice.step.is_none() ? Integer{1} : std::clamp<Integer>(*as_integer(slice.step), -INT32_MAX, INT32_MAX);
   if (step == 0) raise("slice step cannot be zero");
   const Integer low = step < 0 ? -1 : 0, high = step < 0 ? size - 1 : size;
@@ -77,7 +77,9 @@ std::optional<Value> subscript(Runtime& runtime, const Value& object, const Valu
   if (object.is_undefined()) raise_undefined(object);
   if (const auto* dict = object.as<Dict>()) {
     if (index.is_text()) runtime.spend_bytes(index.text().bytes().size());
-    if (index.as<Sequence>() || index.as<Dict>() || index.as<Namespace>() || index.as<DictView>()) return std::nullopt;
+    const auto* list = index.as<Sequence>();
+    if (list && list->type == SequenceType::kList) return std::nullopt;
+    if (index.as<Dict>() || index.as<Namespace>() || index.as<DictView>()) return std::nullopt;
     const Value* found = dict->find(index);
     return found ? std::optional(*found) : std::nullopt;
   }
@@ -96,27 +98,26 @@ std::optional<Value> subscript(Runtime& runtime, const Value& object, const Valu
   return std::nullopt;
 }
 
-std::optional<Value> slice(Runtime& runtime, const Value& object, const Slice& slice) {
+Value slice(Runtime& runtime, const Value& object, const Slice& slice) {
   if (object.is_undefined()) raise_undefined(object);
   const auto size = length(object);
   const auto* sequence = object.as<Sequence>();
   const auto* range = object.as<Range>();
-  if (!size || (!object.is_text() && !sequence && !range)) return std::nullopt;
-  const auto indices = slice_indices(slice, *size);
-  if (!indices) return std::nullopt;
-  if (object.is_text()) return slice_text(runtime, object.text(), *indices);
-  if (range && indices->count <= 1) {  // a step that no element needs must not grow
-    const int64_t begin = range->begin + (indices->count == 1 ? indices->begin * range->step : 0);
-    return Value(runtime.make<Range>(begin, begin + indices->count, 1));
+  if (!size || (!object.is_text() && !sequence && !range)) raise("'{}' object cannot be sliced", type_name(object));
+  const Indices indices = slice_indices(slice, *size);
+  if (object.is_text()) return slice_text(runtime, object.text(), indices);
+  if (range && indices.count <= 1) {  // a step that no element needs must not grow
+    const int64_t begin = range->begin + (indices.count == 1 ? indices.begin * range->step : 0);
+    return Value(runtime.make<Range>(begin, begin + indices.count, 1));
   }
   if (range) {
-    return Value(runtime.make<Range>(range->begin + indices->begin * range->step,
-                                     range->begin + (indices->begin + indices->count * indices->step) * range->step,
-                                     range->step * indices->step));
+    return Value(runtime.make<Range>(range->begin + indices.begin * range->step,
+                                     range->begin + (indices.begin + indices.count * indices.step) * range->step,
+                                     range->step * indices.step));
   }
   std::vector<Value> items;
-  runtime.reserve_elements(indices->count);
-  for (int64_t i = 0, index = indices->begin; i < indices->count; ++i, index += indices->step) {
+  runtime.reserve_elements(indices.count);
+  for (int64_t i = 0, index = indices.begin; i < indices.count; ++i, index += indices.step) {
     items.push_back(sequence->items[static_cast<size_t>(index)]);
   }
   return runtime.make_sequence(sequence->type, std::move(items)).with_origin(object.origin());

@@ -135,19 +135,32 @@ ExpressionPtr ExpressionParser::parse_expression(Conditionals conditionals) {
   return conditionals == Conditionals::kAllowed ? parse_conditional() : parse_or();
 }
 
+// What stands before an "if" turns out to be conditional only when the "if" is read, so an unknown name in it waits.
 ExpressionPtr ExpressionParser::parse_conditional() {
   const Nesting nesting(*this);
   const int line = stream_.line();
   const bool outer = unknown_names_are_errors_;
+  std::optional<SyntaxError> outer_unknown = std::exchange(unknown_name_, std::nullopt);
+  ++conditionals_;
   ExpressionPtr value = parse_or();
   while (stream_.skip_name("if")) {
+    unknown_name_.reset();
     unknown_names_are_errors_ = false;
     ExpressionPtr test = parse_or();
     ExpressionPtr otherwise = stream_.skip_name("else") ? parse_conditional() : nullptr;
     unknown_names_are_errors_ = outer;
     value = make(line, Conditional{std::move(test), std::move(value), std::move(otherwise)});
   }
+  --conditionals_;
+  if (outer_unknown) unknown_name_ = std::move(outer_unknown);
+  if (conditionals_ == 0 && unknown_name_) throw *unknown_name_;
   return value;
+}
+
+void ExpressionParser::unknown_name(int line, const std::string& text) {
+  if (!unknown_names_are_errors_) return;
+  if (conditionals_ == 0) throw SyntaxError(line, text);
+  unknown_name_ = SyntaxError(line, text);
 }
 
 ExpressionPtr ExpressionParser::parse_or() {
@@ -308,12 +321,11 @@ ExpressionPtr ExpressionParser::parse_dict() {
   return make(line, std::move(dict));
 }
 
-ExpressionPtr ExpressionParser::parse_tuple(Conditionals conditionals, TupleForm form, std::string_view end_name) {
+ExpressionPtr ExpressionParser::parse_tuple(Conditionals conditionals, TupleForm form) {
   const Nesting nesting(*this);
   const int line = stream_.line();
   const auto at_end = [&] {
-    return stream_.is(TokenKind::kVariableEnd) || stream_.is(TokenKind::kBlockEnd) || stream_.is_op(")") ||
-           (!end_name.empty() && stream_.is_name(end_name));
+    return stream_.is(TokenKind::kVariableEnd) || stream_.is(TokenKind::kBlockEnd) || stream_.is_op(")");
   };
   std::vector<ExpressionPtr> items;
   bool is_tuple = false;
@@ -347,14 +359,14 @@ ExpressionPtr ExpressionParser::parse_simple_target(NamespaceTargets namespaces)
   return make(line, Name{std::move(name)});
 }
 
-ExpressionPtr ExpressionParser::parse_target(NamespaceTargets namespaces, std::string_view end_name) {
+ExpressionPtr ExpressionParser::parse_target(NamespaceTargets namespaces) {
   const int line = stream_.line();
   std::vector<ExpressionPtr> items;
   items.push_back(parse_simple_target(namespaces));
   bool is_tuple = false;
   while (stream_.skip_op(",")) {
     is_tuple = true;
-    if (stream_.is(TokenKind::kBlockEnd) || stream_.is_op(")") || stream_.is_op("=") || stream_.is_name(end_name)) break;
+    if (stream_.is(TokenKind::kBlockEnd) || stream_.is_op(")")) break;
     items.push_back(parse_simple_target(namespaces));
   }
   return is_tuple ? make(line, MakeSequence{SequenceType::kTuple, std::move(items)}) : std::move(items[0]);
@@ -434,7 +446,7 @@ ExpressionPtr ExpressionParser::parse_filters(ExpressionPtr subject, bool first_
     first_without_bar = false;
     const int line = stream_.line();
     std::string name = parse_dotted_name();
-    if (unknown_names_are_errors_ && !find_filter(name)) throw SyntaxError(line, fmt::format("no filter named '{}'", name));
+    if (!find_filter(name)) unknown_name(line, fmt::format("no filter named '{}'", name));
     CallArguments arguments = stream_.is_op("(") ? parse_arguments() : CallArguments();
     subject = make(line, ApplyFilter{std::move(subject), std::move(name), std::move(arguments)});
   }
@@ -446,7 +458,7 @@ ExpressionPtr ExpressionParser::parse_test(ExpressionPtr node) {
   stream_.next();  // is
   const bool negated = stream_.skip_name("not");
   std::string name = parse_dotted_name();
-  if (unknown_names_are_errors_ && !find_test(name)) throw SyntaxError(line, fmt::format("no test named '{}'", name));
+  if (!find_test(name)) unknown_name(line, fmt::format("no test named '{}'", name));
   const bool value_follows = stream_.is(TokenKind::kName) || stream_.is(TokenKind::kString) || stream_.is(TokenKind::kInteger) ||
                              stream_.is(TokenKind::kFloat) || stream_.is_op("[") || stream_.is_op("{");
   CallArguments arguments;

@@ -42,12 +42,11 @@ class ExpressionParser {
   explicit ExpressionParser(TokenStream& stream) : stream_(stream) {}
 
   ExpressionPtr parse_expression(Conditionals conditionals = Conditionals::kAllowed);
-  // "a, b" makes a tuple; `end_name` is a word that may follow a trailing comma ("in", "recursive").
-  ExpressionPtr parse_tuple(Conditionals conditionals = Conditionals::kAllowed, TupleForm form = TupleForm::kBare,
-                            std::string_view end_name = "");
+  // "a, b" makes a tuple.
+  ExpressionPtr parse_tuple(Conditionals conditionals = Conditionals::kAllowed, TupleForm form = TupleForm::kBare);
   // The left side of a for, set or with: names and tuples of them, and ns.x where namespaces are allowed.
   enum class NamespaceTargets { kAllowed, kNot };
-  ExpressionPtr parse_target(NamespaceTargets namespaces, std::string_view end_name = "");
+  ExpressionPtr parse_target(NamespaceTargets namespaces);
   // "| a | b" behind `subject` (null in a filter block, whose first filter has no bar).
   ExpressionPtr parse_filters(ExpressionPtr subject, bool first_without_bar = false);
 
@@ -90,7 +89,11 @@ class ExpressionParser {
   ExpressionPtr parse_simple_target(NamespaceTargets namespaces);
 
   TokenStream& stream_;
+  void unknown_name(int line, const std::string& text);
+
   bool unknown_names_are_errors_ = true;
+  int conditionals_ = 0;                       // parse_conditional calls under way
+  std::optional<SyntaxError> unknown_name_;    // found in one of them
   Mentions mentions_;
   int nesting_ = 0;
 };

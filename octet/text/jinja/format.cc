@@ -226,9 +226,16 @@ class BraceFormatter {
 
   Value first(std::string_view name) {
     size_t at = 0;
-    if (name.empty()) return positional(next_++);
+    if (name.empty()) {
+      if (numbered_) raise("cannot switch from manual field specification to automatic field numbering");
+      return positional(next_++);
+    }
     const int64_t index = take_number(name, at, kMaxWidth);
-    if (at == name.size()) return positional(static_cast<size_t>(index));
+    if (at == name.size()) {
+      if (next_ > 0) raise("cannot switch from automatic field numbering to manual field specification");
+      numbered_ = true;
+      return positional(static_cast<size_t>(index));
+    }
     for (const auto& [given, value] : arguments_.named) {
       if (given == name) return value;
     }
@@ -243,6 +250,7 @@ class BraceFormatter {
   Interpreter& run_;
   const Arguments& arguments_;
   size_t next_ = 0;
+  bool numbered_ = false;
 };
 
 class PercentFormatter {
@@ -326,6 +334,12 @@ class PercentFormatter {
     if (spec.type == 's' || spec.type == 'r') {
       if (spec.align == '=') spec.align = '>', spec.fill = Text::trusted(" ");
       return text_field(runtime_, spec.type == 's' ? to_text(runtime_, value) : repr(runtime_, value), spec);
+    }
+    if (spec.type == 'c') {
+      if (value.is_text() && value.text().length() == 1) return text_field(runtime_, value.text(), spec);
+      const Integer code = need_integer(value, "%c format");
+      if (code < 0 || code > 0x10ffff) raise("%c arg not in range(0x110000)");
+      return text_field(runtime_, TextBuilder().append(static_cast<char32_t>(code), value.origin()).build(), spec);
     }
     if (spec.type == 'd' || spec.type == 'i' || spec.type == 'u' || spec.type == 'x' || spec.type == 'X' || spec.type == 'o') {
       if (std::string_view("xXo").find(spec.type) == std::string_view::npos) spec.type = 'd';

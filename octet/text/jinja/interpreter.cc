@@ -72,9 +72,7 @@ Value Interpreter::evaluate(const GetItem& node, Scope* scope) {
   const auto* slicing = std::get_if<MakeSlice>(&node.index->node);
   if (!slicing) return get_item(object, evaluate(*node.index, scope));
   const auto bound = [&](const ExpressionPtr& expression) { return expression ? evaluate(*expression, scope) : Value(None{}); };
-  const Slice range{bound(slicing->begin), bound(slicing->end), bound(slicing->step)};
-  if (auto found = slice(*this, object, range)) return *std::move(found);
-  return Undefined{fmt::format("'{}' has no such slice", type_name(object))};
+  return slice(*this, object, Slice{bound(slicing->begin), bound(slicing->end), bound(slicing->step)});
 }
 
 Value Interpreter::evaluate(const MakeSlice&, Scope*) { raise("a slice among several indices is not supported"); }

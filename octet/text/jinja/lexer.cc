@@ -354,7 +354,7 @@ class Lexer {
         uint32_t code = 0;
         if (i + count >= raw.size()) error("truncated escape in a string");
         const auto parsed = std::from_chars(begin, begin + count, code, 16);
-        if (parsed.ptr != begin + count || code > 0x10ffff) error("bad escape in a string");
+        if (parsed.ptr != begin + count || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) error("bad escape in a string");
         append_code_point(text, code);
         i += count;
       } else if (c == 'N') {

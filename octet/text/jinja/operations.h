@@ -46,7 +46,8 @@ std::optional<Value> subscript(Runtime& runtime, const Value& object, const Valu
 struct Slice {
   Value begin, end, step;  // None where left out
 };
-std::optional<Value> slice(Runtime& runtime, const Value& object, const Slice& slice);
+// obj[begin:end:step].
+Value slice(Runtime& runtime, const Value& object, const Slice& slice);
 
 // iter(): raises for what cannot be iterated. `next` yields nothing at the end.
 bool is_iterable(const Value& value);

@@ -104,9 +104,9 @@ class Parser {
 
   Statement::Node parse_for() {
     For loop;
-    loop.target = expressions_.parse_target(NamespaceTargets::kNot, "in");
+    loop.target = expressions_.parse_target(NamespaceTargets::kNot);
     if (!stream_.skip_name("in")) stream_.unexpected("'in'");
-    loop.iterable = expressions_.parse_tuple(Conditionals::kNot, TupleForm::kBare, "recursive");
+    loop.iterable = expressions_.parse_tuple(Conditionals::kNot);
     with_unknown_names_as_errors(true, [&] {
       if (stream_.skip_name("if")) loop.filter = expressions_.parse_expression();
       loop.recursion = stream_.skip_name("recursive") ? Recursion::kYes : Recursion::kNo;

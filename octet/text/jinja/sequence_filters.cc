@@ -44,7 +44,7 @@ Value items_filter(Interpreter& run, const Value& subject, const Bound&, const A
 }
 
 Value reverse_filter(Interpreter& run, const Value& subject, const Bound&, const Arguments&) {
-  if (subject.is_text()) return *slice(run, subject, {None{}, None{}, Value(-1)});
+  if (subject.is_text()) return slice(run, subject, {None{}, None{}, Value(-1)});
   std::vector<Value> items = to_vector(run, subject);
   std::reverse(items.begin(), items.end());
   return subject.as<Iterator>() ? run.make_list(std::move(items)) : iterator_over(run, std::move(items));
