@@ -37,6 +37,7 @@ class LinearLoader {
   bool stored_quantised(const PartPlan& plan) const { return plan.scheme.on_disk->weight_format().quantized(); }
   void choose_format();
   void load_part(const PartPlan& plan);
+  void record_part(const PartPlan& plan);
   void load_stored(const PartPlan& plan);
   void load_real(const PartPlan& plan, ConstTensor values);
   void quantise(const PartPlan& plan, ConstTensor values);
@@ -147,7 +148,21 @@ void LinearLoader::choose_format() {
   loaded_.weight.format = format;
 }
 
+// Asks for the part's tensors without reading them.
+void LinearLoader::record_part(const PartPlan& plan) {
+  for (const StoredTensor& tensor : plan.scheme.on_disk->stored_tensors(plan.part->n, request_.k)) {
+    if (tensor.role == WeightRole::kInputScale) continue;  // load_input_scale
+    const std::string name = fmt::format("{}.{}", plan.module, tensor.suffix);
+    if (tensor.presence == StoredTensor::Presence::kRequired) {
+      tensors_.require(name, tensor.shapes);
+    } else {
+      tensors_.optional(name, tensor.shapes);
+    }
+  }
+}
+
 void LinearLoader::load_part(const PartPlan& plan) {
+  if (tensors_.recording()) return record_part(plan);
   clear_padding(plan);
   const std::string name = plan.module + ".weight";
   const Shape shape{plan.part->n, request_.k};

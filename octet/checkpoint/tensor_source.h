@@ -25,6 +25,7 @@ class TensorSource {
   explicit TensorSource(WeightSource& source) : source_(source) {}
 
   bool dummy() const { return source_.files == nullptr; }
+  bool recording() const { return source_.mode == WeightSource::Mode::kRecord; }
   const TensorEntry* find(std::string_view name) const;
 
   // The mapped tensor, marked as asked for. Nothing when it is missing (recorded in source.missing).

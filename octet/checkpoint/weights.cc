@@ -63,6 +63,10 @@ std::optional<ConstTensor> TensorSource::optional(const std::string& name, std::
 }
 
 void TensorSource::read(const std::string& name, Shape shape, Region region, Tensor out) {
+  if (recording()) {
+    require(name, std::span(&shape, 1));
+    return;
+  }
   if (dummy()) {
     if (shape.rank() == 1 && name.ends_with("norm.weight")) return fill_ones(as_matrix(out), *source_.threads);
     const DummyPlace place{.first_row = region.first_row,
@@ -112,6 +116,7 @@ Tensor Weights::parameter_rows(std::string_view name, Shape full_shape, int64_t 
   const Region region{
       .first_row = std::min(first, full_shape[0]), .num_rows = num_stored, .num_columns = full_shape[1]};
   TensorSource(source_).read(full, full_shape, region, out.rows(0, num_stored));
+  if (source_.mode == WeightSource::Mode::kRecord) return out;
   const Tensor padding = out.rows(num_stored, count - num_stored);
   std::memset(padding.bytes, 0, static_cast<size_t>(padding.num_bytes()));
   return out;

@@ -62,6 +62,10 @@ struct LoadedLinear {
 
 // One checkpoint being loaded by one rank: shared by all cursors.
 struct WeightSource {
+  // kRecord: everything is checked, counted and accounted for, but no tensor's bytes are read and no memory that `allocate`
+  // gives is written, except vectors of at most kMaxRecordedBytes. How reports learn a model's layout from the model itself.
+  enum class Mode : uint8_t { kLoad, kRecord } mode = Mode::kLoad;
+  static constexpr int64_t kMaxRecordedBytes = int64_t{1} << 20;
   const SafetensorsFolder* files = nullptr;   // nullptr: dummy weights (random, seeded by name)
   const QuantConfig* quant = nullptr;
   ThreadPool* threads = nullptr;

@@ -1,0 +1,231 @@
+// octet inspect: what a checkpoint holds, what would be loaded of it, and which kernel each op would take. Learned from the
+// model itself in recording mode: no tensor is read.
+#include <map>
+
+#include "octet/checkpoint/hub_cache.h"
+#include "octet/kernels/backends.h"
+#include "octet/models/model.h"
+#include "tools/commands.h"
+#include "tools/flags.h"
+#include "tools/terminal.h"
+
+namespace octet {
+namespace {
+
+struct Recorded {
+  ModelConfig config;
+  std::string quantization;
+  DType dtype = DType::kBF16;
+  std::vector<Model::LinearRow> linears;
+  KvCacheLayout kv;
+  int64_t weight_bytes = 0, scale_bytes = 0, num_parameters = 0;
+};
+
+// Memory that recording may write (small vectors), and one shared block that stands for everything larger.
+class RecordingMemory {
+ public:
+  Tensor allocate(DType dtype, Shape shape, std::string_view name) {
+    const int64_t bytes = shape.num_elements() * dtype_bytes(dtype);
+    if (bytes > WeightSource::kMaxRecordedBytes) return Tensor(shared_.data(), dtype, shape);
+    buffers_.emplace_back(Device{}, std::max<int64_t>(bytes, 1), name);
+    return buffers_.back().tensor(dtype, shape);
+  }
+
+ private:
+  Buffer shared_{Device{}, WeightSource::kMaxRecordedBytes, "recording"};
+  std::vector<Buffer> buffers_;
+};
+
+Recorded record(const ModelConfig& config, const SafetensorsFolder& files, const LlmOptions& options, const Backend& backend) {
+  Recorded recorded{.config = config};
+  recorded.dtype = choose_dtype(options.engine.dtype, config.dtype);
+  const QuantConfig quant(config.quantization_config(), options.engine.quant, recorded.dtype);
+  recorded.quantization = quant.description();
+  RecordingMemory memory;
+  WeightSource source;
+  source.mode = WeightSource::Mode::kRecord;
+  source.files = &files;
+  source.quant = &quant;
+  source.threads = backend.launch().threads;
+  source.plain_dtype = recorded.dtype;
+  source.allocate = [&](DType dtype, Shape shape, std::string_view name) { return memory.allocate(dtype, shape, name); };
+  const auto model = find_arch(config).load(config, Weights(source), backend);
+  recorded.linears = model->linears();
+  recorded.kv = model->kv_layout();
+  recorded.kv.dtype = parse_kv_cache_dtype(options.engine.kv_cache_dtype, recorded.dtype);
+  recorded.weight_bytes = source.weight_bytes;
+  recorded.scale_bytes = source.scale_bytes;
+  for (const std::string& name : source.consumed) {
+    if (!name.ends_with("_scale")) recorded.num_parameters += files.find(name)->shape.num_elements();
+  }
+  return recorded;
+}
+
+// One op as a row: what it is, who takes it, who declines and why.
+struct KernelRow {
+  std::string op;
+  KernelChoice choice;
+};
+
+// An address for tensors that are only described, never read.
+Tensor described(DType dtype, Shape shape) {
+  alignas(64) static std::byte place[64];
+  return Tensor(place, dtype, shape);
+}
+
+QuantTensor described(const QuantFormat& format, int64_t rows, int64_t cols) {
+  const Tensor scale = format.quantized() ? described(DType::kF32, format.scale_shape(rows, cols)) : Tensor{};
+  return QuantTensor(described(format.dtype, {rows, cols}), scale, format);
+}
+
+QuantFormat input_format(const QuantFormat& activation, const Backend& backend) {
+  return activation.quantized() ? activation : plain_format(backend.activation_dtype());
+}
+
+std::vector<KernelRow> linear_kernels(const Recorded& recorded, const Backend& backend) {
+  std::vector<KernelRow> rows;
+  std::map<std::string, bool> seen;
+  for (const Model::LinearRow& linear : recorded.linears) {
+    for (const int64_t tokens : {int64_t{1}, int64_t{16}, int64_t{512}}) {
+      const QuantFormat x = input_format(linear.activation, backend);
+      std::string op = fmt::format("matmul {} x {} [{}, {}], {} tokens", x.to_string(), linear.weight.to_string(), linear.n, linear.k, tokens);
+      if (!seen.emplace(op, true).second) continue;
+      const MatmulOp matmul{.out = described(backend.activation_dtype(), {tokens, linear.n}), .x = described(x, tokens, linear.k),
+                            .weight = described(linear.weight, linear.n, linear.k)};
+      rows.push_back({std::move(op), backend.choose(matmul)});
+    }
+  }
+  return rows;
+}
+
+std::vector<KernelRow> other_kernels(const Recorded& recorded, const Backend& backend) {
+  const ModelConfig& config = recorded.config;
+  const int64_t h = config.hidden_size, heads = config.num_attention_heads, kv = recorded.kv.num_kv_heads, d = recorded.kv.head_dim;
+  const DType a = backend.activation_dtype();
+  const QuantFormat format = recorded.linears.empty() ? plain_format(a) : input_format(recorded.linears.front().activation, backend);
+  const Tensor cache = described(recorded.kv.dtype, {2, kv, recorded.kv.block_size, d});
+  const Tensor ids = described(DType::kI32, {1}), angles = described(DType::kF32, {1, d / 2});
+  std::vector<KernelRow> rows;
+  rows.push_back({"embedding", backend.choose(EmbeddingOp{.out = described(a, {1, h}), .table = described(recorded.dtype, {config.vocab_size, h}), .token_ids = ids})});
+  rows.push_back({"rms_norm to " + format.to_string(), backend.choose(RmsNormOp{.out = described(format, 1, h), .x = described(a, {1, h}), .residual = described(a, {1, h}), .weight = described(DType::kF32, {h})})});
+  rows.push_back({fmt::format("rope_kv, cache {}", dtype_name(recorded.kv.dtype)),
+                  backend.choose(RopeKvOp{.q_out = described(a, {1, heads * d}), .k_cache = cache, .v_cache = cache, .qkv = described(a, {1, (heads + 2 * kv) * d}),
+                                          .cos = angles, .sin = angles, .slot_mapping = ids})});
+  PagedAttentionOp attention{.out = described(a, {1, heads * d}), .q = described(a, {1, heads * d}), .k_cache = cache, .v_cache = cache,
+                             .query_start = described(DType::kI32, {2}), .seq_lens = ids, .block_table = described(DType::kI32, {1, 2})};
+  if (format.quantized()) attention.quantized = described(format, 1, heads * d);
+  rows.push_back({fmt::format("paged_attention, cache {}", dtype_name(recorded.kv.dtype)), backend.choose(attention)});
+  rows.push_back({"silu_and_mul to " + format.to_string(), backend.choose(SiluAndMulOp{.out = described(format, 1, config.intermediate_size), .x = described(a, {1, 2 * config.intermediate_size})})});
+  return rows;
+}
+
+struct InspectCommand {
+  ModelFlags model;
+  bool json = false, tensors = false, kernels = false;
+  void run() const;
+  void print(const Recorded& recorded, const SafetensorsFolder& files, const std::vector<KernelRow>& rows) const;
+  void print_json(const Recorded& recorded, const SafetensorsFolder& files, const std::vector<KernelRow>& rows) const;
+};
+
+// Linears of the same shape and formats of all layers as one line: "model.layers.*.mlp.down_proj".
+std::vector<std::vector<std::string>> linear_table(const Recorded& recorded) {
+  std::vector<std::vector<std::string>> table = {{"linear", "count", "[N, K]", "weight", "activation", "bytes"}};
+  std::map<std::string, std::pair<size_t, int64_t>> lines;  // first part of the line -> row, count
+  for (const Model::LinearRow& linear : recorded.linears) {
+    std::string name = linear.module;
+    const size_t at = name.find(".layers.");
+    if (at != std::string::npos) name.replace(at + 8, name.find('.', at + 8) - at - 8, "*");
+    const std::string key = fmt::format("{} {} {} {} {}", name, linear.n, linear.k, linear.weight.to_string(), linear.activation.to_string());
+    const auto [it, is_new] = lines.try_emplace(key, table.size(), 0);
+    ++it->second.second;
+    const Shape scale = linear.weight.scale_shape(linear.n, linear.k);
+    const int64_t bytes = linear.n * linear.k * dtype_bytes(linear.weight.dtype) + scale.num_elements() * 4;
+    if (is_new) table.push_back({name, "", fmt::format("[{}, {}]", linear.n, linear.k), linear.weight.to_string(), linear.activation.quantized() ? linear.activation.to_string() : "plain", ""});
+    table[it->second.first][1] = std::to_string(it->second.second);
+    table[it->second.first][5] = format_bytes(bytes * it->second.second);
+  }
+  return table;
+}
+
+void InspectCommand::print(const Recorded& recorded, const SafetensorsFolder& files, const std::vector<KernelRow>& rows) const {
+  const ModelConfig& c = recorded.config;
+  print_now(fmt::format("{}: {} ({})\n", c.path, c.architecture, c.model_type));
+  print_now(fmt::format("  {} layers, hidden {}, {} query and {} KV heads of {}, FFN {}, vocabulary {}, context {}{}\n", c.num_hidden_layers, c.hidden_size,
+                        c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.intermediate_size, c.vocab_size, c.max_position_embeddings,
+                        c.tie_word_embeddings ? ", tied embeddings" : ""));
+  print_now(fmt::format("  on disk: {} tensors, {}\n", files.entries().size(), format_bytes(files.num_bytes())));
+  print_now(fmt::format("  loaded: {} parameters, weights {} (scales {}), dtype {}, quantization {}\n", recorded.num_parameters,
+                        format_bytes(recorded.weight_bytes), format_bytes(recorded.scale_bytes), dtype_name(recorded.dtype), recorded.quantization));
+  print_now(fmt::format("  KV cache: {}, {} per token\n\n", dtype_name(recorded.kv.dtype), format_bytes(recorded.kv.bytes_per_token())));
+  print_now(format_table(linear_table(recorded)));
+  if (tensors) {
+    std::vector<std::vector<std::string>> table = {{"tensor", "dtype", "shape", "bytes"}};
+    for (const auto& [name, entry] : files.entries()) {
+      table.push_back({name, std::string(dtype_name(entry.dtype)), entry.shape.to_string(), std::to_string(entry.shape.num_elements() * dtype_bytes(entry.dtype))});
+    }
+    print_now("\n" + format_table(table));
+  }
+  if (!kernels) return;
+  print_now("\n");
+  for (const KernelRow& row : rows) {
+    print_now(fmt::format("{}\n  takes {}\n", row.op, row.choice.chosen.empty() ? "nothing: not supported" : row.choice.chosen));
+    for (const auto& [name, reason] : row.choice.declined) print_now(fmt::format("  not   {}: {}\n", name, reason));
+  }
+}
+
+void InspectCommand::print_json(const Recorded& recorded, const SafetensorsFolder& files, const std::vector<KernelRow>& rows) const {
+  Json report = {{"architecture", recorded.config.architecture}, {"model_type", recorded.config.model_type}, {"dtype", dtype_name(recorded.dtype)},
+               {"quantization", recorded.quantization}, {"num_parameters", recorded.num_parameters}, {"weight_bytes", recorded.weight_bytes},
+               {"scale_bytes", recorded.scale_bytes}, {"kv_cache_dtype", dtype_name(recorded.kv.dtype)}, {"kv_bytes_per_token", recorded.kv.bytes_per_token()},
+               {"disk_bytes", files.num_bytes()}};
+  report["linears"] = Json::array();
+  for (const Model::LinearRow& l : recorded.linears) {
+    report["linears"].push_back({{"module", l.module}, {"n", l.n}, {"k", l.k}, {"weight", l.weight.to_string()}, {"activation", l.activation.to_string()}});
+  }
+  report["tensors"] = Json::array();
+  for (const auto& [name, entry] : files.entries()) {
+    Json shape = Json::array();
+    for (int i = 0; i < entry.shape.rank(); ++i) shape.push_back(entry.shape[i]);
+    report["tensors"].push_back({{"name", name}, {"dtype", dtype_name(entry.dtype)}, {"shape", shape}, {"file", files.file_of(name)}});
+  }
+  report["kernels"] = Json::array();
+  for (const KernelRow& row : rows) {
+    Json declined = Json::array();
+    for (const auto& [name, reason] : row.choice.declined) declined.push_back({{"kernel", name}, {"reason", reason}});
+    report["kernels"].push_back({{"op", row.op}, {"kernel", row.choice.chosen}, {"declined", declined}});
+  }
+  print_now(report.dump() + "\n");
+}
+
+void InspectCommand::run() const {
+  const LlmOptions options = model.options();
+  const std::string folder = resolve_model(options.model, options.revision);
+  const ModelConfig config = ModelConfig::from_folder(folder);
+  const SafetensorsFolder files(folder);
+  ThreadPool threads(1);
+  ThreadScratch scratch(1);
+  const Device device = parse_device(options.engine.device);
+  const Backend backend(kernel_table(device), Launch{.stream = {.device = device}, .threads = &threads, .scratch = &scratch, .features = cpu_features()}, DType::kF32);
+  const Recorded recorded = record(config, files, options, backend);
+  std::vector<KernelRow> rows = linear_kernels(recorded, backend);
+  for (KernelRow& row : other_kernels(recorded, backend)) rows.push_back(std::move(row));
+  if (json) {
+    print_json(recorded, files, rows);
+  } else {
+    print(recorded, files, rows);
+  }
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& program) {
+  auto command = std::make_shared<InspectCommand>();
+  CLI::App* app = program.add_subcommand("inspect", "What a checkpoint holds and what would be loaded; reads no weights");
+  command->model.add_to(*app);
+  app->add_flag("--tensors", command->tensors, "every tensor on disk");
+  app->add_flag("--kernels", command->kernels, "the kernel each op would take, and why others decline");
+  app->add_flag("--json", command->json, "everything, as one JSON object");
+  app->callback([command] { command->run(); });
+}
+
+}  // namespace octet
