@@ -37,18 +37,19 @@ missing_of() {
 }
 
 as_root() {
-  if ((EUID == 0)); then
-    "$@"
-  elif command -v sudo >/dev/null; then
-    sudo "$@"
-  else
-    echo "install_packages.sh: installing packages needs root: run this as root, or install sudo. Needed: ${missing[*]}" >&2
+  if ((EUID == 0)); then "$@"; else sudo "$@"; fi
+}
+
+check_rights() {
+  if ((EUID != 0)) && ! command -v sudo >/dev/null; then
+    echo "install_packages.sh: installing packages needs root, and there is no sudo here. Missing: $*" >&2
     exit 1
   fi
 }
 
 install() {
   local log
+  check_rights "$@"
   log=$(mktemp)
   echo "  packages to install: $*"
   if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >"$log" 2>&1; then
@@ -73,6 +74,7 @@ refresh() {
 
 mapfile -t missing < <(missing_of "${packages[@]}")
 if ((${#missing[@]})); then
+  check_rights "${missing[@]}"
   refresh
   install "${missing[@]}"
 fi
