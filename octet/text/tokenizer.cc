@@ -40,18 +40,20 @@ nlohmann::json parse_sorted(std::string_view text, std::string_view where) {
   }
 }
 
-Json member(const nlohmann::json& root, const char* key) {
+const nlohmann::json& raw_member(const nlohmann::json& root, const char* key) {
+  static const nlohmann::json null;
   const auto found = root.find(key);
-  return found == root.end() ? Json() : Json(*found);
+  return found == root.end() ? null : *found;
 }
+
+Json member(const nlohmann::json& root, const char* key) { return Json(raw_member(root, key)); }
 
 }  // namespace
 
 Tokenizer::Model::Model(const nlohmann::json& root, const std::string& where)
     : normalizer(member(root, "normalizer"), where + ": normalizer"),
       pre_tokenizer(member(root, "pre_tokenizer"), where + ": pre_tokenizer"),
-      bpe(root.contains("model") ? root["model"] : nlohmann::json(),
-          pre_tokenizer.is_byte_level() ? Bpe::Words::kBytes : Bpe::Words::kText, where + ": model"),
+      bpe(raw_member(root, "model"), pre_tokenizer.is_byte_level() ? Bpe::Words::kBytes : Bpe::Words::kText, where + ": model"),
       added_tokens(member(root, "added_tokens"), bpe, normalizer, where + ": added_tokens"),
       decoder(member(root, "decoder"), where + ": decoder"),
       vocab_size(bpe.vocab_size()) {
