@@ -26,7 +26,8 @@ int64_t int_in_or(const JsonObject& object, std::string_view key, int64_t low, i
 double positive_or(const JsonObject& object, std::string_view key, double high, double otherwise) {
   const double value = object.find_number(key).value_or(otherwise);
   if (!std::isfinite(value) || value <= 0 || value > high) {
-    fail(ErrorCode::kModel, "{}: {}: expected a number above 0 and at most {}, found {}", object.where(), key, high, value);
+    fail(ErrorCode::kModel, "{}: {}: expected a number above 0 and at most {}, found {}", object.where(), key, high,
+         value);
   }
   return value;
 }
@@ -58,11 +59,12 @@ DType dtype_of(const JsonObject& object) {
   if (name == "bfloat16") return DType::kBF16;
   if (name == "float16") return DType::kF16;
   if (name == "float32") return DType::kF32;
-  fail(ErrorCode::kUnsupported, "{}: {}: \"{}\" is not supported; octet runs bfloat16, float16 and float32", object.where(), key, name);
+  fail(ErrorCode::kUnsupported, "{}: {}: \"{}\" is not supported; octet runs bfloat16, float16 and float32",
+       object.where(), key, name);
 }
 
-// Fills rope_theta and rope_scaling from the three spellings: rope_parameters (transformers 5), rope_scaling with a type, or
-// rope_theta alone. "default" means no scaling and becomes null.
+// Fills rope_theta and rope_scaling from the three spellings: rope_parameters (transformers 5), rope_scaling with a
+// type, or rope_theta alone. "default" means no scaling and becomes null.
 void read_rope(const JsonObject& object, ModelConfig& config) {
   config.rope_theta = positive_or(object, "rope_theta", 1e12, 10000.0);
   const Json* parameters = object.find_raw("rope_parameters");
@@ -72,14 +74,15 @@ void read_rope(const JsonObject& object, ModelConfig& config) {
   const JsonObject rope(*scaling, object.where() + ": " + key);
   if (rope.json().empty()) return;
   config.rope_theta = positive_or(rope, "rope_theta", 1e12, config.rope_theta);
-  const std::optional<std::string> type = rope.find_raw("rope_type") ? rope.find_string("rope_type") : rope.find_string("type");
+  const std::optional<std::string> type =
+      rope.find_raw("rope_type") ? rope.find_string("rope_type") : rope.find_string("type");
   if (!type && !parameters) fail(ErrorCode::kModel, "{}: rope_type is missing", rope.where());
   if (type && *type != "default") config.rope_scaling = *scaling;
 }
 
 // Mistral and Mixtral: an integer or null. Qwen2 and its kin: only with use_sliding_window, and only for layers from
-// max_window_layers on: a window that no layer uses is none. Which layers of a mixture have it is read from `json` by the
-// model's file.
+// max_window_layers on: a window that no layer uses is none. Which layers of a mixture have it is read from `json` by
+// the model's file.
 std::optional<int64_t> read_sliding_window(const JsonObject& object, const ModelConfig& config) {
   if (!object.find_raw("sliding_window")) return std::nullopt;
   if (!object.find_bool("use_sliding_window").value_or(!config.model_type.starts_with("qwen"))) return std::nullopt;
@@ -91,8 +94,8 @@ std::optional<int64_t> read_sliding_window(const JsonObject& object, const Model
 
 void check_heads(const ModelConfig& config) {
   if (config.num_attention_heads % config.num_key_value_heads != 0) {
-    fail(ErrorCode::kModel, "{}: num_attention_heads {} is not a multiple of num_key_value_heads {}", config.path, config.num_attention_heads,
-         config.num_key_value_heads);
+    fail(ErrorCode::kModel, "{}: num_attention_heads {} is not a multiple of num_key_value_heads {}", config.path,
+         config.num_attention_heads, config.num_key_value_heads);
   }
   if (config.head_dim % 2 != 0) fail(ErrorCode::kModel, "{}: head_dim {} is odd", config.path, config.head_dim);
 }
@@ -100,8 +103,8 @@ void check_heads(const ModelConfig& config) {
 int64_t read_head_dim(const JsonObject& object, const ModelConfig& config) {
   if (object.find_raw("head_dim")) return object.get_int_in("head_dim", 1, kMaxHeadDim);
   if (config.hidden_size % config.num_attention_heads != 0) {
-    fail(ErrorCode::kModel, "{}: hidden_size {} is not a multiple of num_attention_heads {}, and head_dim is missing", config.path, config.hidden_size,
-         config.num_attention_heads);
+    fail(ErrorCode::kModel, "{}: hidden_size {} is not a multiple of num_attention_heads {}, and head_dim is missing",
+         config.path, config.hidden_size, config.num_attention_heads);
   }
   return config.hidden_size / config.num_attention_heads;
 }
@@ -112,7 +115,8 @@ std::string architecture_of(const Json& json, const std::string& path) {
   const JsonObject object(json, path);
   const Json* list = object.find_raw("architectures");
   if (!list || !list->is_array() || list->empty() || !list->front().is_string()) {
-    fail(ErrorCode::kModel, "{}: architectures: expected a list with the name of the model's class, such as [\"LlamaForCausalLM\"]", path);
+    fail(ErrorCode::kModel,
+         "{}: architectures: expected a list with the name of the model's class, such as [\"LlamaForCausalLM\"]", path);
   }
   return list->front().get<std::string>();
 }
@@ -124,7 +128,8 @@ const Json* ModelConfig::quantization_config() const {
 
 ModelConfig ModelConfig::from_folder(const std::string& folder) {
   const std::string path = (std::filesystem::path(folder) / "config.json").string();
-  if (!std::filesystem::exists(path)) fail(ErrorCode::kModel, "{}: no config.json; is this a Hugging Face model folder?", folder);
+  if (!std::filesystem::exists(path))
+    fail(ErrorCode::kModel, "{}: no config.json; is this a Hugging Face model folder?", folder);
   return from_json(read_json_file(path, kMaxConfigBytes), path);
 }
 

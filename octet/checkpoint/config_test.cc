@@ -13,8 +13,10 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 Json llama() {
-  return parse_json(R"({"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_size":64,"intermediate_size":128,
-    "num_hidden_layers":4,"num_attention_heads":8,"vocab_size":100,"max_position_embeddings":256})", "config.json");
+  return parse_json(
+      R"({"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_size":64,"intermediate_size":128,
+    "num_hidden_layers":4,"num_attention_heads":8,"vocab_size":100,"max_position_embeddings":256})",
+      "config.json");
 }
 
 ModelConfig with(const std::string& members) {
@@ -44,7 +46,8 @@ TEST(ModelConfig, HuggingFacesDefaults) {
 }
 
 TEST(ModelConfig, EachField) {
-  const ModelConfig config = with(R"({"num_key_value_heads":2,"head_dim":32,"rms_norm_eps":1e-5,"tie_word_embeddings":true,"torch_dtype":"bfloat16",
+  const ModelConfig config = with(
+      R"({"num_key_value_heads":2,"head_dim":32,"rms_norm_eps":1e-5,"tie_word_embeddings":true,"torch_dtype":"bfloat16",
     "bos_token_id":1,"eos_token_id":[2,3],"hidden_act":"gelu","quantization_config":{"quant_method":"fp8"}})");
   EXPECT_EQ(config.num_key_value_heads, 2);
   EXPECT_EQ(config.head_dim, 32);
@@ -80,10 +83,15 @@ TEST(ModelConfig, RopeInAllSpellings) {
 TEST(ModelConfig, SlidingWindowOfEachFamily) {
   EXPECT_EQ(with(R"({"model_type":"mistral","sliding_window":4096})").sliding_window, 4096);
   EXPECT_EQ(with(R"({"model_type":"mistral","sliding_window":null})").sliding_window, std::nullopt);
-  EXPECT_EQ(with(R"({"model_type":"qwen2","sliding_window":64,"use_sliding_window":false})").sliding_window, std::nullopt);
+  EXPECT_EQ(with(R"({"model_type":"qwen2","sliding_window":64,"use_sliding_window":false})").sliding_window,
+            std::nullopt);
   EXPECT_EQ(with(R"({"model_type":"qwen2","sliding_window":64})").sliding_window, std::nullopt);
-  EXPECT_EQ(with(R"({"model_type":"qwen2","sliding_window":64,"use_sliding_window":true,"max_window_layers":2})").sliding_window, 64);
-  EXPECT_EQ(with(R"({"model_type":"qwen2","sliding_window":64,"use_sliding_window":true,"max_window_layers":4})").sliding_window, std::nullopt);
+  EXPECT_EQ(with(R"({"model_type":"qwen2","sliding_window":64,"use_sliding_window":true,"max_window_layers":2})")
+                .sliding_window,
+            64);
+  EXPECT_EQ(with(R"({"model_type":"qwen2","sliding_window":64,"use_sliding_window":true,"max_window_layers":4})")
+                .sliding_window,
+            std::nullopt);
 }
 
 TEST(ModelConfig, NamesTheFieldThatIsWrong) {
@@ -92,18 +100,22 @@ TEST(ModelConfig, NamesTheFieldThatIsWrong) {
     json.erase(key);
     return error_text([&] { ModelConfig::from_json(json, "config.json"); });
   };
-  for (const char* key : {"model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings"}) {
+  for (const char* key : {"model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                          "vocab_size", "max_position_embeddings"}) {
     EXPECT_EQ(without(key), std::string("config.json: ") + key + " is missing");
   }
   EXPECT_THAT(without("architectures"), HasSubstr("config.json: architectures: expected a list"));
-  EXPECT_THAT(error_with(R"({"hidden_size":0})"), HasSubstr("hidden_size: expected an integer from 1 to 1048576, found 0"));
+  EXPECT_THAT(error_with(R"({"hidden_size":0})"),
+              HasSubstr("hidden_size: expected an integer from 1 to 1048576, found 0"));
   EXPECT_THAT(error_with(R"({"hidden_size":4611686018427387904})"), HasSubstr("hidden_size"));
   EXPECT_THAT(error_with(R"({"num_hidden_layers":-1})"), HasSubstr("num_hidden_layers"));
   EXPECT_THAT(error_with(R"({"vocab_size":"x"})"), HasSubstr("vocab_size: expected an integer"));
   EXPECT_THAT(error_with(R"({"num_key_value_heads":3})"), HasSubstr("not a multiple of num_key_value_heads 3"));
-  EXPECT_THAT(error_with(R"({"num_attention_heads":7})"), HasSubstr("hidden_size 64 is not a multiple of num_attention_heads 7"));
+  EXPECT_THAT(error_with(R"({"num_attention_heads":7})"),
+              HasSubstr("hidden_size 64 is not a multiple of num_attention_heads 7"));
   EXPECT_THAT(error_with(R"({"head_dim":7})"), HasSubstr("head_dim 7 is odd"));
-  EXPECT_THAT(error_with(R"({"eos_token_id":100})"), HasSubstr("eos_token_id: expected token ids from 0 to 99, found 100"));
+  EXPECT_THAT(error_with(R"({"eos_token_id":100})"),
+              HasSubstr("eos_token_id: expected token ids from 0 to 99, found 100"));
   EXPECT_THAT(error_with(R"({"eos_token_id":[1,"2"]})"), HasSubstr("eos_token_id"));
   EXPECT_THAT(error_with(R"({"torch_dtype":"int4"})"), HasSubstr("torch_dtype: \"int4\" is not supported"));
   EXPECT_THAT(error_with(R"({"rms_norm_eps":0})"), HasSubstr("rms_norm_eps"));
@@ -113,13 +125,16 @@ TEST(ModelConfig, NamesTheFieldThatIsWrong) {
 
 TEST(ModelConfig, ArchitectureBeforeAnythingElse) {
   EXPECT_EQ(architecture_of(parse_json(R"({"architectures":["Other"]})", "c"), "c"), "Other");
-  EXPECT_THAT(error_text([] { architecture_of(parse_json(R"({"architectures":[]})", "c"), "c"); }), HasSubstr("architectures"));
+  EXPECT_THAT(error_text([] { architecture_of(parse_json(R"({"architectures":[]})", "c"), "c"); }),
+              HasSubstr("architectures"));
 }
 
 TEST(GenerationConfig, FileOrNothing) {
   const TestFolder folder;
   EXPECT_EQ(GenerationConfig::from_folder(folder.path()).temperature, std::nullopt);
-  folder.write("generation_config.json", R"({"temperature":0.6,"top_p":0.9,"top_k":20,"repetition_penalty":1.1,"max_new_tokens":7,"eos_token_id":[5,6],"do_sample":true})");
+  folder.write(
+      "generation_config.json",
+      R"({"temperature":0.6,"top_p":0.9,"top_k":20,"repetition_penalty":1.1,"max_new_tokens":7,"eos_token_id":[5,6],"do_sample":true})");
   const GenerationConfig config = GenerationConfig::from_folder(folder.path());
   EXPECT_EQ(config.temperature, 0.6);
   EXPECT_EQ(config.top_p, 0.9);
@@ -129,7 +144,8 @@ TEST(GenerationConfig, FileOrNothing) {
   EXPECT_EQ(config.max_new_tokens, 7);
   EXPECT_THAT(config.eos_token_id, ElementsAre(5, 6));
   folder.write("generation_config.json", R"({"temperature":"hot"})");
-  EXPECT_THAT(error_text([&] { GenerationConfig::from_folder(folder.path()); }), HasSubstr("temperature: expected a number"));
+  EXPECT_THAT(error_text([&] { GenerationConfig::from_folder(folder.path()); }),
+              HasSubstr("temperature: expected a number"));
 }
 
 }  // namespace

@@ -13,8 +13,8 @@ namespace {
 
 constexpr uint64_t kMaxStringBytes = uint64_t{16} << 20;
 constexpr uint64_t kMaxAlignment = 64 << 10;
-constexpr uint64_t kMinPairBytes = 8 + 4 + 1;             // an empty key, its type, a one-byte value
-constexpr uint64_t kMinTensorBytes = 8 + 4 + 8 + 4 + 8;   // an empty name, one dimension
+constexpr uint64_t kMinPairBytes = 8 + 4 + 1;            // an empty key, its type, a one-byte value
+constexpr uint64_t kMinTensorBytes = 8 + 4 + 8 + 4 + 8;  // an empty name, one dimension
 
 enum class ValueType : uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64 };
 
@@ -38,7 +38,9 @@ class Reader {
 
   std::string read_string(std::string_view what) {
     const auto length = read<uint64_t>(what);
-    if (length > kMaxStringBytes) fail(ErrorCode::kModel, "{}: {}: a string of {} bytes, at most {} are read", path_, what, length, kMaxStringBytes);
+    if (length > kMaxStringBytes)
+      fail(ErrorCode::kModel, "{}: {}: a string of {} bytes, at most {} are read", path_, what, length,
+           kMaxStringBytes);
     require(length, what);
     std::string text(reinterpret_cast<const char*>(bytes_.data()) + position_, static_cast<size_t>(length));
     position_ += static_cast<size_t>(length);
@@ -47,7 +49,8 @@ class Reader {
 
   void require(uint64_t count, std::string_view what) const {
     if (count > remaining()) {
-      fail(ErrorCode::kModel, "{}: {}: {} bytes are needed at byte {}, the file has {}; is it truncated?", path_, what, count, position_, bytes_.size());
+      fail(ErrorCode::kModel, "{}: {}: {} bytes are needed at byte {}, the file has {}; is it truncated?", path_, what,
+           count, position_, bytes_.size());
     }
   }
 
@@ -61,7 +64,8 @@ class Reader {
 
 int64_t read_u64(Reader& reader, std::string_view what) {
   const auto value = reader.read<uint64_t>(what);
-  if (value > uint64_t{INT64_MAX}) fail(ErrorCode::kModel, "{}: {}: {} does not fit 63 bits", reader.path(), what, value);
+  if (value > uint64_t{INT64_MAX})
+    fail(ErrorCode::kModel, "{}: {}: {} does not fit 63 bits", reader.path(), what, value);
   return static_cast<int64_t>(value);
 }
 
@@ -71,15 +75,24 @@ bool is_integer(ValueType type) {
 
 int64_t read_integer(Reader& reader, ValueType type, std::string_view what) {
   switch (type) {
-    case ValueType::kU8: return reader.read<uint8_t>(what);
-    case ValueType::kI8: return reader.read<int8_t>(what);
-    case ValueType::kU16: return reader.read<uint16_t>(what);
-    case ValueType::kI16: return reader.read<int16_t>(what);
-    case ValueType::kU32: return reader.read<uint32_t>(what);
-    case ValueType::kI32: return reader.read<int32_t>(what);
-    case ValueType::kI64: return reader.read<int64_t>(what);
-    case ValueType::kBool: return reader.read<uint8_t>(what) != 0;
-    default: return read_u64(reader, what);
+    case ValueType::kU8:
+      return reader.read<uint8_t>(what);
+    case ValueType::kI8:
+      return reader.read<int8_t>(what);
+    case ValueType::kU16:
+      return reader.read<uint16_t>(what);
+    case ValueType::kI16:
+      return reader.read<int16_t>(what);
+    case ValueType::kU32:
+      return reader.read<uint32_t>(what);
+    case ValueType::kI32:
+      return reader.read<int32_t>(what);
+    case ValueType::kI64:
+      return reader.read<int64_t>(what);
+    case ValueType::kBool:
+      return reader.read<uint8_t>(what) != 0;
+    default:
+      return read_u64(reader, what);
   }
 }
 
@@ -91,28 +104,35 @@ uint64_t min_bytes(ValueType type) {
   switch (type) {
     case ValueType::kU8:
     case ValueType::kI8:
-    case ValueType::kBool: return 1;
+    case ValueType::kBool:
+      return 1;
     case ValueType::kU16:
-    case ValueType::kI16: return 2;
+    case ValueType::kI16:
+      return 2;
     case ValueType::kU32:
     case ValueType::kI32:
-    case ValueType::kF32: return 4;
-    default: return 8;
+    case ValueType::kF32:
+      return 4;
+    default:
+      return 8;
   }
 }
 
 ValueType read_type(Reader& reader, std::string_view what) {
   const auto type = reader.read<uint32_t>(what);
-  if (type > static_cast<uint32_t>(ValueType::kF64)) fail(ErrorCode::kModel, "{}: {}: unknown value type {}", reader.path(), what, type);
+  if (type > static_cast<uint32_t>(ValueType::kF64))
+    fail(ErrorCode::kModel, "{}: {}: unknown value type {}", reader.path(), what, type);
   return static_cast<ValueType>(type);
 }
 
 GgufArray read_array(Reader& reader, std::string_view what) {
   const ValueType type = read_type(reader, what);
-  if (type == ValueType::kArray) fail(ErrorCode::kUnsupported, "{}: {}: arrays of arrays are not supported", reader.path(), what);
+  if (type == ValueType::kArray)
+    fail(ErrorCode::kUnsupported, "{}: {}: arrays of arrays are not supported", reader.path(), what);
   const auto count = reader.read<uint64_t>(what);
   if (count > reader.remaining() / min_bytes(type)) {
-    fail(ErrorCode::kModel, "{}: {}: an array of {} values does not fit the {} bytes that remain", reader.path(), what, count, reader.remaining());
+    fail(ErrorCode::kModel, "{}: {}: an array of {} values does not fit the {} bytes that remain", reader.path(), what,
+         count, reader.remaining());
   }
   const auto size = static_cast<size_t>(count);
   if (type == ValueType::kString) {
@@ -133,12 +153,17 @@ GgufArray read_array(Reader& reader, std::string_view what) {
 GgufValue read_value(Reader& reader, std::string_view what) {
   const ValueType type = read_type(reader, what);
   switch (type) {
-    case ValueType::kString: return reader.read_string(what);
-    case ValueType::kArray: return read_array(reader, what);
-    case ValueType::kBool: return read_integer(reader, type, what) != 0;
+    case ValueType::kString:
+      return reader.read_string(what);
+    case ValueType::kArray:
+      return read_array(reader, what);
+    case ValueType::kBool:
+      return read_integer(reader, type, what) != 0;
     case ValueType::kF32:
-    case ValueType::kF64: return read_real(reader, type, what);
-    default: return read_integer(reader, type, what);
+    case ValueType::kF64:
+      return read_real(reader, type, what);
+    default:
+      return read_integer(reader, type, what);
   }
 }
 
@@ -161,18 +186,21 @@ TensorPlace read_tensor(Reader& reader) {
   for (uint32_t i = 0; i < rank; ++i) {
     dims[i] = read_u64(reader, tensor.name);
     if (dims[i] == 0 || __builtin_mul_overflow(elements, dims[i], &elements)) {
-      fail(ErrorCode::kModel, "{}: {}: dimension {} is {}: zero, or the product overflows", reader.path(), tensor.name, i, dims[i]);
+      fail(ErrorCode::kModel, "{}: {}: dimension {} is {}: zero, or the product overflows", reader.path(), tensor.name,
+           i, dims[i]);
     }
   }
   for (uint32_t i = rank; i-- > 0;) tensor.shape.append(dims[i]);
   const auto type = reader.read<uint32_t>(tensor.name);
   const GgufQuant* quant = find_gguf_quant(type);
   if (!quant) {
-    fail(ErrorCode::kUnsupported, "{}: {}: encoding {} is not supported; octet reads {}", reader.path(), tensor.name, gguf_type_name(type), supported_gguf_types());
+    fail(ErrorCode::kUnsupported, "{}: {}: encoding {} is not supported; octet reads {}", reader.path(), tensor.name,
+         gguf_type_name(type), supported_gguf_types());
   }
   tensor.type = quant->type;
   if (dims[0] % quant->block_elements != 0) {
-    fail(ErrorCode::kModel, "{}: {}: rows of {} are not whole {} blocks of {}", reader.path(), tensor.name, dims[0], quant->name, quant->block_elements);
+    fail(ErrorCode::kModel, "{}: {}: rows of {} are not whole {} blocks of {}", reader.path(), tensor.name, dims[0],
+         quant->name, quant->block_elements);
   }
   int64_t size = 0;
   if (__builtin_mul_overflow(elements / quant->block_elements, quant->block_bytes, &size)) {
@@ -187,21 +215,24 @@ uint64_t alignment_of(const GgufFile& file, std::string_view path) {
   const auto it = file.metadata.find("general.alignment");
   if (it == file.metadata.end()) return 32;
   const int64_t* value = std::get_if<int64_t>(&it->second);
-  if (!value || *value <= 0 || static_cast<uint64_t>(*value) > kMaxAlignment || !std::has_single_bit(static_cast<uint64_t>(*value))) {
+  if (!value || *value <= 0 || static_cast<uint64_t>(*value) > kMaxAlignment ||
+      !std::has_single_bit(static_cast<uint64_t>(*value))) {
     fail(ErrorCode::kModel, "{}: general.alignment is not a power of two up to {}", path, kMaxAlignment);
   }
   return static_cast<uint64_t>(*value);
 }
 
 // Sets each tensor's bytes; they must be aligned, inside `data` and apart from each other.
-void place_tensors(std::vector<TensorPlace>& places, std::span<const std::byte> data, uint64_t alignment, std::string_view path) {
+void place_tensors(std::vector<TensorPlace>& places, std::span<const std::byte> data, uint64_t alignment,
+                   std::string_view path) {
   std::vector<const TensorPlace*> by_offset;
   for (TensorPlace& place : places) {
     const std::string& name = place.tensor.name;
-    if (place.offset % alignment != 0) fail(ErrorCode::kModel, "{}: {}: offset {} is not a multiple of {}", path, name, place.offset, alignment);
+    if (place.offset % alignment != 0)
+      fail(ErrorCode::kModel, "{}: {}: offset {} is not a multiple of {}", path, name, place.offset, alignment);
     if (place.offset > data.size() || place.num_bytes > data.size() - place.offset) {
-      fail(ErrorCode::kModel, "{}: {}: bytes {} to {} lie outside the {} bytes of data; is the file truncated?", path, name, place.offset,
-           place.offset + place.num_bytes, data.size());
+      fail(ErrorCode::kModel, "{}: {}: bytes {} to {} lie outside the {} bytes of data; is the file truncated?", path,
+           name, place.offset, place.offset + place.num_bytes, data.size());
     }
     place.tensor.bytes = data.subspan(static_cast<size_t>(place.offset), static_cast<size_t>(place.num_bytes));
     by_offset.push_back(&place);
@@ -216,7 +247,8 @@ void place_tensors(std::vector<TensorPlace>& places, std::span<const std::byte> 
 
 void check_version(uint32_t version, std::string_view path) {
   if (version == 2 || version == 3) return;
-  if ((version & 0xffffu) == 0) fail(ErrorCode::kUnsupported, "{}: a big-endian GGUF file; octet reads little-endian ones", path);
+  if ((version & 0xffffu) == 0)
+    fail(ErrorCode::kUnsupported, "{}: a big-endian GGUF file; octet reads little-endian ones", path);
   fail(ErrorCode::kUnsupported, "{}: GGUF version {}; octet reads versions 2 and 3", path, version);
 }
 
@@ -229,7 +261,8 @@ GgufFile parse_gguf(std::span<const std::byte> bytes, std::string_view path) {
   const auto num_tensors = reader.read<uint64_t>("tensor count");
   const auto num_pairs = reader.read<uint64_t>("metadata count");
   if (num_tensors > reader.remaining() / kMinTensorBytes || num_pairs > reader.remaining() / kMinPairBytes) {
-    fail(ErrorCode::kModel, "{}: {} tensors and {} metadata values cannot fit {} bytes", path, num_tensors, num_pairs, bytes.size());
+    fail(ErrorCode::kModel, "{}: {} tensors and {} metadata values cannot fit {} bytes", path, num_tensors, num_pairs,
+         bytes.size());
   }
   GgufFile file;
   for (uint64_t i = 0; i < num_pairs; ++i) {
@@ -247,7 +280,8 @@ GgufFile parse_gguf(std::span<const std::byte> bytes, std::string_view path) {
   }
   const uint64_t alignment = alignment_of(file, path);
   const uint64_t data_offset = (reader.position() + alignment - 1) / alignment * alignment;
-  const auto data = data_offset <= bytes.size() ? bytes.subspan(static_cast<size_t>(data_offset)) : std::span<const std::byte>{};
+  const auto data =
+      data_offset <= bytes.size() ? bytes.subspan(static_cast<size_t>(data_offset)) : std::span<const std::byte>{};
   place_tensors(places, data, alignment, path);
   for (TensorPlace& place : places) file.tensors.push_back(std::move(place.tensor));
   return file;

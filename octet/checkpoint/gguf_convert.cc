@@ -24,7 +24,9 @@ class OutputFolder {
     if (!target_.has_filename()) target_ = target_.parent_path();  // "out/" names out
     partial_ = target_.string() + ".partial";
     if (fs::exists(target_) && !may_replace()) {
-      fail(ErrorCode::kUsage, "{}: exists and is not a folder that octet converted a model to; remove it or choose another", target_.string());
+      fail(ErrorCode::kUsage,
+           "{}: exists and is not a folder that octet converted a model to; remove it or choose another",
+           target_.string());
     }
     std::error_code error;
     fs::remove_all(partial_, error);
@@ -47,12 +49,15 @@ class OutputFolder {
     const bool replaces = fs::exists(target_);
     if (replaces) fs::rename(target_, old, error);
     if (!error) fs::rename(partial_, target_, error);
-    if (error) fail(ErrorCode::kIo, "{}: cannot rename {} to it: {}", target_.string(), partial_.string(), error.message());
+    if (error)
+      fail(ErrorCode::kIo, "{}: cannot rename {} to it: {}", target_.string(), partial_.string(), error.message());
     if (replaces) fs::remove_all(old, error);
   }
 
  private:
-  bool may_replace() const { return fs::is_directory(target_) && (fs::is_empty(target_) || fs::exists(target_ / kConversionMark)); }
+  bool may_replace() const {
+    return fs::is_directory(target_) && (fs::is_empty(target_) || fs::exists(target_ / kConversionMark));
+  }
 
   fs::path target_;
   fs::path partial_;
@@ -94,7 +99,8 @@ void write_tensor(SafetensorsWriter& writer, const LlamaTensor& tensor, const Ll
   const GgufTensor& source = *tensor.source;
   // Biases are permuted value by value: treat [N] as [N, 1] then.
   const bool by_value = source.shape.rank() == 1 && tensor.permuted_heads > 0;
-  if (by_value && source.type != GgufType::kF32) fail(ErrorCode::kUnsupported, "{}: a bias that is not F32", source.name);
+  if (by_value && source.type != GgufType::kF32)
+    fail(ErrorCode::kUnsupported, "{}: a bias that is not F32", source.name);
   const int64_t rows = source.shape.rank() == 1 && !by_value ? 1 : source.shape[0];
   const int64_t columns = source.shape.num_elements() / rows;
   const auto row_bytes = source.bytes.size() / static_cast<size_t>(rows);
@@ -106,7 +112,10 @@ void write_tensor(SafetensorsWriter& writer, const LlamaTensor& tensor, const Ll
     values.resize(static_cast<size_t>(count * columns));
     for (int64_t i = 0; i < count; ++i) {
       const int64_t from = tensor.permuted_heads > 0 ? unpermuted_source_row(first + i, dims.head_dim) : first + i;
-      const GgufTensor row{.name = source.name, .type = source.type, .shape = Shape{columns}, .bytes = source.bytes.subspan(static_cast<size_t>(from) * row_bytes, row_bytes)};
+      const GgufTensor row{.name = source.name,
+                           .type = source.type,
+                           .shape = Shape{columns},
+                           .bytes = source.bytes.subspan(static_cast<size_t>(from) * row_bytes, row_bytes)};
       dequantize_gguf(row, std::span(values).subspan(static_cast<size_t>(i * columns), static_cast<size_t>(columns)));
     }
     convert_values(values, dtype, converted, tensor);
@@ -114,7 +123,8 @@ void write_tensor(SafetensorsWriter& writer, const LlamaTensor& tensor, const Ll
   }
 }
 
-GgufConversionReport write_weights(const std::string& path, const std::vector<LlamaTensor>& tensors, const LlamaDims& dims, DType dtype) {
+GgufConversionReport write_weights(const std::string& path, const std::vector<LlamaTensor>& tensors,
+                                   const LlamaDims& dims, DType dtype) {
   std::vector<TensorEntry> entries;
   GgufConversionReport report;
   for (const LlamaTensor& tensor : tensors) {
@@ -151,14 +161,17 @@ GgufConversionReport convert_gguf(const GgufConversion& conversion) {
   const GgufTokenizer tokenizer = tokenizer_from_gguf(metadata);
   const LlamaDims dims = llama_dims_from_gguf(metadata, tokenizer.num_tokens);
   const std::vector<LlamaTensor> tensors = llama_tensors_from_gguf(file, dims, conversion.gguf_path);
-  const Json config = llama_config_from_gguf({.file = file, .metadata = metadata, .dims = dims, .tokenizer = tokenizer, .dtype = dtype});
+  const Json config = llama_config_from_gguf(
+      {.file = file, .metadata = metadata, .dims = dims, .tokenizer = tokenizer, .dtype = dtype});
 
   const OutputFolder out(conversion.out_folder);
   write_json(out, "config.json", config, conversion.gguf_path);
   write_json(out, "generation_config.json", generation_config(tokenizer), conversion.gguf_path);
   write_json(out, "tokenizer.json", tokenizer.tokenizer, conversion.gguf_path);
   write_json(out, "tokenizer_config.json", tokenizer.tokenizer_config, conversion.gguf_path);
-  write_json(out, kConversionMark, {{"source", fs::path(conversion.gguf_path).filename().string()}, {"dtype", dtype_name(dtype)}}, conversion.gguf_path);
+  write_json(out, kConversionMark,
+             {{"source", fs::path(conversion.gguf_path).filename().string()}, {"dtype", dtype_name(dtype)}},
+             conversion.gguf_path);
   const GgufConversionReport report = write_weights(out.file("model.safetensors"), tensors, dims, dtype);
   out.finish();
   return report;

@@ -22,7 +22,8 @@ GgufFile parsed_golden(const MappedFile& mapped) { return parse_gguf(mapped.byte
 
 TEST(ConvertGguf, TensorsAreTransformers) {
   const TestFolder folder;
-  const GgufConversionReport report = convert_gguf({.gguf_path = golden_checkpoint("tiny_llama.gguf"), .out_folder = folder / "out", .dtype = DType::kF32});
+  const GgufConversionReport report = convert_gguf(
+      {.gguf_path = golden_checkpoint("tiny_llama.gguf"), .out_folder = folder / "out", .dtype = DType::kF32});
   folder.write("expected/model.safetensors", read_file(golden_checkpoint("tiny_llama.safetensors"), 1 << 20));
   const SafetensorsFolder ours(folder / "out");
   const SafetensorsFolder expected(folder / "expected");
@@ -71,7 +72,8 @@ void expect_same_tokenizer(const std::string& stem) {
   for (const char* part : {"version", "added_tokens", "normalizer", "pre_tokenizer"}) {
     EXPECT_EQ(nlohmann::json(ours[part]), nlohmann::json(theirs[part])) << part;
   }
-  for (const auto& [key, value] : theirs["model"].items()) EXPECT_EQ(nlohmann::json(ours["model"][key]), nlohmann::json(value)) << key;
+  for (const auto& [key, value] : theirs["model"].items())
+    EXPECT_EQ(nlohmann::json(ours["model"][key]), nlohmann::json(value)) << key;
 }
 
 TEST(ConvertGguf, ByteLevelTokenizerIsTokenizersOwn) { expect_same_tokenizer("tiny_llama"); }
@@ -81,7 +83,8 @@ TEST(ConvertGguf, BeginningOfSequenceIsAdded) {
   const MappedFile mapped(golden_checkpoint("tiny_spm.gguf"));
   const GgufFile file = parsed_golden(mapped);
   const Json post = tokenizer_from_gguf(GgufMetadata(file, "f")).tokenizer["post_processor"];
-  EXPECT_EQ(post["single"].dump(), R"([{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}])");
+  EXPECT_EQ(post["single"].dump(),
+            R"([{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}])");
   EXPECT_EQ(post["special_tokens"].dump(), R"({"<s>":{"id":"<s>","ids":[1],"tokens":["<s>"]}})");
 }
 
@@ -91,7 +94,9 @@ TEST(ConvertGguf, MergesAreThoseOfTheConverter) {
   const GgufMetadata metadata(file, mapped.path());
   std::vector<bool> is_piece;
   for (int64_t type : *metadata.find_ints("tokenizer.ggml.token_type")) is_piece.push_back(type == 1);
-  const auto merges = merges_from_scores({.pieces = metadata.get_strings("tokenizer.ggml.tokens"), .scores = *metadata.find_numbers("tokenizer.ggml.scores"), .is_piece = is_piece});
+  const auto merges = merges_from_scores({.pieces = metadata.get_strings("tokenizer.ggml.tokens"),
+                                          .scores = *metadata.find_numbers("tokenizer.ggml.scores"),
+                                          .is_piece = is_piece});
   const Json expected = read_json_file(golden_checkpoint("merges.json"));
   ASSERT_EQ(merges.size(), expected.size());
   for (size_t i = 0; i < merges.size(); ++i) {
@@ -104,7 +109,8 @@ TEST(ConvertGguf, ReplacesOnlyItsOwnFolders) {
   const TestFolder folder;
   const GgufConversion conversion{.gguf_path = golden_checkpoint("tiny_llama.gguf"), .out_folder = folder / "out"};
   folder.write("out/thesis.txt", "do not lose");
-  EXPECT_THAT(error_text([&] { convert_gguf(conversion); }), HasSubstr("out: exists and is not a folder that octet converted"));
+  EXPECT_THAT(error_text([&] { convert_gguf(conversion); }),
+              HasSubstr("out: exists and is not a folder that octet converted"));
   EXPECT_EQ(read_file(folder / "out/thesis.txt", 100), "do not lose");
   std::filesystem::remove(folder / "out/thesis.txt");
   convert_gguf(conversion);
@@ -123,7 +129,8 @@ TEST(ConvertGguf, LeavesTheOldFolderWhenItFails) {
   convert_gguf({.gguf_path = folder / "good.gguf", .out_folder = folder / "out"});
   for (size_t i = bytes.size() - 64; i < bytes.size(); ++i) bytes[i] = '\xff';  // NaN in the last tensor
   folder.write("bad.gguf", bytes);
-  EXPECT_THAT(error_text([&] { convert_gguf({.gguf_path = folder / "bad.gguf", .out_folder = folder / "out"}); }), HasSubstr("not finite"));
+  EXPECT_THAT(error_text([&] { convert_gguf({.gguf_path = folder / "bad.gguf", .out_folder = folder / "out"}); }),
+              HasSubstr("not finite"));
   EXPECT_EQ(read_json_file(folder / "out/octet_conversion.json")["source"], "good.gguf");
   EXPECT_FALSE(std::filesystem::exists(folder / "out.partial"));
 }
@@ -141,7 +148,8 @@ TEST(ConvertGguf, NamesWhatItDoesNotKnow) {
     return error_text([&] { convert_gguf({.gguf_path = folder / "changed.gguf", .out_folder = folder / "out"}); });
   };
   EXPECT_THAT(error_after("llama", "phi-3"), HasSubstr("general.architecture \"phi-3\" is not supported"));
-  EXPECT_THAT(error_after("smollm", "gpt-9x"), HasSubstr("tokenizer.ggml.pre \"gpt-9x\" is not supported; octet knows default"));
+  EXPECT_THAT(error_after("smollm", "gpt-9x"),
+              HasSubstr("tokenizer.ggml.pre \"gpt-9x\" is not supported; octet knows default"));
   EXPECT_THAT(error_after("gpt2", "bert"), HasSubstr("tokenizer.ggml.model \"bert\" is not supported"));
   EXPECT_THAT(error_after("blk.0.ffn_up.weight", "blk.0.ffn_xx.weight"), HasSubstr("blk.0.ffn_up.weight is missing"));
   EXPECT_THAT(error_after("llama.block_count", "llama.block_xxxxx"), HasSubstr("llama.block_count is missing"));
@@ -159,12 +167,21 @@ TEST(ConvertGguf, UndoesThePermutationOfHeads) {
 
 TEST(ConvertGguf, RopeScaling) {
   GgufFile file;
-  file.metadata = {{"llama.context_length", int64_t{8192}}, {"llama.attention.layer_norm_rms_epsilon", 1e-5}, {"llama.rope.freq_base", 500000.0}};
+  file.metadata = {{"llama.context_length", int64_t{8192}},
+                   {"llama.attention.layer_norm_rms_epsilon", 1e-5},
+                   {"llama.rope.freq_base", 500000.0}};
   const GgufMetadata metadata(file, "f");
-  const LlamaDims dims{.num_hidden_layers = 1, .hidden_size = 128, .intermediate_size = 1, .num_attention_heads = 1, .num_key_value_heads = 1, .head_dim = 128, .vocab_size = 1};
+  const LlamaDims dims{.num_hidden_layers = 1,
+                       .hidden_size = 128,
+                       .intermediate_size = 1,
+                       .num_attention_heads = 1,
+                       .num_key_value_heads = 1,
+                       .head_dim = 128,
+                       .vocab_size = 1};
   const GgufTokenizer tokenizer;
   const auto scaling = [&] {
-    return llama_config_from_gguf({.file = file, .metadata = metadata, .dims = dims, .tokenizer = tokenizer})["rope_scaling"];
+    return llama_config_from_gguf(
+        {.file = file, .metadata = metadata, .dims = dims, .tokenizer = tokenizer})["rope_scaling"];
   };
   EXPECT_TRUE(scaling().is_null());
   file.metadata.insert_or_assign("llama.rope.scaling.type", GgufValue(std::string("linear")));
@@ -181,17 +198,25 @@ TEST(ConvertGguf, RopeScaling) {
   for (int i = 0; i < 64; ++i) {
     const double wavelength = 2 * 3.14159265358979 * std::pow(500000.0, i / 64.0);
     const double blend = (8192 / wavelength - 1) / 3;
-    divisors.push_back(static_cast<float>(wavelength < 2048 ? 1.0 : wavelength > 8192 ? 8.0 : 1 / ((1 - blend) / 8 + blend)));
+    divisors.push_back(static_cast<float>(wavelength < 2048   ? 1.0
+                                          : wavelength > 8192 ? 8.0
+                                                              : 1 / ((1 - blend) / 8 + blend)));
   }
-  file.tensors = {{.name = "rope_freqs.weight", .type = GgufType::kF32, .shape = {64}, .bytes = std::as_bytes(std::span(divisors))}};
-  EXPECT_EQ(scaling().dump(), R"({"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192})");
+  file.tensors = {{.name = "rope_freqs.weight",
+                   .type = GgufType::kF32,
+                   .shape = {64},
+                   .bytes = std::as_bytes(std::span(divisors))}};
+  EXPECT_EQ(
+      scaling().dump(),
+      R"({"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192})");
   divisors[20] *= 1.1f;
   EXPECT_THAT(error_text([&] { scaling(); }), HasSubstr("rope_freqs.weight: divisor 20"));
 }
 
 TEST(ConvertGguf, PreTokenizersOfEachName) {
-  EXPECT_EQ(byte_level_pre_tokenizer("smollm", "f").pre_tokenizer.dump(),
-            R"({"type":"Sequence","pretokenizers":[{"type":"Digits","individual_digits":true},{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true}]})");
+  EXPECT_EQ(
+      byte_level_pre_tokenizer("smollm", "f").pre_tokenizer.dump(),
+      R"({"type":"Sequence","pretokenizers":[{"type":"Digits","individual_digits":true},{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true}]})");
   EXPECT_TRUE(byte_level_pre_tokenizer("llama-bpe", "f").ignore_merges);
   EXPECT_TRUE(byte_level_pre_tokenizer("llama-bpe", "f").add_bos);
   EXPECT_EQ(byte_level_pre_tokenizer("qwen2", "f").normalizer.dump(), R"({"type":"NFC"})");

@@ -1,4 +1,5 @@
-// A GGUF file as far as the conversion goes without writing: container, tokenizer, configuration, tensors, dequantisation.
+// A GGUF file as far as the conversion goes without writing: container, tokenizer, configuration, tensors,
+// dequantisation.
 #include <algorithm>
 #include <cstdint>
 #include <vector>

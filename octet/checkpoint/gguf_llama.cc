@@ -15,7 +15,8 @@ namespace {
 constexpr int64_t kMaxWidth = int64_t{1} << 20;
 
 const GgufTensor* find_tensor(const GgufFile& file, std::string_view name) {
-  const auto it = std::find_if(file.tensors.begin(), file.tensors.end(), [&](const GgufTensor& tensor) { return tensor.name == name; });
+  const auto it = std::find_if(file.tensors.begin(), file.tensors.end(),
+                               [&](const GgufTensor& tensor) { return tensor.name == name; });
   return it == file.tensors.end() ? nullptr : &*it;
 }
 
@@ -62,15 +63,17 @@ struct Llama3Rope {
 };
 
 double llama3_divisor(const Llama3Rope& rope, double theta, int64_t i, int64_t head_dim) {
-  const double wavelength = 2 * std::numbers::pi * std::pow(theta, 2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
+  const double wavelength =
+      2 * std::numbers::pi * std::pow(theta, 2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
   if (wavelength < rope.original_context / rope.high_freq_factor) return 1.0;
   if (wavelength > rope.original_context / rope.low_freq_factor) return rope.factor;
-  const double smooth = (rope.original_context / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
+  const double smooth =
+      (rope.original_context / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
   return 1.0 / ((1.0 - smooth) / rope.factor + smooth);
 }
 
-// A GGUF file keeps Llama 3.1's scaling only as the divisor of each frequency. All its models share every parameter but the
-// factor, which is the largest divisor; the others are taken when they give back the whole tensor.
+// A GGUF file keeps Llama 3.1's scaling only as the divisor of each frequency. All its models share every parameter but
+// the factor, which is the largest divisor; the others are taken when they give back the whole tensor.
 Json rope_scaling_from_freqs(const GgufTensor& freqs, double theta, const LlamaDims& dims, const std::string& path) {
   const int64_t half = dims.head_dim / 2;
   if (freqs.type != GgufType::kF32 || freqs.shape.rank() != 1 || freqs.shape[0] != half) {
@@ -83,28 +86,37 @@ Json rope_scaling_from_freqs(const GgufTensor& freqs, double theta, const LlamaD
     const double expected = llama3_divisor(rope, theta, i, dims.head_dim);
     const double found = divisors[static_cast<size_t>(i)];
     if (!(std::abs(found - expected) <= 1e-3 * expected)) {
-      fail(ErrorCode::kUnsupported, "{}: rope_freqs.weight: divisor {} is {}, Llama 3.1's scaling has {}; octet converts no other scaling by frequency",
+      fail(ErrorCode::kUnsupported,
+           "{}: rope_freqs.weight: divisor {} is {}, Llama 3.1's scaling has {}; octet converts no other scaling by "
+           "frequency",
            path, i, found, expected);
     }
   }
-  return {{"rope_type", "llama3"}, {"factor", rope.factor}, {"low_freq_factor", rope.low_freq_factor}, {"high_freq_factor", rope.high_freq_factor},
+  return {{"rope_type", "llama3"},
+          {"factor", rope.factor},
+          {"low_freq_factor", rope.low_freq_factor},
+          {"high_freq_factor", rope.high_freq_factor},
           {"original_max_position_embeddings", static_cast<int64_t>(rope.original_context)}};
 }
 
 Json rope_scaling(const LlamaConfigParts& parts, double theta) {
   const GgufMetadata& metadata = parts.metadata;
-  if (const GgufTensor* freqs = find_tensor(parts.file, "rope_freqs.weight")) return rope_scaling_from_freqs(*freqs, theta, parts.dims, metadata.path());
+  if (const GgufTensor* freqs = find_tensor(parts.file, "rope_freqs.weight"))
+    return rope_scaling_from_freqs(*freqs, theta, parts.dims, metadata.path());
   const std::string* type = metadata.find_string("llama.rope.scaling.type");
   if (!type || *type == "none") return nullptr;
   if (*type != "linear" && *type != "yarn") {
-    fail(ErrorCode::kUnsupported, "{}: llama.rope.scaling.type \"{}\" is not supported; octet converts none, linear and yarn", metadata.path(), *type);
+    fail(ErrorCode::kUnsupported,
+         "{}: llama.rope.scaling.type \"{}\" is not supported; octet converts none, linear and yarn", metadata.path(),
+         *type);
   }
   Json scaling = {{"rope_type", *type}, {"factor", metadata.get_number("llama.rope.scaling.factor")}};
   if (*type == "linear") return scaling;
-  if (const auto length = metadata.find_int("llama.rope.scaling.original_context_length")) scaling["original_max_position_embeddings"] = *length;
+  if (const auto length = metadata.find_int("llama.rope.scaling.original_context_length"))
+    scaling["original_max_position_embeddings"] = *length;
   constexpr std::pair<const char*, const char*> kYarn[] = {{"llama.rope.scaling.yarn_beta_fast", "beta_fast"},
-                                                            {"llama.rope.scaling.yarn_beta_slow", "beta_slow"},
-                                                            {"llama.rope.scaling.attn_factor", "attention_factor"}};
+                                                           {"llama.rope.scaling.yarn_beta_slow", "beta_slow"},
+                                                           {"llama.rope.scaling.attn_factor", "attention_factor"}};
   for (const auto& [key, name] : kYarn) {
     if (const auto value = metadata.find_number(key)) scaling[name] = *value;
   }
@@ -124,10 +136,13 @@ std::string_view torch_name(DType dtype) {
 LlamaDims llama_dims_from_gguf(const GgufMetadata& metadata, int64_t num_tokens) {
   const std::string& architecture = metadata.get_string("general.architecture");
   if (architecture != "llama") {
-    fail(ErrorCode::kUnsupported, "{}: general.architecture \"{}\" is not supported; octet converts GGUF files of \"llama\"", metadata.path(), architecture);
+    fail(ErrorCode::kUnsupported,
+         "{}: general.architecture \"{}\" is not supported; octet converts GGUF files of \"llama\"", metadata.path(),
+         architecture);
   }
   if (metadata.find_int("llama.expert_count").value_or(0) > 0) {
-    fail(ErrorCode::kUnsupported, "{}: llama.expert_count is above 0; octet converts no mixtures of experts from GGUF", metadata.path());
+    fail(ErrorCode::kUnsupported, "{}: llama.expert_count is above 0; octet converts no mixtures of experts from GGUF",
+         metadata.path());
   }
   LlamaDims dims;
   dims.num_hidden_layers = metadata.get_int_in("llama.block_count", 1, 4096);
@@ -135,31 +150,36 @@ LlamaDims llama_dims_from_gguf(const GgufMetadata& metadata, int64_t num_tokens)
   dims.intermediate_size = metadata.get_int_in("llama.feed_forward_length", 1, kMaxWidth);
   dims.num_attention_heads = metadata.get_int_in("llama.attention.head_count", 1, 1 << 14);
   const char* kv_key = "llama.attention.head_count_kv";
-  dims.num_key_value_heads = metadata.has(kv_key) ? metadata.get_int_in(kv_key, 1, dims.num_attention_heads) : dims.num_attention_heads;
+  dims.num_key_value_heads =
+      metadata.has(kv_key) ? metadata.get_int_in(kv_key, 1, dims.num_attention_heads) : dims.num_attention_heads;
   const char* dim_key = "llama.attention.key_length";
-  dims.head_dim = metadata.has(dim_key) ? metadata.get_int_in(dim_key, 2, 1 << 14) : dims.hidden_size / dims.num_attention_heads;
+  dims.head_dim =
+      metadata.has(dim_key) ? metadata.get_int_in(dim_key, 2, 1 << 14) : dims.hidden_size / dims.num_attention_heads;
   const bool whole = metadata.has(dim_key) || dims.hidden_size % dims.num_attention_heads == 0;
-  if (!whole || dims.head_dim < 2 || dims.head_dim % 2 != 0 || dims.num_attention_heads % dims.num_key_value_heads != 0) {
-    fail(ErrorCode::kModel, "{}: {} heads, {} key-value heads and width {} do not divide", metadata.path(), dims.num_attention_heads,
-         dims.num_key_value_heads, dims.hidden_size);
+  if (!whole || dims.head_dim < 2 || dims.head_dim % 2 != 0 ||
+      dims.num_attention_heads % dims.num_key_value_heads != 0) {
+    fail(ErrorCode::kModel, "{}: {} heads, {} key-value heads and width {} do not divide", metadata.path(),
+         dims.num_attention_heads, dims.num_key_value_heads, dims.hidden_size);
   }
   const int64_t rotated = metadata.find_int("llama.rope.dimension_count").value_or(dims.head_dim);
   const int64_t value_length = metadata.find_int("llama.attention.value_length").value_or(dims.head_dim);
   if (rotated != dims.head_dim || value_length != dims.head_dim) {
-    fail(ErrorCode::kUnsupported, "{}: heads of {} with {} rotated and values of {}; LlamaForCausalLM has them equal", metadata.path(), dims.head_dim,
-         rotated, value_length);
+    fail(ErrorCode::kUnsupported, "{}: heads of {} with {} rotated and values of {}; LlamaForCausalLM has them equal",
+         metadata.path(), dims.head_dim, rotated, value_length);
   }
   dims.vocab_size = num_tokens;
   return dims;
 }
 
 std::vector<LlamaTensor> llama_tensors_from_gguf(const GgufFile& file, const LlamaDims& dims, const std::string& path) {
-  std::vector<TensorRow> rows = {{"token_embd.weight", "model.embed_tokens.weight", {dims.vocab_size, dims.hidden_size}}};
+  std::vector<TensorRow> rows = {
+      {"token_embd.weight", "model.embed_tokens.weight", {dims.vocab_size, dims.hidden_size}}};
   for (int64_t layer = 0; layer < dims.num_hidden_layers; ++layer) {
     for (TensorRow& row : layer_rows(dims, layer)) rows.push_back(std::move(row));
   }
   rows.push_back({"output_norm.weight", "model.norm.weight", {dims.hidden_size}});
-  rows.push_back({"output.weight", "lm_head.weight", {dims.vocab_size, dims.hidden_size}, 0, TensorRow::Presence::kOptional});
+  rows.push_back(
+      {"output.weight", "lm_head.weight", {dims.vocab_size, dims.hidden_size}, 0, TensorRow::Presence::kOptional});
 
   std::map<std::string_view, const GgufTensor*> by_name;
   for (const GgufTensor& tensor : file.tensors) by_name.emplace(tensor.name, &tensor);
@@ -171,14 +191,16 @@ std::vector<LlamaTensor> llama_tensors_from_gguf(const GgufFile& file, const Lla
       fail(ErrorCode::kModel, "{}: {} is missing", path, row.gguf_name);
     }
     if (!(it->second->shape == row.shape)) {
-      fail(ErrorCode::kModel, "{}: {}: shape {}, the metadata says {}", path, row.gguf_name, it->second->shape.to_string(), row.shape.to_string());
+      fail(ErrorCode::kModel, "{}: {}: shape {}, the metadata says {}", path, row.gguf_name,
+           it->second->shape.to_string(), row.shape.to_string());
     }
     tensors.push_back({.source = it->second, .name = std::move(row.hf_name), .permuted_heads = row.permuted_heads});
     by_name.erase(it);
   }
   by_name.erase("rope_freqs.weight");
   if (!by_name.empty()) {
-    fail(ErrorCode::kUnsupported, "{}: {} has no place in LlamaForCausalLM ({} such tensors)", path, by_name.begin()->first, by_name.size());
+    fail(ErrorCode::kUnsupported, "{}: {} has no place in LlamaForCausalLM ({} such tensors)", path,
+         by_name.begin()->first, by_name.size());
   }
   return tensors;
 }

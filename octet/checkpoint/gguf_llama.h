@@ -34,8 +34,8 @@ struct LlamaTensor {
 // shapes, Error{kUnsupported} naming a tensor that Llama has no place for. rope_freqs.weight is read by the config.
 std::vector<LlamaTensor> llama_tensors_from_gguf(const GgufFile& file, const LlamaDims& dims, const std::string& path);
 
-// Where llama.cpp keeps row `row` of a matrix whose heads it permuted: it interleaves the two halves of each head, so that
-// row i of the first half and row i of the second become rows 2i and 2i + 1.
+// Where llama.cpp keeps row `row` of a matrix whose heads it permuted: it interleaves the two halves of each head, so
+// that row i of the first half and row i of the second become rows 2i and 2i + 1.
 int64_t unpermuted_source_row(int64_t row, int64_t head_dim);
 
 struct LlamaConfigParts {

@@ -78,7 +78,8 @@ const std::vector<double>* GgufMetadata::find_numbers(std::string_view key) cons
 int64_t GgufMetadata::get_int_in(std::string_view key, int64_t low, int64_t high) const {
   const std::optional<int64_t> value = find_int(key);
   if (!value) missing(key);
-  if (*value < low || *value > high) fail(ErrorCode::kModel, "{}: {}: expected an integer from {} to {}, found {}", path_, key, low, high, *value);
+  if (*value < low || *value > high)
+    fail(ErrorCode::kModel, "{}: {}: expected an integer from {} to {}, found {}", path_, key, low, high, *value);
   return *value;
 }
 

@@ -1,6 +1,6 @@
-// Dequantisation of GGUF blocks, bit for bit as ggml does it: F32 arithmetic in ggml's order, one rounding per operation.
-// Products stand in statements of their own so that no compiler may fuse them with an addition.
-// Block layouts: ggml-common.h and ggml-quants.c of llama.cpp.
+// Dequantisation of GGUF blocks, bit for bit as ggml does it: F32 arithmetic in ggml's order, one rounding per
+// operation. Products stand in statements of their own so that no compiler may fuse them with an addition. Block
+// layouts: ggml-common.h and ggml-quants.c of llama.cpp.
 #include "octet/checkpoint/gguf_quants.h"
 
 #include <cstring>
@@ -59,8 +59,8 @@ struct ScaleMin {
   uint8_t min;
 };
 
-// Eight 6-bit scales and eight 6-bit minima in 12 bytes: the first four in bytes 0-3 and 4-7; the low nibbles of the other
-// four in bytes 8-11, their upper two bits on top of the first eight bytes.
+// Eight 6-bit scales and eight 6-bit minima in 12 bytes: the first four in bytes 0-3 and 4-7; the low nibbles of the
+// other four in bytes 8-11, their upper two bits on top of the first eight bytes.
 ScaleMin unpack_scale_min(const uint8_t* packed, int j) {
   if (j < 4) return {static_cast<uint8_t>(packed[j] & 63), static_cast<uint8_t>(packed[j + 4] & 63)};
   return {static_cast<uint8_t>((packed[j + 4] & 15) | (packed[j - 4] >> 6 << 4)),
@@ -85,8 +85,8 @@ void dequantize_q4_k(const uint8_t* block, float* out) {
   }
 }
 
-// {u4 low[256], u2 high[256], i8 scales[16], f16 d}: sixteen groups of 16, (d * scale) * (q - 32). Each half of the block
-// keeps 128 weights: 64 bytes of low nibbles and 32 bytes of high pairs.
+// {u4 low[256], u2 high[256], i8 scales[16], f16 d}: sixteen groups of 16, (d * scale) * (q - 32). Each half of the
+// block keeps 128 weights: 64 bytes of low nibbles and 32 bytes of high pairs.
 void dequantize_q6_k(const uint8_t* block, float* out) {
   const float d = load_f16(block + 208);
   for (int half = 0; half < 2; ++half) {
@@ -121,9 +121,10 @@ struct KnownType {
   std::string_view name;
 };
 constexpr KnownType kUnreadTypes[] = {
-    {6, "Q5_0"},     {7, "Q5_1"},    {9, "Q8_1"},    {10, "Q2_K"},  {11, "Q3_K"},    {13, "Q5_K"},   {15, "Q8_K"},  {16, "IQ2_XXS"}, {17, "IQ2_XS"},
-    {18, "IQ3_XXS"}, {19, "IQ1_S"},  {20, "IQ4_NL"}, {21, "IQ3_S"}, {22, "IQ2_S"},   {23, "IQ4_XS"}, {24, "I8"},    {25, "I16"},     {26, "I32"},
-    {27, "I64"},     {28, "F64"},    {29, "IQ1_M"},  {34, "TQ1_0"}, {35, "TQ2_0"},   {39, "MXFP4"},
+    {6, "Q5_0"},   {7, "Q5_1"},     {9, "Q8_1"},    {10, "Q2_K"},    {11, "Q3_K"},  {13, "Q5_K"},
+    {15, "Q8_K"},  {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"}, {20, "IQ4_NL"},
+    {21, "IQ3_S"}, {22, "IQ2_S"},   {23, "IQ4_XS"}, {24, "I8"},      {25, "I16"},   {26, "I32"},
+    {27, "I64"},   {28, "F64"},     {29, "IQ1_M"},  {34, "TQ1_0"},   {35, "TQ2_0"}, {39, "MXFP4"},
 };
 
 }  // namespace
@@ -153,10 +154,12 @@ void dequantize_gguf(const GgufTensor& tensor, std::span<float> out) {
   const GgufQuant* quant = find_gguf_quant(static_cast<uint32_t>(tensor.type));
   OCTET_CHECK(quant != nullptr);
   const int64_t blocks = static_cast<int64_t>(out.size()) / quant->block_elements;
-  OCTET_CHECK(tensor.shape.num_elements() == static_cast<int64_t>(out.size()) && blocks * quant->block_elements == static_cast<int64_t>(out.size()));
+  OCTET_CHECK(tensor.shape.num_elements() == static_cast<int64_t>(out.size()) &&
+              blocks * quant->block_elements == static_cast<int64_t>(out.size()));
   OCTET_CHECK(static_cast<int64_t>(tensor.bytes.size()) == blocks * quant->block_bytes);
   const auto* block = reinterpret_cast<const uint8_t*>(tensor.bytes.data());
-  for (int64_t i = 0; i < blocks; ++i) quant->dequantize_block(block + i * quant->block_bytes, out.data() + i * quant->block_elements);
+  for (int64_t i = 0; i < blocks; ++i)
+    quant->dequantize_block(block + i * quant->block_bytes, out.data() + i * quant->block_elements);
 }
 
 }  // namespace octet

@@ -33,7 +33,9 @@ class HubCacheTest : public ::testing::Test {
     fs::create_directories(repository("snapshots/" + commit));
     fs::create_symlink("../../blobs/" + blob, repository("snapshots/" + commit + "/" + file));
   }
-  void add_ref(const std::string& name, const std::string& commit) const { folder_.write("models--org--name/refs/" + name, commit); }
+  void add_ref(const std::string& name, const std::string& commit) const {
+    folder_.write("models--org--name/refs/" + name, commit);
+  }
 
   TestFolder folder_;
 };
@@ -75,7 +77,8 @@ TEST_F(HubCacheTest, FindsRevisions) {
 }
 
 TEST_F(HubCacheTest, NewestSnapshotWithoutMain) {
-  EXPECT_THAT(error_text([] { resolve_model("org/name"); }), HasSubstr("models--org--name in the Hugging Face cache " + folder_.path() + " (from HF_HUB_CACHE)"));
+  EXPECT_THAT(error_text([] { resolve_model("org/name"); }),
+              HasSubstr("models--org--name in the Hugging Face cache " + folder_.path() + " (from HF_HUB_CACHE)"));
   fs::create_directories(repository("refs"));
   EXPECT_THAT(error_text([] { resolve_model("org/name"); }), HasSubstr("holds no snapshot"));
   for (const std::string& commit : {kOther, kCommit}) {
@@ -94,7 +97,8 @@ TEST_F(HubCacheTest, ListsWhatAHalfDownloadedSnapshotLacks) {
   add(kCommit, "model.safetensors.index.json", R"({"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}})");
   add(kCommit, "m-2.safetensors", "x");
   folder_.write("models--org--name/blobs/abc.incomplete", "x");
-  EXPECT_THAT(error_text([] { resolve_model("org/name"); }), HasSubstr("(1 unfinished files); missing: m-1.safetensors"));
+  EXPECT_THAT(error_text([] { resolve_model("org/name"); }),
+              HasSubstr("(1 unfinished files); missing: m-1.safetensors"));
   add(kCommit, "m-1.safetensors", "x");
   EXPECT_EQ(resolve_model("org/name"), repository("snapshots/" + kCommit));
   fs::remove(repository("blobs/blob_of_m-2.safetensors"));
@@ -114,7 +118,8 @@ TEST_F(HubCacheTest, LinksStayInsideTheRepository) {
 }
 
 TEST_F(HubCacheTest, RefusesNamesThatAreNone) {
-  for (const char* name : {"org/../name", "org/..", "org/na me", "a/b/c", "org/", "org//name", "org/na--me", "-x/y", "org/name@../x", "org/name@a\\b", "", "@main"}) {
+  for (const char* name : {"org/../name", "org/..", "org/na me", "a/b/c", "org/", "org//name", "org/na--me", "-x/y",
+                           "org/name@../x", "org/name@a\\b", "", "@main"}) {
     EXPECT_NE(error_text([&] { resolve_model(name); }), "no error") << name;
   }
   EXPECT_THAT(error_text([] { resolve_model("/no/such/folder"); }), HasSubstr("no such folder"));

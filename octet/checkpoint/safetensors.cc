@@ -22,12 +22,17 @@ bool is_foreign(std::string_view name) { return name.starts_with("consolidated")
 
 bool is_pickle(const fs::path& path) {
   const std::string extension = path.extension().string();
-  return extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".pkl" || extension == ".ckpt";
+  return extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".pkl" ||
+         extension == ".ckpt";
 }
 
 [[noreturn]] void fail_without_weights(const std::string& folder, const std::vector<std::string>& pickles) {
-  if (pickles.empty()) fail(ErrorCode::kModel, "{}: no model.safetensors, model.safetensors.index.json or other *.safetensors file", folder);
-  fail(ErrorCode::kModel, "{}: no *.safetensors file; {} may be a pickle, which can run code and is never read: convert the model to safetensors",
+  if (pickles.empty())
+    fail(ErrorCode::kModel, "{}: no model.safetensors, model.safetensors.index.json or other *.safetensors file",
+         folder);
+  fail(ErrorCode::kModel,
+       "{}: no *.safetensors file; {} may be a pickle, which can run code and is never read: convert the model to "
+       "safetensors",
        folder, fmt::join(pickles, ", "));
 }
 
@@ -45,8 +50,9 @@ std::string only_safetensors_file(const std::string& folder) {
   std::sort(pickles.begin(), pickles.end());
   if (found.empty()) fail_without_weights(folder, pickles);
   if (found.size() > 1) {
-    fail(ErrorCode::kModel, "{}: {} *.safetensors files ({}) but no model.safetensors.index.json that says which belong to the model", folder,
-         found.size(), fmt::join(found, ", "));
+    fail(ErrorCode::kModel,
+         "{}: {} *.safetensors files ({}) but no model.safetensors.index.json that says which belong to the model",
+         folder, found.size(), fmt::join(found, ", "));
   }
   return found.front();
 }
@@ -65,7 +71,9 @@ SafetensorsFolder::SafetensorsFolder(const std::string& folder) {
     index = read_safetensors_index(index_path);
     names = index.shards();
     const std::vector<std::string> missing = missing_files(folder, names);
-    if (!missing.empty()) fail(ErrorCode::kModel, "{}: {} of {} shards are missing: {}", folder, missing.size(), names.size(), fmt::join(missing, ", "));
+    if (!missing.empty())
+      fail(ErrorCode::kModel, "{}: {} of {} shards are missing: {}", folder, missing.size(), names.size(),
+           fmt::join(missing, ", "));
   } else {
     names = {only_safetensors_file(folder)};
   }
@@ -73,11 +81,14 @@ SafetensorsFolder::SafetensorsFolder(const std::string& folder) {
   for (const std::string& name : names) {
     files_.emplace_back((root / name).string());
     const MappedFile& file = files_.back();
-    SafetensorsHeader header = parse_safetensors_header(file.bytes(), static_cast<int64_t>(file.bytes().size()), file.path());
+    SafetensorsHeader header =
+        parse_safetensors_header(file.bytes(), static_cast<int64_t>(file.bytes().size()), file.path());
     for (SafetensorsEntry& tensor : header.entries) {
       const Place place{.file = files_.size() - 1, .begin = header.data_offset + tensor.begin};
       const auto [it, inserted] = places_.emplace(tensor.entry.name, place);
-      if (!inserted) fail(ErrorCode::kModel, "{}: {} is in {} as well", file.path(), tensor.entry.name, files_[it->second.file].path());
+      if (!inserted)
+        fail(ErrorCode::kModel, "{}: {} is in {} as well", file.path(), tensor.entry.name,
+             files_[it->second.file].path());
       std::string key = tensor.entry.name;
       entries_.emplace(std::move(key), std::move(tensor.entry));
     }
@@ -97,7 +108,9 @@ const TensorEntry* SafetensorsFolder::find(std::string_view name) const {
 
 ConstTensor SafetensorsFolder::tensor(std::string_view name) const {
   const TensorEntry* entry = find(name);
-  if (!entry) fail(ErrorCode::kModel, "{}: no tensor {}", files_.empty() ? "" : fs::path(files_[0].path()).parent_path().string(), name);
+  if (!entry)
+    fail(ErrorCode::kModel, "{}: no tensor {}", files_.empty() ? "" : fs::path(files_[0].path()).parent_path().string(),
+         name);
   const Place& place = places_.find(name)->second;
   return ConstTensor(files_[place.file].bytes().data() + place.begin, entry->dtype, entry->shape);
 }
@@ -122,8 +135,8 @@ struct SafetensorsWriter::State {
   std::string path;
   std::string partial;
   std::vector<TensorEntry> entries;
-  size_t current = 0;          // the tensor being written
-  int64_t current_bytes = 0;   // written of it
+  size_t current = 0;         // the tensor being written
+  int64_t current_bytes = 0;  // written of it
   int fd = -1;
 
   int64_t bytes_of(size_t i) const { return entries[i].shape.num_elements() * dtype_bytes(entries[i].dtype); }
@@ -143,10 +156,13 @@ namespace {
 std::string header_text(const std::vector<TensorEntry>& entries, const std::map<std::string, std::string>& metadata) {
   // Built as text: Json objects find a key by walking over all of them.
   std::string text = "{";
-  const auto quoted = [](const std::string& part) { return Json(part).dump(-1, ' ', false, Json::error_handler_t::replace); };
+  const auto quoted = [](const std::string& part) {
+    return Json(part).dump(-1, ' ', false, Json::error_handler_t::replace);
+  };
   if (!metadata.empty()) {
     text += "\"__metadata__\":{";
-    for (const auto& [key, value] : metadata) text += fmt::format("{}{}:{}", text.back() == '{' ? "" : ",", quoted(key), quoted(value));
+    for (const auto& [key, value] : metadata)
+      text += fmt::format("{}{}:{}", text.back() == '{' ? "" : ",", quoted(key), quoted(value));
     text += "}";
   }
   int64_t offset = 0;
@@ -154,8 +170,8 @@ std::string header_text(const std::vector<TensorEntry>& entries, const std::map<
     const int64_t end = offset + entry.shape.num_elements() * dtype_bytes(entry.dtype);
     std::string shape;
     for (int i = 0; i < entry.shape.rank(); ++i) shape += fmt::format("{}{}", i ? "," : "", entry.shape[i]);
-    text += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", text.size() > 1 ? "," : "", quoted(entry.name),
-                        dtype_safetensors_name(entry.dtype), shape, offset, end);
+    text += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", text.size() > 1 ? "," : "",
+                        quoted(entry.name), dtype_safetensors_name(entry.dtype), shape, offset, end);
     offset = end;
   }
   text += "}";
@@ -165,7 +181,8 @@ std::string header_text(const std::vector<TensorEntry>& entries, const std::map<
 
 }  // namespace
 
-SafetensorsWriter::SafetensorsWriter(std::string path, std::vector<TensorEntry> entries, std::map<std::string, std::string> metadata)
+SafetensorsWriter::SafetensorsWriter(std::string path, std::vector<TensorEntry> entries,
+                                     std::map<std::string, std::string> metadata)
     : state_(std::make_unique<State>()) {
   std::set<std::string_view> names;
   for (const TensorEntry& entry : entries) {
@@ -193,9 +210,10 @@ SafetensorsWriter::~SafetensorsWriter() {
 
 void SafetensorsWriter::write(std::span<const std::byte> bytes) {
   State& state = *state_;
-  if (state.current < state.entries.size() && (state.current_bytes != 0 || static_cast<int64_t>(bytes.size()) != state.bytes_of(state.current))) {
-    fail(ErrorCode::kInternal, "{}: {} bytes for tensor {}, which has {}", state.path, bytes.size(), state.entries[state.current].name,
-         state.bytes_of(state.current));
+  if (state.current < state.entries.size() &&
+      (state.current_bytes != 0 || static_cast<int64_t>(bytes.size()) != state.bytes_of(state.current))) {
+    fail(ErrorCode::kInternal, "{}: {} bytes for tensor {}, which has {}", state.path, bytes.size(),
+         state.entries[state.current].name, state.bytes_of(state.current));
   }
   write_piece(bytes);
 }
@@ -205,7 +223,8 @@ void SafetensorsWriter::write_piece(std::span<const std::byte> bytes) {
   if (state.current >= state.entries.size()) fail(ErrorCode::kInternal, "{}: bytes beyond the last tensor", state.path);
   const int64_t size = state.bytes_of(state.current);
   if (static_cast<int64_t>(bytes.size()) > size - state.current_bytes) {
-    fail(ErrorCode::kInternal, "{}: more than the {} bytes of tensor {}", state.path, size, state.entries[state.current].name);
+    fail(ErrorCode::kInternal, "{}: more than the {} bytes of tensor {}", state.path, size,
+         state.entries[state.current].name);
   }
   state.write_all(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   state.current_bytes += static_cast<int64_t>(bytes.size());
@@ -217,7 +236,8 @@ void SafetensorsWriter::write_piece(std::span<const std::byte> bytes) {
 void SafetensorsWriter::finish() {
   State& state = *state_;
   OCTET_CHECK(state.fd >= 0);
-  if (state.current != state.entries.size()) fail(ErrorCode::kInternal, "{}: tensor {} was not written", state.path, state.entries[state.current].name);
+  if (state.current != state.entries.size())
+    fail(ErrorCode::kInternal, "{}: tensor {} was not written", state.path, state.entries[state.current].name);
   const bool synced = ::fsync(state.fd) == 0;
   const bool closed = ::close(state.fd) == 0;
   state.fd = -1;

@@ -1,5 +1,5 @@
-// safetensors (huggingface/safetensors format description): an 8-byte little-endian header length, a JSON header, the data.
-// Reading maps the files and copies nothing; every bound is checked before a byte of data is touched.
+// safetensors (huggingface/safetensors format description): an 8-byte little-endian header length, a JSON header, the
+// data. Reading maps the files and copies nothing; every bound is checked before a byte of data is touched.
 #pragma once
 
 #include <map>
@@ -24,14 +24,16 @@ struct SafetensorsEntry {
 struct SafetensorsHeader {
   std::vector<SafetensorsEntry> entries;  // by offset
   std::map<std::string, std::string> metadata;
-  int64_t data_offset = 0;                // from the start of the file
+  int64_t data_offset = 0;  // from the start of the file
 };
 // `file_bytes`: at least the header; `file_size`: of the whole file. Throws Error{kModel} naming file and tensor;
 // Error{kUnsupported} for an element type that octet does not know and for more than four dimensions.
-SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file_bytes, int64_t file_size, std::string_view path);
+SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file_bytes, int64_t file_size,
+                                           std::string_view path);
 
-// All tensors of a checkpoint folder: model.safetensors, or the shards that model.safetensors.index.json names, or a single
-// other *.safetensors file. Missing shards are listed; a tensor in two shards, or in the index but not in its shard, is an error.
+// All tensors of a checkpoint folder: model.safetensors, or the shards that model.safetensors.index.json names, or a
+// single other *.safetensors file. Missing shards are listed; a tensor in two shards, or in the index but not in its
+// shard, is an error.
 class SafetensorsFolder {
  public:
   explicit SafetensorsFolder(const std::string& folder);
@@ -55,8 +57,8 @@ class SafetensorsFolder {
   std::map<std::string, Place, std::less<>> places_;
 };
 
-// Writes one file: tensors in the order given, streamed. The file appears under its name when finish() returns; until then
-// it is "<path>.partial", removed by the destructor. Throws Error{kIo}.
+// Writes one file: tensors in the order given, streamed. The file appears under its name when finish() returns; until
+// then it is "<path>.partial", removed by the destructor. Throws Error{kIo}.
 class SafetensorsWriter {
  public:
   SafetensorsWriter(std::string path, std::vector<TensorEntry> entries, std::map<std::string, std::string> metadata);

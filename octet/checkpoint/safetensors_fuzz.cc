@@ -9,12 +9,14 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto* bytes = reinterpret_cast<const std::byte*>(data);
   try {
-    const octet::SafetensorsHeader header = octet::parse_safetensors_header({bytes, size}, static_cast<int64_t>(size), "fuzz");
+    const octet::SafetensorsHeader header =
+        octet::parse_safetensors_header({bytes, size}, static_cast<int64_t>(size), "fuzz");
     int64_t next = header.data_offset;
     for (const octet::SafetensorsEntry& tensor : header.entries) {
       OCTET_CHECK(header.data_offset + tensor.begin == next);
       next = header.data_offset + tensor.end;
-      OCTET_CHECK(tensor.end - tensor.begin == tensor.entry.shape.num_elements() * octet::dtype_bytes(tensor.entry.dtype));
+      OCTET_CHECK(tensor.end - tensor.begin ==
+                  tensor.entry.shape.num_elements() * octet::dtype_bytes(tensor.entry.dtype));
     }
     OCTET_CHECK(next == static_cast<int64_t>(size));
   } catch (const octet::Error& error) {

@@ -1,5 +1,5 @@
-// The header of a safetensors file: a JSON object of fixed form, read event by event. No document tree is built: a header
-// may hold a million tensors, and a tree of them would cost a gigabyte before the first check.
+// The header of a safetensors file: a JSON object of fixed form, read event by event. No document tree is built: a
+// header may hold a million tensors, and a tree of them would cost a gigabyte before the first check.
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -46,7 +46,8 @@ class HeaderReader : public nlohmann::json_sax<Json> {
     if (field_ == "shape") {
       end_shape();
     } else {
-      if (numbers_.size() != 2) fail(ErrorCode::kModel, "{}: {}: data_offsets has {} numbers, not 2", path_, name_, numbers_.size());
+      if (numbers_.size() != 2)
+        fail(ErrorCode::kModel, "{}: {}: data_offsets has {} numbers, not 2", path_, name_, numbers_.size());
       tensor_.begin = numbers_[0];
       tensor_.end = numbers_[1];
     }
@@ -54,7 +55,9 @@ class HeaderReader : public nlohmann::json_sax<Json> {
   }
   bool key(string_t& text) override {
     if (depth_ == 1) {
-      if (text.size() > kMaxNameBytes) fail(ErrorCode::kModel, "{}: a tensor's name has {} bytes, at most {} are allowed", path_, text.size(), kMaxNameBytes);
+      if (text.size() > kMaxNameBytes)
+        fail(ErrorCode::kModel, "{}: a tensor's name has {} bytes, at most {} are allowed", path_, text.size(),
+             kMaxNameBytes);
       if (!names_.insert(text).second) fail(ErrorCode::kModel, "{}: duplicate key \"{}\" in the header", path_, text);
       if (names_.size() > kMaxTensors) fail(ErrorCode::kModel, "{}: more than {} tensors", path_, kMaxTensors);
       in_metadata_ = text == "__metadata__";
@@ -70,7 +73,8 @@ class HeaderReader : public nlohmann::json_sax<Json> {
   bool string(string_t& text) override {
     if (depth_ != 2) unexpected("a string");
     if (in_metadata_) {
-      if (!header_.metadata.emplace(field_, text).second) fail(ErrorCode::kModel, "{}: duplicate key \"{}\" in __metadata__", path_, field_);
+      if (!header_.metadata.emplace(field_, text).second)
+        fail(ErrorCode::kModel, "{}: duplicate key \"{}\" in __metadata__", path_, field_);
     } else if (field_ == "dtype") {
       set_dtype(text);
     } else {
@@ -98,7 +102,8 @@ class HeaderReader : public nlohmann::json_sax<Json> {
 
  private:
   [[noreturn]] void unexpected(std::string_view what) const {
-    fail(ErrorCode::kModel, "{}: the header has {} at \"{}\" \"{}\", where safetensors has none", path_, what, name_, field_);
+    fail(ErrorCode::kModel, "{}: the header has {} at \"{}\" \"{}\", where safetensors has none", path_, what, name_,
+         field_);
   }
 
   void begin_tensor() {
@@ -123,7 +128,8 @@ class HeaderReader : public nlohmann::json_sax<Json> {
 
   void end_shape() {
     if (numbers_.size() > static_cast<size_t>(kMaxDims)) {
-      fail(ErrorCode::kUnsupported, "{}: {}: {} dimensions, at most {} are supported", path_, name_, numbers_.size(), kMaxDims);
+      fail(ErrorCode::kUnsupported, "{}: {}: {} dimensions, at most {} are supported", path_, name_, numbers_.size(),
+           kMaxDims);
     }
     for (int64_t dim : numbers_) tensor_.entry.shape.append(dim);
   }
@@ -140,8 +146,8 @@ class HeaderReader : public nlohmann::json_sax<Json> {
   SafetensorsEntry tensor_;
 };
 
-// The bytes that dtype and shape ask for; nothing when they exceed 64 bits. The product of the other dimensions is checked
-// even when one of them is zero: a strange shape is not made harmless by that.
+// The bytes that dtype and shape ask for; nothing when they exceed 64 bits. The product of the other dimensions is
+// checked even when one of them is zero: a strange shape is not made harmless by that.
 std::optional<int64_t> checked_bytes(const TensorEntry& entry) {
   int64_t product = dtype_bytes(entry.dtype);
   bool empty = false;
@@ -159,48 +165,62 @@ void check_layout(const SafetensorsHeader& header, int64_t data_bytes, std::stri
   int64_t next = 0;
   for (const SafetensorsEntry& tensor : header.entries) {
     const std::string& name = tensor.entry.name;
-    if (tensor.end < tensor.begin) fail(ErrorCode::kModel, "{}: {}: data_offsets [{}, {}] run backwards", path, name, tensor.begin, tensor.end);
+    if (tensor.end < tensor.begin)
+      fail(ErrorCode::kModel, "{}: {}: data_offsets [{}, {}] run backwards", path, name, tensor.begin, tensor.end);
     if (tensor.end > data_bytes) {
-      fail(ErrorCode::kModel, "{}: {}: data_offsets end at {}, but the file holds only {} bytes of data; is it truncated?", path, name, tensor.end, data_bytes);
+      fail(ErrorCode::kModel,
+           "{}: {}: data_offsets end at {}, but the file holds only {} bytes of data; is it truncated?", path, name,
+           tensor.end, data_bytes);
     }
     const std::optional<int64_t> size = checked_bytes(tensor.entry);
-    if (!size) fail(ErrorCode::kModel, "{}: {}: shape {} overflows 64 bits", path, name, tensor.entry.shape.to_string());
+    if (!size)
+      fail(ErrorCode::kModel, "{}: {}: shape {} overflows 64 bits", path, name, tensor.entry.shape.to_string());
     if (*size != tensor.end - tensor.begin) {
       fail(ErrorCode::kModel, "{}: {}: {} {} needs {} bytes, data_offsets [{}, {}] hold {}", path, name,
-           dtype_safetensors_name(tensor.entry.dtype), tensor.entry.shape.to_string(), *size, tensor.begin, tensor.end, tensor.end - tensor.begin);
+           dtype_safetensors_name(tensor.entry.dtype), tensor.entry.shape.to_string(), *size, tensor.begin, tensor.end,
+           tensor.end - tensor.begin);
     }
     if (tensor.begin != next) {
-      fail(ErrorCode::kModel, "{}: {}: starts at byte {}, expected {}: tensors must follow each other without {}", path, name, tensor.begin, next,
-           tensor.begin < next ? "overlaps" : "holes");
+      fail(ErrorCode::kModel, "{}: {}: starts at byte {}, expected {}: tensors must follow each other without {}", path,
+           name, tensor.begin, next, tensor.begin < next ? "overlaps" : "holes");
     }
     next = tensor.end;
   }
-  if (next != data_bytes) fail(ErrorCode::kModel, "{}: the tensors cover {} bytes, the file holds {}", path, next, data_bytes);
+  if (next != data_bytes)
+    fail(ErrorCode::kModel, "{}: the tensors cover {} bytes, the file holds {}", path, next, data_bytes);
 }
 
 }  // namespace
 
-SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file_bytes, int64_t file_size, std::string_view path) {
+SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file_bytes, int64_t file_size,
+                                           std::string_view path) {
   if (file_size < kPrefixBytes || static_cast<int64_t>(file_bytes.size()) < kPrefixBytes) {
     fail(ErrorCode::kModel, "{}: {} bytes is too short for a safetensors file", path, file_size);
   }
   uint64_t length = 0;
   for (int i = 7; i >= 0; --i) length = length << 8 | static_cast<uint64_t>(file_bytes[static_cast<size_t>(i)]);
-  if (length > kMaxHeaderBytes) fail(ErrorCode::kModel, "{}: header of {} bytes, at most {} are read; is this a safetensors file?", path, length, kMaxHeaderBytes);
+  if (length > kMaxHeaderBytes)
+    fail(ErrorCode::kModel, "{}: header of {} bytes, at most {} are read; is this a safetensors file?", path, length,
+         kMaxHeaderBytes);
   const auto header_bytes = static_cast<int64_t>(length);
-  if (header_bytes > file_size - kPrefixBytes || header_bytes > static_cast<int64_t>(file_bytes.size()) - kPrefixBytes) {
-    fail(ErrorCode::kModel, "{}: header of {} bytes, but the file has only {}; is it truncated?", path, header_bytes, file_size);
+  if (header_bytes > file_size - kPrefixBytes ||
+      header_bytes > static_cast<int64_t>(file_bytes.size()) - kPrefixBytes) {
+    fail(ErrorCode::kModel, "{}: header of {} bytes, but the file has only {}; is it truncated?", path, header_bytes,
+         file_size);
   }
-  const std::string_view text(reinterpret_cast<const char*>(file_bytes.data()) + kPrefixBytes, static_cast<size_t>(header_bytes));
-  if (!text.starts_with('{')) fail(ErrorCode::kModel, "{}: the header does not start with '{{'; is this a safetensors file?", path);
+  const std::string_view text(reinterpret_cast<const char*>(file_bytes.data()) + kPrefixBytes,
+                              static_cast<size_t>(header_bytes));
+  if (!text.starts_with('{'))
+    fail(ErrorCode::kModel, "{}: the header does not start with '{{'; is this a safetensors file?", path);
 
   SafetensorsHeader header;
   header.data_offset = kPrefixBytes + header_bytes;
   HeaderReader reader(path, header);
   Json::sax_parse(text.begin(), text.end(), &reader);
-  std::stable_sort(header.entries.begin(), header.entries.end(), [](const SafetensorsEntry& a, const SafetensorsEntry& b) {
-    return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
-  });
+  std::stable_sort(header.entries.begin(), header.entries.end(),
+                   [](const SafetensorsEntry& a, const SafetensorsEntry& b) {
+                     return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
+                   });
   check_layout(header, file_size - header.data_offset, path);
   return header;
 }

@@ -14,9 +14,11 @@ constexpr int64_t kMaxIndexBytes = int64_t{64} << 20;
 constexpr int kMaxDepth = 16;
 
 void check_shard_name(const std::string& shard, std::string_view tensor, std::string_view path) {
-  const bool plain = !shard.empty() && shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos && shard[0] != '.';
+  const bool plain =
+      !shard.empty() && shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos && shard[0] != '.';
   if (!plain || !shard.ends_with(".safetensors")) {
-    fail(ErrorCode::kModel, "{}: {}: shard {} is not the plain name of a *.safetensors file", path, tensor, Json(shard).dump());
+    fail(ErrorCode::kModel, "{}: {}: shard {} is not the plain name of a *.safetensors file", path, tensor,
+         Json(shard).dump());
   }
 }
 
@@ -52,7 +54,8 @@ class IndexReader : public nlohmann::json_sax<Json> {
   bool string(string_t& text) override {
     if (!in_map_) return not_in_map();
     check_shard_name(text, key_, path_);
-    if (!index_.weight_map.emplace(key_, text).second) fail(ErrorCode::kModel, "{}: duplicate key \"{}\" in weight_map", path_, key_);
+    if (!index_.weight_map.emplace(key_, text).second)
+      fail(ErrorCode::kModel, "{}: duplicate key \"{}\" in weight_map", path_, key_);
     return true;
   }
   bool null() override { return not_in_map(); }
@@ -66,7 +69,9 @@ class IndexReader : public nlohmann::json_sax<Json> {
   }
 
  private:
-  [[noreturn]] void not_a_string() const { fail(ErrorCode::kModel, "{}: weight_map: {}: expected the name of a shard", path_, key_); }
+  [[noreturn]] void not_a_string() const {
+    fail(ErrorCode::kModel, "{}: weight_map: {}: expected the name of a shard", path_, key_);
+  }
   bool not_in_map() const {
     if (in_map_) not_a_string();
     if (depth_ == 0) fail(ErrorCode::kModel, "{}: expected a JSON object", path_);
@@ -97,11 +102,14 @@ SafetensorsIndex parse_safetensors_index(std::string_view text, std::string_view
   SafetensorsIndex index;
   IndexReader reader(path, index);
   Json::sax_parse(text.begin(), text.end(), &reader);
-  if (!reader.found_map() || index.weight_map.empty()) fail(ErrorCode::kModel, "{}: weight_map is missing or empty", path);
+  if (!reader.found_map() || index.weight_map.empty())
+    fail(ErrorCode::kModel, "{}: weight_map is missing or empty", path);
   return index;
 }
 
-SafetensorsIndex read_safetensors_index(const std::string& path) { return parse_safetensors_index(read_file(path, kMaxIndexBytes), path); }
+SafetensorsIndex read_safetensors_index(const std::string& path) {
+  return parse_safetensors_index(read_file(path, kMaxIndexBytes), path);
+}
 
 std::vector<std::string> missing_files(const std::string& folder, const std::vector<std::string>& names) {
   std::vector<std::string> missing;

@@ -15,7 +15,8 @@ struct SafetensorsIndex {
   std::vector<std::string> shards() const;                     // each once, sorted
 };
 
-// Throws Error{kModel}: not JSON, no weight_map, a tensor named twice, a shard that is not a plain *.safetensors file name.
+// Throws Error{kModel}: not JSON, no weight_map, a tensor named twice, a shard that is not a plain *.safetensors file
+// name.
 SafetensorsIndex parse_safetensors_index(std::string_view text, std::string_view path);
 SafetensorsIndex read_safetensors_index(const std::string& path);
 

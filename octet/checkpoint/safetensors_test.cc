@@ -35,12 +35,18 @@ double value_at(ConstTensor tensor, size_t i) {
     return value;
   };
   switch (tensor.dtype) {
-    case DType::kF32: return static_cast<double>(load(float{}));
-    case DType::kF16: return static_cast<double>(to_f32(load(F16{})));
-    case DType::kI64: return static_cast<double>(load(int64_t{}));
-    case DType::kI32: return load(int32_t{});
-    case DType::kI8: return load(int8_t{});
-    default: return load(uint8_t{});
+    case DType::kF32:
+      return static_cast<double>(load(float{}));
+    case DType::kF16:
+      return static_cast<double>(to_f32(load(F16{})));
+    case DType::kI64:
+      return static_cast<double>(load(int64_t{}));
+    case DType::kI32:
+      return load(int32_t{});
+    case DType::kI8:
+      return load(int8_t{});
+    default:
+      return load(uint8_t{});
   }
 }
 
@@ -54,17 +60,21 @@ TEST(Safetensors, ReadsWhatThePythonPackageWrote) {
     SCOPED_TRACE(name);
     const ConstTensor tensor = files.tensor(name);
     ASSERT_EQ(static_cast<size_t>(tensor.rank()), listing["shape"].size());
-    for (int i = 0; i < tensor.rank(); ++i) EXPECT_EQ(tensor.dim(i), listing["shape"][static_cast<size_t>(i)].get<int64_t>());
+    for (int i = 0; i < tensor.rank(); ++i)
+      EXPECT_EQ(tensor.dim(i), listing["shape"][static_cast<size_t>(i)].get<int64_t>());
     ASSERT_EQ(static_cast<size_t>(tensor.num_elements()), listing["values"].size());
-    for (size_t i = 0; i < listing["values"].size(); ++i) EXPECT_EQ(value_at(tensor, i), listing["values"][i].get<double>());
+    for (size_t i = 0; i < listing["values"].size(); ++i)
+      EXPECT_EQ(value_at(tensor, i), listing["values"][i].get<double>());
     files.drop_pages(name);
     EXPECT_EQ(files.file_of(name), folder / "model.safetensors");
   }
 }
 
 TEST(Safetensors, HeaderOfAValidFile) {
-  const SafetensorsHeader header = parse(file_with(R"({"__metadata__":{"format":"pt"},"b":{"dtype":"U8","shape":[2],"data_offsets":[8,10]},)"
-                                                   R"("a":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]}}   )", 10));
+  const SafetensorsHeader header =
+      parse(file_with(R"({"__metadata__":{"format":"pt"},"b":{"dtype":"U8","shape":[2],"data_offsets":[8,10]},)"
+                      R"("a":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]}}   )",
+                      10));
   ASSERT_EQ(header.entries.size(), 2u);
   EXPECT_EQ(header.entries[0].entry.name, "a");
   EXPECT_EQ(header.entries[0].entry.shape, (Shape{2, 2}));
@@ -87,8 +97,9 @@ TEST(Safetensors, RefusesFilesThatAreNoneOrTruncated) {
 
 TEST(Safetensors, RefusesHolesOverlapsAndRemainders) {
   const auto two = [](int b0, int e0, int b1, int e1) {
-    return fmt::format(R"({{"a":{{"dtype":"U8","shape":[{}],"data_offsets":[{},{}]}},"b":{{"dtype":"U8","shape":[{}],"data_offsets":[{},{}]}}}})", e0 - b0, b0, e0,
-                       e1 - b1, b1, e1);
+    return fmt::format(
+        R"({{"a":{{"dtype":"U8","shape":[{}],"data_offsets":[{},{}]}},"b":{{"dtype":"U8","shape":[{}],"data_offsets":[{},{}]}}}})",
+        e0 - b0, b0, e0, e1 - b1, b1, e1);
   };
   EXPECT_THAT(error_of(two(0, 4, 4, 8), 8), "no error");
   EXPECT_THAT(error_of(two(0, 4, 5, 8), 8), HasSubstr("without holes"));
@@ -126,7 +137,8 @@ TEST(Safetensors, RefusesHeadersOfAnotherForm) {
   EXPECT_THAT(error_of(R"({"__metadata__":{"x":1}})", 0), HasSubstr("a number"));
   EXPECT_THAT(error_of(R"({"__metadata__":{"x":"1","x":"2"}})", 0), HasSubstr("duplicate key \"x\""));
   EXPECT_THAT(error_of(R"({"a":{"dtype":"U8","dtype":"I8"}})", 0), HasSubstr("duplicate key \"dtype\""));
-  EXPECT_THAT(error_of(R"({"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{}})", 0), HasSubstr("duplicate key \"a\""));
+  EXPECT_THAT(error_of(R"({"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{}})", 0),
+              HasSubstr("duplicate key \"a\""));
   EXPECT_THAT(error_of("{\"" + std::string(2000, 'n') + "\":{}}", 0), HasSubstr("name has 2000 bytes"));
   std::string bomb = "{";
   for (int i = 0; i < 100000; ++i) bomb += "\"a\":{";
@@ -140,8 +152,10 @@ std::string one_tensor(const std::string& name) {
 
 TEST(SafetensorsFolder, Shards) {
   const TestFolder folder;
-  folder.write("model.safetensors.index.json", R"({"metadata":{"total_size":4},"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}})");
-  EXPECT_THAT(error_text([&] { SafetensorsFolder{folder.path()}; }), HasSubstr("2 of 2 shards are missing: m-1.safetensors, m-2.safetensors"));
+  folder.write("model.safetensors.index.json",
+               R"({"metadata":{"total_size":4},"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}})");
+  EXPECT_THAT(error_text([&] { SafetensorsFolder{folder.path()}; }),
+              HasSubstr("2 of 2 shards are missing: m-1.safetensors, m-2.safetensors"));
   folder.write("m-1.safetensors", one_tensor("a"));
   folder.write("m-2.safetensors", one_tensor("b"));
   folder.write("consolidated.safetensors", "not read");
@@ -168,14 +182,20 @@ TEST(SafetensorsFolder, ChoosesTheModelsFiles) {
   folder.write("other.safetensors", one_tensor("a"));
   EXPECT_NE(SafetensorsFolder(folder.path()).find("a"), nullptr);
   folder.write("second.safetensors", one_tensor("b"));
-  EXPECT_THAT(error_text([&] { SafetensorsFolder{folder.path()}; }), HasSubstr("2 *.safetensors files (other.safetensors, second.safetensors)"));
+  EXPECT_THAT(error_text([&] { SafetensorsFolder{folder.path()}; }),
+              HasSubstr("2 *.safetensors files (other.safetensors, second.safetensors)"));
 }
 
 TEST(SafetensorsIndex, ChecksNames) {
   const auto error = [](const std::string& text) { return error_text([&] { parse_safetensors_index(text, "i"); }); };
-  EXPECT_THAT(parse_safetensors_index(R"({"metadata":{"x":[1,{"y":2.5}]},"weight_map":{"b":"2.safetensors","a":"1.safetensors","c":"1.safetensors"}})", "i").shards(),
-              ElementsAre("1.safetensors", "2.safetensors"));
-  for (const char* name : {"../x.safetensors", "/x.safetensors", "a/b.safetensors", "x.bin", "", ".safetensors", "a\\\\b.safetensors", "a\\u0000.safetensors"}) {
+  EXPECT_THAT(
+      parse_safetensors_index(
+          R"({"metadata":{"x":[1,{"y":2.5}]},"weight_map":{"b":"2.safetensors","a":"1.safetensors","c":"1.safetensors"}})",
+          "i")
+          .shards(),
+      ElementsAre("1.safetensors", "2.safetensors"));
+  for (const char* name : {"../x.safetensors", "/x.safetensors", "a/b.safetensors", "x.bin", "", ".safetensors",
+                           "a\\\\b.safetensors", "a\\u0000.safetensors"}) {
     EXPECT_THAT(error(fmt::format(R"({{"weight_map":{{"a":"{}"}}}})", name)), HasSubstr("not the plain name")) << name;
   }
   EXPECT_THAT(error("{}"), HasSubstr("weight_map is missing"));
@@ -192,7 +212,9 @@ TEST(SafetensorsWriter, WritesWhatTheReaderReads) {
   const float values[6] = {1, 2, 3, 4, 5, 6};
   const auto bytes = std::as_bytes(std::span(values));
   SafetensorsWriter writer(folder / "model.safetensors",
-                           {{.name = "quote\"\\\n", .dtype = DType::kF32, .shape = {2, 3}}, {.name = "none", .dtype = DType::kI8, .shape = {0}}, {.name = "last", .dtype = DType::kF32, .shape = {1}}},
+                           {{.name = "quote\"\\\n", .dtype = DType::kF32, .shape = {2, 3}},
+                            {.name = "none", .dtype = DType::kI8, .shape = {0}},
+                            {.name = "last", .dtype = DType::kF32, .shape = {1}}},
                            {{"format", "pt"}});
   writer.write_piece(bytes.first(10));
   writer.write_piece(bytes.subspan(10));

@@ -16,7 +16,8 @@ class TestFolder {
  public:
   TestFolder() {
     const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    path_ = std::filesystem::path(::testing::TempDir()) / (std::string("octet_") + test->test_suite_name() + "_" + test->name() + "_" + std::to_string(::getpid()));
+    path_ = std::filesystem::path(::testing::TempDir()) /
+            (std::string("octet_") + test->test_suite_name() + "_" + test->name() + "_" + std::to_string(::getpid()));
     std::filesystem::remove_all(path_);
     std::filesystem::create_directories(path_);
   }
@@ -46,6 +47,8 @@ std::string error_text(Fn&& fn) {
   return "no error";
 }
 
-inline std::string golden_checkpoint(const std::string& name) { return std::string(OCTET_SOURCE_DIR) + "/tests/golden/checkpoints/" + name; }
+inline std::string golden_checkpoint(const std::string& name) {
+  return std::string(OCTET_SOURCE_DIR) + "/tests/golden/checkpoints/" + name;
+}
 
 }  // namespace octet
