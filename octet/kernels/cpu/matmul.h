@@ -112,7 +112,6 @@ template <class V, int R, int T, WeightSource kSource, class W>
 template <int kElements, class W>
 [[gnu::always_inline]] inline void prefetch_rows(const W* next) {
   constexpr int kStepBytes = kElements * static_cast<int>(sizeof(W));
-#pragma GCC unroll 8
   for (int i = 0; i < std::max(1, kStepBytes / 64); ++i) {
     __builtin_prefetch(reinterpret_cast<const char*>(next) + MatmulConfig::kPrefetchBytes + 64 * i);
   }
