@@ -22,7 +22,9 @@ Json read_json_file(const std::string& path, int64_t max_bytes = int64_t{256} <<
 // found \"x\"". `find` gives nullopt when the key is absent or null; `get` throws then.
 class JsonObject {
  public:
+  // `object` must outlive this, so a temporary is refused.
   JsonObject(const Json& object, std::string where);
+  JsonObject(Json&& object, std::string where) = delete;
 
   const Json& json() const { return object_; }
   const std::string& where() const { return where_; }

@@ -97,7 +97,8 @@ std::vector<TextSpan> to_spans(const jinja::Text& text) {
 
 // tokenizer_config.json's chat_template: a string, or [{"name", "template"}, ...].
 std::optional<ChatTemplate> from_config(const std::string& path, std::string_view name) {
-  const JsonObject config(read_json_file(path), path);
+  const Json json = read_json_file(path);
+  const JsonObject config(json, path);
   const Json* held = config.find_raw("chat_template");
   if (!held) return std::nullopt;
   if (held->is_string()) return ChatTemplate(held->get_ref<const std::string&>(), path);
