@@ -61,12 +61,20 @@ inline float* output_row(const QuantTensor& out, const Launch& launch, int threa
   return reinterpret_cast<float*>(launch.scratch->get(thread, out.data.dim(1) * int64_t{sizeof(float)}));
 }
 
+// A scale per token that the caller computed.
+inline bool token_scale_given(const QuantFormat& format) {
+  return format.dtype == DType::kF8E4M3 && format.granularity == Granularity::kToken && !format.dynamic;
+}
+
 template <class V>
 void run_quantize(const QuantizeOp& op, const Launch& launch) {
   const int64_t count = op.x.dim(1);
   for_rows(launch, op.x.dim(0), count, [&](int, int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      if (op.out.format.quantized()) {
+      if (token_scale_given(op.out.format)) {
+        const float scale = op.out.scale.template data<float>()[t];
+        encode_row_divided<V>(op.x.template row<float>(t), count, scale, op.out.data.template row<F8E4M3>(t));
+      } else if (op.out.format.quantized()) {
         quantize_row<V>(op.x.template row<float>(t), op.out, t);
       } else {
         std::memcpy(op.out.data.template row<float>(t), op.x.template row<float>(t), static_cast<size_t>(count) * sizeof(float));
@@ -79,7 +87,7 @@ template <class V>
 std::string quantize_declines(const QuantizeOp& op, const Launch& launch) {
   if (!V::available(launch.features)) return std::string(V::kMissing);
   if (op.x.dtype != DType::kF32) return "x must be f32";
-  return output_declines(op.out.format);
+  return token_scale_given(op.out.format) ? std::string() : output_declines(op.out.format);
 }
 
 // The vector at residual after residual += x (x may be null).
