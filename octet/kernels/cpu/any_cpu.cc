@@ -8,10 +8,7 @@
 namespace octet {
 namespace {
 
-template <class Op>
-std::string never_declines(const Op&, const Launch&) {
-  return {};
-}
+std::string gather_rows_declines(const GatherRowsOp&, const Launch&) { return {}; }
 
 void run_gather_rows(const GatherRowsOp& op, const Launch& launch) {
   const int32_t* rows = op.rows.data<int32_t>();
@@ -27,6 +24,10 @@ void run_gather_rows(const GatherRowsOp& op, const Launch& launch) {
 
 std::string rope_table_declines(const RopeTableOp& op, const Launch&) {
   return op.ntk_factor > 0.0f ? "has no dynamic NTK" : std::string();
+}
+
+std::string rope_table_declines(const RopeTableOp& op, const Launch&) {
+  return op.ntk_factor > 0.0f ? "no dynamic NTK" : "";
 }
 
 void run_rope_table(const RopeTableOp& op, const Launch& launch) {
@@ -50,7 +51,7 @@ void run_rope_table(const RopeTableOp& op, const Launch& launch) {
 }  // namespace
 
 void add_any_cpu_kernels(KernelTable& table) {
-  table.of<GatherRowsOp>().push_back({"cpu.gather_rows", &never_declines<GatherRowsOp>, &run_gather_rows});
+  table.of<GatherRowsOp>().push_back({"cpu.gather_rows", &gather_rows_declines, &run_gather_rows});
   table.of<RopeTableOp>().push_back({"cpu.rope_table", &rope_table_declines, &run_rope_table});
 }
 
