@@ -10,6 +10,8 @@ namespace octet {
 namespace {
 
 constexpr int kMaxDepth = 256;
+// Objects that keep their order look keys up one by one.
+constexpr size_t kMaxKeys = 20'000;
 
 // A SAX pass that only checks what nlohmann's DOM parser does not: depth and duplicate keys.
 class LimitChecker : public nlohmann::json_sax<Json> {
@@ -39,6 +41,7 @@ class LimitChecker : public nlohmann::json_sax<Json> {
   }
   bool key(string_t& name) override {
     if (!keys_.back().insert(name).second) fail(ErrorCode::kModel, "{}: duplicate key \"{}\"", where_, name);
+    if (keys_.back().size() > kMaxKeys) fail(ErrorCode::kModel, "{}: an object with more than {} keys", where_, kMaxKeys);
     return true;
   }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {

@@ -12,7 +12,8 @@ namespace octet {
 
 using Json = nlohmann::ordered_json;
 
-// Throws Error{kModel}: "<where>: not valid JSON: ... at byte N", nesting deeper than 256, a duplicate key.
+// Throws Error{kModel}: "<where>: not valid JSON: ... at byte N", nesting deeper than 256, a duplicate key,
+// an object of more than 20,000 keys.
 Json parse_json(std::string_view text, std::string_view where);
 
 // Reads and parses a file of at most max_bytes.

@@ -20,6 +20,9 @@ TEST(Json, NamesTheFileAndTheProblem) {
   EXPECT_NE(error_of("{\"a\": ").find("file.json: not valid JSON at byte"), std::string::npos);
   EXPECT_EQ(error_of("{\"a\":1,\"a\":2}"), "file.json: duplicate key \"a\"");
   EXPECT_NE(error_of(std::string(5000, '[')).find("nested deeper"), std::string::npos);
+  std::string many = "{\"first\":0";
+  for (int i = 0; i < 30000; ++i) many += ",\"k" + std::to_string(i) + "\":0";
+  EXPECT_NE(error_of(many + "}").find("more than 20000 keys"), std::string::npos);
   EXPECT_EQ(error_of("{\"a\":[1,2,{\"b\":null}]}"), "");
 }
 
