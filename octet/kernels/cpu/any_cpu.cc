@@ -26,10 +26,6 @@ std::string rope_table_declines(const RopeTableOp& op, const Launch&) {
   return op.ntk_factor > 0.0f ? "has no dynamic NTK" : std::string();
 }
 
-std::string rope_table_declines(const RopeTableOp& op, const Launch&) {
-  return op.ntk_factor > 0.0f ? "no dynamic NTK" : "";
-}
-
 void run_rope_table(const RopeTableOp& op, const Launch& launch) {
   constexpr int64_t kElementsPerAngle = 64;  // what a sine and a cosine cost, in elements of a simple pass
   const int64_t count = op.inv_freq.dim(0);
