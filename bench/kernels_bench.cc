@@ -1,4 +1,4 @@
-// kernels_bench [threads]: the CPU kernels on the shapes of SmolLM2-135M, next to what the machine reads and multiplies in
+// kernels_bench [threads [probe]]: the CPU kernels on the shapes of SmolLM2-135M, next to what the machine reads and multiplies in
 // the same run, and whole forward passes made of them (random weights of the real shapes, so that weights come from memory).
 #include <fmt/core.h>
 
@@ -246,10 +246,14 @@ int main(int argc, char** argv) {
   using namespace octet;
   const int num_threads = argc > 1 ? std::atoi(argv[1]) : ThreadPool::default_num_threads();
   if (num_threads < 1) {
-    fmt::print(stderr, "usage: kernels_bench [threads]\n");
+    fmt::print(stderr, "usage: kernels_bench [threads [probe]]\n");
     return 2;
   }
   ThreadPool threads(num_threads);
+  if (argc > 2 && std::string_view(argv[2]) == "probe") {
+    print_machine(threads);
+    return 0;
+  }
   ThreadScratch scratch(num_threads);
   const Backend backend(kernel_table(Device{}),
                         Launch{.stream = {}, .threads = &threads, .scratch = &scratch, .features = cpu_features()}, DType::kF32);
