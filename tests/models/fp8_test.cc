@@ -2,20 +2,20 @@
 // numbers that their FP8 codes stand for.
 #include <gtest/gtest.h>
 
-#include <algorithm>
-
 #include "model_runner.h"
 
 namespace octet {
 namespace {
 
-// Two computations of one activation differ in the last bits of F32, and now and then that moves a value over a rounding
-// boundary of E4M3 (1 / 16 of it). So: nearly every row agrees as in F32, and none differs by more than a few such steps.
-void expect_same_but_for_flips(const std::vector<float>& logits, const std::vector<float>& expected, int64_t columns) {
-  std::vector<double> errors = row_errors(logits, expected, columns);
-  std::sort(errors.begin(), errors.end());
-  EXPECT_LT(errors[errors.size() / 2], 1e-4);
-  EXPECT_LT(errors.back(), 0.05);
+// Two computations of one activation differ in the last bits of F32, and now and then (about once in 50,000 values) that moves
+// a value over a rounding boundary of E4M3, a step of 1/16 of it. Attention carries the step to every later row, where it is
+// as large as the effects of quantisation are in so small a model. So: rows agree as in F32 until the first such step, which
+// the first rows are too few to meet, and stay within what quantising changes afterwards.
+void expect_same_until_a_flip(const std::vector<float>& logits, const std::vector<float>& expected, int64_t columns) {
+  constexpr size_t kRowsWithoutFlip = 3;
+  const std::vector<double> errors = row_errors(logits, expected, columns);
+  ASSERT_GT(errors.size(), kRowsWithoutFlip);
+  for (size_t row = 0; row < errors.size(); ++row) EXPECT_LT(errors[row], row < kRowsWithoutFlip ? 1e-5 : 0.2) << "row " << row;
 }
 
 class Fp8 : public testing::TestWithParam<KernelSelection> {};
@@ -30,7 +30,7 @@ TEST_P(Fp8, QuantisedWhileLoading) {
       EXPECT_EQ(row.activation, kF8DynamicToken) << row.module;
     }
     const std::vector<int32_t> prompt = Recording(variant, "golden.safetensors").integers("input_ids");
-    expect_same_but_for_flips(runner.step({Piece{0, prompt}}), Recording(variant, "golden_fp8.safetensors").floats("logits"),
+    expect_same_until_a_flip(runner.step({Piece{0, prompt}}), Recording(variant, "golden_fp8.safetensors").floats("logits"),
                               runner.vocab_size());
   }
 }
@@ -42,7 +42,7 @@ TEST_P(Fp8, StoredWithStaticScales) {
   EXPECT_EQ(rows[1].weight, kF8Tensor);   // o_proj
   EXPECT_EQ(rows[0].activation, kF8StaticTensor);
   const Recording golden("llama_autofp8", "golden_fp8.safetensors");
-  expect_same_but_for_flips(runner.step({Piece{0, golden.integers("input_ids")}}), golden.floats("logits"), runner.vocab_size());
+  expect_same_until_a_flip(runner.step({Piece{0, golden.integers("input_ids")}}), golden.floats("logits"), runner.vocab_size());
 }
 
 // The lm_head may be quantised too, tied or not.
