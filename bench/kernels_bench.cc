@@ -1,5 +1,6 @@
-// kernels_bench [threads [probe]]: the CPU kernels on the shapes of SmolLM2-135M, next to what the machine reads and multiplies in
-// the same run, and whole forward passes made of them (random weights of the real shapes, so that weights come from memory).
+// kernels_bench [threads [probe]]: the CPU kernels on the shapes of SmolLM2-135M, next to what the machine reads and
+// multiplies in the same run, and whole forward passes made of them (random weights of the real shapes, so that weights
+// come from memory).
 #include <fmt/core.h>
 
 #include <chrono>
@@ -43,7 +44,8 @@ class Memory {
     for (int64_t i = 0; i < tensor.num_elements(); ++i) {
       seed_ = seed_ * 6364136223846793005u + 1442695040888963407u;
       // Four uniform 16-bit numbers: near enough to a normal distribution, with weights' share of very small values.
-      const auto sum = static_cast<int64_t>((seed_ & 0xffff) + (seed_ >> 16 & 0xffff) + (seed_ >> 32 & 0xffff) + (seed_ >> 48));
+      const auto sum =
+          static_cast<int64_t>((seed_ & 0xffff) + (seed_ >> 16 & 0xffff) + (seed_ >> 32 & 0xffff) + (seed_ >> 48));
       const float value = static_cast<float>(sum - 2 * 0xffff) * (1.0f / 37837.0f);
       if (dtype == DType::kF32) tensor.data<float>()[i] = value;
       if (dtype == DType::kBF16) tensor.data<BF16>()[i] = to_bf16(value);
@@ -84,8 +86,12 @@ struct ModelWeights {
 
   ModelWeights(WeightType type_, int64_t num_blocks) : type(type_) {
     for (int64_t i = 0; i < kLayers; ++i) {
-      LayerWeights layer{memory.weight(type, (kHeads + 2 * kKvHeads) * kDim, kHidden), memory.weight(type, kHidden, kHidden),
-                         memory.weight(type, 2 * kInner, kHidden), memory.weight(type, kHidden, kInner), {}, {}};
+      LayerWeights layer{memory.weight(type, (kHeads + 2 * kKvHeads) * kDim, kHidden),
+                         memory.weight(type, kHidden, kHidden),
+                         memory.weight(type, 2 * kInner, kHidden),
+                         memory.weight(type, kHidden, kInner),
+                         {},
+                         {}};
       layer.k_cache = memory.random(DType::kBF16, {num_blocks, kKvHeads, kBlockSize, kDim});
       layer.v_cache = memory.random(DType::kBF16, {num_blocks, kKvHeads, kBlockSize, kDim});
       layers.push_back(layer);
@@ -95,15 +101,18 @@ struct ModelWeights {
   }
   int64_t num_bytes() const {
     int64_t bytes = head.num_bytes();
-    for (const LayerWeights& l : layers) bytes += l.qkv.num_bytes() + l.o.num_bytes() + l.gate_up.num_bytes() + l.down.num_bytes();
+    for (const LayerWeights& l : layers)
+      bytes += l.qkv.num_bytes() + l.o.num_bytes() + l.gate_up.num_bytes() + l.down.num_bytes();
     return bytes;
   }
 };
 
-// One step of `num_sequences` sequences with `num_new` new tokens each at a context of `context`, as a model would run it.
+// One step of `num_sequences` sequences with `num_new` new tokens each at a context of `context`, as a model would run
+// it.
 class ForwardPass {
  public:
-  ForwardPass(const Backend& backend, const ModelWeights& model, int64_t num_sequences, int64_t num_new, int64_t context)
+  ForwardPass(const Backend& backend, const ModelWeights& model, int64_t num_sequences, int64_t num_new,
+              int64_t context)
       : backend_(backend), model_(model), tokens_(num_sequences * num_new), sequences_(num_sequences) {
     const int64_t qkv_cols = (kHeads + 2 * kKvHeads) * kDim;
     residual_ = memory_.random(DType::kF32, {tokens_, kHidden});
@@ -145,8 +154,15 @@ class ForwardPass {
     for (const LayerWeights& layer : model_.layers) {
       backend_(RmsNormOp{.out = hidden_, .x = x_, .residual = residual_, .weight = model_.norm});
       matmul(qkv_, hidden_, layer.qkv);
-      backend_(RopeKvOp{.q_out = qkv_.columns(0, kHeads * kDim), .k_cache = layer.k_cache, .v_cache = layer.v_cache, .qkv = qkv_,
-                        .cos = cos_, .sin = sin_, .slot_mapping = slots_, .q_norm = {}, .k_norm = {}});
+      backend_(RopeKvOp{.q_out = qkv_.columns(0, kHeads * kDim),
+                        .k_cache = layer.k_cache,
+                        .v_cache = layer.v_cache,
+                        .qkv = qkv_,
+                        .cos = cos_,
+                        .sin = sin_,
+                        .slot_mapping = slots_,
+                        .q_norm = {},
+                        .k_norm = {}});
       attend(layer);
       matmul(x_, attended_, layer.o);
       backend_(RmsNormOp{.out = hidden_, .x = x_, .residual = residual_, .weight = model_.norm});
@@ -161,9 +177,15 @@ class ForwardPass {
 
   void attend(const LayerWeights& layer) {
     const bool quantized = attended_.format.quantized();
-    backend_(PagedAttentionOp{.out = quantized ? attended_f32_ : attended_.data, .quantized = quantized ? attended_ : QuantTensor(),
-                              .q = qkv_.columns(0, kHeads * kDim), .k_cache = layer.k_cache, .v_cache = layer.v_cache,
-                              .query_start = query_start_, .seq_lens = seq_lens_, .block_table = block_table_, .softmax_scale = 0.125f});
+    backend_(PagedAttentionOp{.out = quantized ? attended_f32_ : attended_.data,
+                              .quantized = quantized ? attended_ : QuantTensor(),
+                              .q = qkv_.columns(0, kHeads * kDim),
+                              .k_cache = layer.k_cache,
+                              .v_cache = layer.v_cache,
+                              .query_start = query_start_,
+                              .seq_lens = seq_lens_,
+                              .block_table = block_table_,
+                              .softmax_scale = 0.125f});
   }
 
  private:
@@ -176,23 +198,27 @@ class ForwardPass {
   int64_t tokens_;
   int64_t sequences_;
   Memory memory_;
-  Tensor residual_, x_, qkv_, attended_f32_, gate_up_, last_, logits_, positions_, slots_, inv_freq_, cos_, sin_, rows_, query_start_,
-      seq_lens_, block_table_;
+  Tensor residual_, x_, qkv_, attended_f32_, gate_up_, last_, logits_, positions_, slots_, inv_freq_, cos_, sin_, rows_,
+      query_start_, seq_lens_, block_table_;
   QuantTensor hidden_, attended_, inner_;
 };
 
 void print_machine(ThreadPool& threads) {
-  fmt::print("machine: reads {:.1f} GB/s, multiplies {:.0f} GFLOP/s\n", read_bandwidth(threads) / 1e9, peak_flops(threads) / 1e9);
+  fmt::print("machine: reads {:.1f} GB/s, multiplies {:.0f} GFLOP/s\n", read_bandwidth(threads) / 1e9,
+             peak_flops(threads) / 1e9);
   std::fflush(stdout);
 }
 
 void bench_matmul(const Backend& backend, const ModelWeights& model, int64_t num_tokens) {
   struct Case {
     std::string_view name;
-    QuantTensor LayerWeights::* weight;
+    QuantTensor LayerWeights::*weight;
   };
-  const Case cases[] = {{"qkv", &LayerWeights::qkv}, {"o", &LayerWeights::o}, {"gate_up", &LayerWeights::gate_up},
-                        {"down", &LayerWeights::down}, {"lm_head", nullptr}};
+  const Case cases[] = {{"qkv", &LayerWeights::qkv},
+                        {"o", &LayerWeights::o},
+                        {"gate_up", &LayerWeights::gate_up},
+                        {"down", &LayerWeights::down},
+                        {"lm_head", nullptr}};
   for (const Case& c : cases) {
     Memory memory;
     const QuantTensor& first = c.weight ? model.layers[0].*c.weight : model.head;
@@ -201,11 +227,18 @@ void bench_matmul(const Backend& backend, const ModelWeights& model, int64_t num
     const QuantTensor x = memory.activation(type, num_tokens, first.data.dim(1));
     const Tensor out = memory.make(DType::kF32, {num_tokens, first.data.dim(0)});
     const int64_t repeats = c.weight ? (num_tokens > 16 ? 6 : kLayers) : 1;
-    const double seconds = best_seconds(num_tokens > 16 ? 3 : 12, [&] {
-      for (int64_t i = 0; i < repeats; ++i) {
-        backend(MatmulOp{.out = out, .x = x, .weight = c.weight ? model.layers[static_cast<size_t>(i)].*c.weight : model.head, .bias = {}});
-      }
-    }) / static_cast<double>(repeats);
+    const double seconds =
+        best_seconds(
+            num_tokens > 16 ? 3 : 12,
+            [&] {
+              for (int64_t i = 0; i < repeats; ++i) {
+                backend(MatmulOp{.out = out,
+                                 .x = x,
+                                 .weight = c.weight ? model.layers[static_cast<size_t>(i)].*c.weight : model.head,
+                                 .bias = {}});
+              }
+            }) /
+        static_cast<double>(repeats);
     const double flop = 2.0 * static_cast<double>(num_tokens * first.data.num_elements());
     fmt::print("  {:8} T={:<4} {:9.1f} us  {:6.1f} GB/s  {:6.1f} GFLOP/s\n", c.name, num_tokens, seconds * 1e6,
                static_cast<double>(first.num_bytes()) / seconds / 1e9, flop / seconds / 1e9);
@@ -224,10 +257,12 @@ void bench_model(const Backend& backend, ThreadPool& threads, WeightType type) {
   print_machine(threads);
   const auto forward = [&](std::string_view name, int64_t sequences, int64_t num_new, int64_t context, int passes) {
     ForwardPass pass(backend, model, sequences, num_new, context);
-    const double attention = best_seconds(passes, [&] { for (const LayerWeights& layer : model.layers) pass.attend(layer); });
+    const double attention = best_seconds(passes, [&] {
+      for (const LayerWeights& layer : model.layers) pass.attend(layer);
+    });
     const double seconds = best_seconds(passes, [&] { pass.run(); });
-    fmt::print("  {:24} {:8.2f} ms, {:7.1f} tok/s, attention {:5.2f} ms, weights at {:5.1f} GB/s\n", name, seconds * 1e3,
-               static_cast<double>(sequences * num_new) / seconds, attention * 1e3,
+    fmt::print("  {:24} {:8.2f} ms, {:7.1f} tok/s, attention {:5.2f} ms, weights at {:5.1f} GB/s\n", name,
+               seconds * 1e3, static_cast<double>(sequences * num_new) / seconds, attention * 1e3,
                static_cast<double>(model.num_bytes()) / seconds / 1e9);
     std::fflush(stdout);
   };
@@ -256,7 +291,8 @@ int main(int argc, char** argv) {
   }
   ThreadScratch scratch(num_threads);
   const Backend backend(kernel_table(Device{}),
-                        Launch{.stream = {}, .threads = &threads, .scratch = &scratch, .features = cpu_features()}, DType::kF32);
+                        Launch{.stream = {}, .threads = &threads, .scratch = &scratch, .features = cpu_features()},
+                        DType::kF32);
   fmt::print("{}, {} threads\n", cpu_description(), num_threads);
   bench_model(backend, threads, WeightType::kF8);
   bench_model(backend, threads, WeightType::kBf16);

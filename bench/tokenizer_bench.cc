@@ -28,12 +28,14 @@ int run(int argc, char** argv) {
       tokens += tokenizer.encode(std::string_view(text).substr(at, chunk), octet::AddSpecialTokens::kNo).size();
     }
     const double seconds = cpu_seconds() - start;
-    std::printf("encode %zu bytes, %zu tokens: %.1f MB/s\n", text.size(), tokens, static_cast<double>(text.size()) / seconds / 1e6);
+    std::printf("encode %zu bytes, %zu tokens: %.1f MB/s\n", text.size(), tokens,
+                static_cast<double>(text.size()) / seconds / 1e6);
   }
   const auto ids = tokenizer.encode(text, octet::AddSpecialTokens::kNo);
   start = cpu_seconds();
   const std::string back = tokenizer.decode(ids, octet::SpecialTokens::kKeep);
-  std::printf("decode %zu tokens: %.2f million/s\n", ids.size(), static_cast<double>(ids.size()) / (cpu_seconds() - start) / 1e6);
+  std::printf("decode %zu tokens: %.2f million/s\n", ids.size(),
+              static_cast<double>(ids.size()) / (cpu_seconds() - start) / 1e6);
   return 0;
 }
 

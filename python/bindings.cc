@@ -1,5 +1,5 @@
-// octet._octet: the C++ API as the Python package sees it. Thin: names and defaults of vLLM's classes are made in Python.
-// The GIL is released while the engine works; Ctrl-C aborts what is running.
+// octet._octet: the C++ API as the Python package sees it. Thin: names and defaults of vLLM's classes are made in
+// Python. The GIL is released while the engine works; Ctrl-C aborts what is running.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/function.h>
 #include <nanobind/stl/map.h>
@@ -29,7 +29,9 @@ Prompt to_prompt(PromptValue value) {
   return Prompt::of_token_ids(std::move(std::get<std::vector<int32_t>>(value)));
 }
 
-Json json_argument(const std::string& text, const char* what) { return text.empty() ? Json(nullptr) : parse_json(text, what); }
+Json json_argument(const std::string& text, const char* what) {
+  return text.empty() ? Json(nullptr) : parse_json(text, what);
+}
 
 // One call of generate: collects outputs in input order while the caller waits without the GIL.
 class Collector {
@@ -76,7 +78,8 @@ void check_python_signals() {
 std::vector<RequestOutput> generate(Llm& llm, std::vector<Prompt> prompts, const std::vector<SamplingParams>& params,
                                     const std::optional<std::function<void(size_t)>>& on_progress,
                                     const std::vector<int32_t>& priorities) {
-  if (params.size() != prompts.size()) fail(ErrorCode::kInvalid, "{} sampling params for {} prompts", params.size(), prompts.size());
+  if (params.size() != prompts.size())
+    fail(ErrorCode::kInvalid, "{} sampling params for {} prompts", params.size(), prompts.size());
   const nb::gil_scoped_release release;
   Collector collector(prompts.size());
   std::vector<std::string> ids;
@@ -190,9 +193,10 @@ void bind_options(nb::module_& m) {
       .def_rw("revision", &LlmOptions::revision)
       .def_rw("tokenizer", &LlmOptions::tokenizer)
       .def_rw("chat_template", &LlmOptions::chat_template, nb::arg().none())
-      .def("set_skip_tokenizer_init", [](LlmOptions& o, bool skip) {
-        o.tokenizing = skip ? LlmOptions::Tokenizing::kOff : LlmOptions::Tokenizing::kOn;
-      })
+      .def("set_skip_tokenizer_init",
+           [](LlmOptions& o, bool skip) {
+             o.tokenizing = skip ? LlmOptions::Tokenizing::kOff : LlmOptions::Tokenizing::kOn;
+           })
       .def("set_device", option(&EngineOptions::device))
       .def("set_dtype", option(&EngineOptions::dtype))
       .def("set_kv_cache_dtype", option(&EngineOptions::kv_cache_dtype))
@@ -208,19 +212,32 @@ void bind_options(nb::module_& m) {
       .def("set_num_threads", option(&EngineOptions::num_threads))
       .def("set_seed", option(&EngineOptions::seed))
       .def("set_dummy_weights", option(&EngineOptions::dummy_weights))
-      .def("set_priority_scheduling", [](LlmOptions& o, bool on) {
-        o.engine.scheduling_policy = on ? EngineOptions::SchedulingPolicy::kPriority : EngineOptions::SchedulingPolicy::kFcfs;
-      })
+      .def("set_priority_scheduling",
+           [](LlmOptions& o, bool on) {
+             o.engine.scheduling_policy =
+                 on ? EngineOptions::SchedulingPolicy::kPriority : EngineOptions::SchedulingPolicy::kFcfs;
+           })
       .def("set_quantization", [](LlmOptions& o, std::string name) { o.engine.quant.quantization = std::move(name); })
-      .def("set_quantization_ignore", [](LlmOptions& o, std::vector<std::string> names) { o.engine.quant.ignore = std::move(names); })
+      .def("set_quantization_ignore",
+           [](LlmOptions& o, std::vector<std::string> names) { o.engine.quant.ignore = std::move(names); })
       .def("set_quantize_lm_head", [](LlmOptions& o, bool on) { o.engine.quant.quantize_lm_head = on; });
 }
 
 Json report_json(const EngineReport& r) {
-  return {{"architecture", r.architecture}, {"dtype", r.dtype}, {"quantization", r.quantization}, {"kv_cache_dtype", r.kv_cache_dtype},
-          {"device", r.device}, {"num_parameters", r.num_parameters}, {"weight_bytes", r.weight_bytes}, {"scale_bytes", r.scale_bytes},
-          {"kv_bytes_per_token", r.kv_bytes_per_token}, {"kv_cache_bytes", r.kv_cache_bytes}, {"activation_bytes", r.activation_bytes},
-          {"kv_cache_tokens", r.kv_cache_tokens}, {"max_model_len", r.max_model_len}, {"load_seconds", r.load_seconds},
+  return {{"architecture", r.architecture},
+          {"dtype", r.dtype},
+          {"quantization", r.quantization},
+          {"kv_cache_dtype", r.kv_cache_dtype},
+          {"device", r.device},
+          {"num_parameters", r.num_parameters},
+          {"weight_bytes", r.weight_bytes},
+          {"scale_bytes", r.scale_bytes},
+          {"kv_bytes_per_token", r.kv_bytes_per_token},
+          {"kv_cache_bytes", r.kv_cache_bytes},
+          {"activation_bytes", r.activation_bytes},
+          {"kv_cache_tokens", r.kv_cache_tokens},
+          {"max_model_len", r.max_model_len},
+          {"load_seconds", r.load_seconds},
           {"start_seconds", r.start_seconds}};
 }
 
@@ -232,26 +249,33 @@ void bind_llm(nb::module_& m) {
   };
   nb::class_<Llm>(m, "Llm")
       .def(nb::new_(&make_llm), nb::arg("options"))
-      .def("generate", [](Llm& llm, std::vector<PromptValue> values, const std::vector<SamplingParams>& params,
-                          const std::optional<std::function<void(size_t)>>& on_progress, const std::vector<int32_t>& priorities) {
-        std::vector<Prompt> prompts;
-        for (PromptValue& value : values) prompts.push_back(to_prompt(std::move(value)));
-        return generate(llm, std::move(prompts), params, on_progress, priorities);
-      }, nb::arg("prompts"), nb::arg("params"), nb::arg("on_progress").none(), nb::arg("priorities"))
-      .def("chat_prompt", [chat_options](const Llm& llm, const std::string& messages, const std::string& tools, bool add_generation_prompt,
-                                         const std::string& kwargs) {
-        Prompt prompt = llm.chat_prompt(parse_json(messages, "messages"), chat_options(tools, add_generation_prompt, kwargs));
-        return std::pair(*prompt.text, prompt.token_ids);
-      })
+      .def(
+          "generate",
+          [](Llm& llm, std::vector<PromptValue> values, const std::vector<SamplingParams>& params,
+             const std::optional<std::function<void(size_t)>>& on_progress, const std::vector<int32_t>& priorities) {
+            std::vector<Prompt> prompts;
+            for (PromptValue& value : values) prompts.push_back(to_prompt(std::move(value)));
+            return generate(llm, std::move(prompts), params, on_progress, priorities);
+          },
+          nb::arg("prompts"), nb::arg("params"), nb::arg("on_progress").none(), nb::arg("priorities"))
+      .def("chat_prompt",
+           [chat_options](const Llm& llm, const std::string& messages, const std::string& tools,
+                          bool add_generation_prompt, const std::string& kwargs) {
+             Prompt prompt =
+                 llm.chat_prompt(parse_json(messages, "messages"), chat_options(tools, add_generation_prompt, kwargs));
+             return std::pair(*prompt.text, prompt.token_ids);
+           })
       .def("default_sampling_params", &Llm::default_sampling_params)
       .def("eos_token_ids", [](const Llm& llm) { return llm.eos_token_ids(); })
       .def("has_tokenizer", [](const Llm& llm) { return llm.tokenizer() != nullptr; })
-      .def("encode", [](const Llm& llm, const std::string& text, bool add_special_tokens) {
-        return llm.tokenizer()->encode(text, add_special_tokens ? AddSpecialTokens::kYes : AddSpecialTokens::kNo);
-      })
-      .def("decode", [](const Llm& llm, const std::vector<int32_t>& ids, bool skip_special_tokens) {
-        return llm.tokenizer()->decode(ids, skip_special_tokens ? SpecialTokens::kSkip : SpecialTokens::kKeep);
-      })
+      .def("encode",
+           [](const Llm& llm, const std::string& text, bool add_special_tokens) {
+             return llm.tokenizer()->encode(text, add_special_tokens ? AddSpecialTokens::kYes : AddSpecialTokens::kNo);
+           })
+      .def("decode",
+           [](const Llm& llm, const std::vector<int32_t>& ids, bool skip_special_tokens) {
+             return llm.tokenizer()->decode(ids, skip_special_tokens ? SpecialTokens::kSkip : SpecialTokens::kKeep);
+           })
       .def("vocab_size", [](const Llm& llm) { return llm.tokenizer()->vocab_size(); })
       .def("token_to_id", [](const Llm& llm, const std::string& token) { return llm.tokenizer()->token_to_id(token); })
       .def("model_folder", [](const Llm& llm) { return llm.model_folder(); })
@@ -270,5 +294,6 @@ NB_MODULE(_octet, m) {
   octet::bind_outputs(m);
   octet::bind_options(m);
   octet::bind_llm(m);
-  m.def("set_quiet", [](bool quiet) { octet::set_log_level(quiet ? octet::LogLevel::kWarning : octet::LogLevel::kInfo); });
+  m.def("set_quiet",
+        [](bool quiet) { octet::set_log_level(quiet ? octet::LogLevel::kWarning : octet::LogLevel::kInfo); });
 }

@@ -1,4 +1,5 @@
-// octet bench latency, octet bench throughput: vLLM's flags and JSON keys, random prompts, nothing reused between requests.
+// octet bench latency, octet bench throughput: vLLM's flags and JSON keys, random prompts, nothing reused between
+// requests.
 #include <chrono>
 #include <fstream>
 #include <numeric>
@@ -58,7 +59,9 @@ void write_json(const std::string& path, const Json& json) {
   if (!path.empty()) write_file(path, json.dump(2) + "\n");
 }
 
-Json build_json() { return {{"version", build::kVersion}, {"commit", build::kCommit}, {"processor", cpu_description()}}; }
+Json build_json() {
+  return {{"version", build::kVersion}, {"commit", build::kCommit}, {"processor", cpu_description()}};
+}
 
 struct LatencyCommand {
   ModelFlags model;
@@ -89,7 +92,8 @@ LatencyCommand::Iteration LatencyCommand::iterate(Llm& llm, RandomPrompts& promp
     last_us = std::max(last_us, output.times.last_token_us);
   }
   result.ttft_s = static_cast<double>(first_us - begin_us) / 1e6;
-  if (output_len > 1) result.itl_s = static_cast<double>(last_us - first_us) / 1e6 / static_cast<double>(output_len - 1);
+  if (output_len > 1)
+    result.itl_s = static_cast<double>(last_us - first_us) / 1e6 / static_cast<double>(output_len - 1);
   return result;
 }
 
@@ -131,9 +135,10 @@ void LatencyCommand::run() const {
   json["quantization"] = report.quantization;
   json["build"] = build_json();
   print_now(fmt::format("Avg latency: {:.4f} seconds\n", mean));
-  for (const int p : {10, 25, 50, 75, 90, 99}) print_now(fmt::format("{}% percentile latency: {:.4f} seconds\n", p, percentile(latencies, p)));
-  print_now(fmt::format("TTFT {:.1f} ms, prefill {:.1f} tok/s, ITL {:.2f} ms, decode {:.1f} tok/s (medians of {})\n", ttft * 1e3, prefill_rate,
-                        itl * 1e3, decode_rate, num_iters));
+  for (const int p : {10, 25, 50, 75, 90, 99})
+    print_now(fmt::format("{}% percentile latency: {:.4f} seconds\n", p, percentile(latencies, p)));
+  print_now(fmt::format("TTFT {:.1f} ms, prefill {:.1f} tok/s, ITL {:.2f} ms, decode {:.1f} tok/s (medians of {})\n",
+                        ttft * 1e3, prefill_rate, itl * 1e3, decode_rate, num_iters));
   write_json(output_json, json);
 }
 
@@ -157,7 +162,8 @@ void ThroughputCommand::run() const {
   ProgressBar bar("throughput", "requests");
   int64_t num_done = 0;
   const auto start = Clock::now();
-  const auto outputs = llm.generate(all, std::span(&params, 1), [&](const RequestOutput&) { bar.update(++num_done, num_prompts); });
+  const auto outputs =
+      llm.generate(all, std::span(&params, 1), [&](const RequestOutput&) { bar.update(++num_done, num_prompts); });
   const double elapsed = seconds_since(start);
   int64_t prompt_tokens = 0, output_tokens = 0;
   for (const RequestOutput& output : outputs) {
@@ -166,22 +172,34 @@ void ThroughputCommand::run() const {
   }
   const int64_t total = prompt_tokens + output_tokens;
   const auto rate = [&](int64_t count) { return static_cast<double>(count) / elapsed; };
-  print_now(fmt::format("Throughput: {:.2f} requests/s, {:.2f} total tokens/s, {:.2f} output tokens/s\n", rate(num_prompts), rate(total),
-                        rate(output_tokens)));
+  print_now(fmt::format("Throughput: {:.2f} requests/s, {:.2f} total tokens/s, {:.2f} output tokens/s\n",
+                        rate(num_prompts), rate(total), rate(output_tokens)));
   print_now(fmt::format("Total num prompt tokens:  {}\nTotal num output tokens:  {}\n", prompt_tokens, output_tokens));
-  write_json(output_json, {{"elapsed_time", elapsed}, {"num_requests", num_prompts}, {"total_num_tokens", total},
-                           {"requests_per_second", rate(num_prompts)}, {"tokens_per_second", rate(total)},
-                           {"output_tokens_per_second", rate(output_tokens)}, {"build", build_json()}});
+  write_json(output_json, {{"elapsed_time", elapsed},
+                           {"num_requests", num_prompts},
+                           {"total_num_tokens", total},
+                           {"requests_per_second", rate(num_prompts)},
+                           {"tokens_per_second", rate(total)},
+                           {"output_tokens_per_second", rate(output_tokens)},
+                           {"build", build_json()}});
 }
 
 void add_latency(CLI::App& bench) {
   auto command = std::make_shared<LatencyCommand>();
   CLI::App* app = bench.add_subcommand("latency", "One batch at a time: latency, TTFT, ITL");
   command->model.add_to(*app);
-  app->add_option("--input-len", command->input_len, "prompt tokens")->capture_default_str()->check(CLI::PositiveNumber);
-  app->add_option("--output-len", command->output_len, "output tokens")->capture_default_str()->check(CLI::PositiveNumber);
-  app->add_option("--batch-size", command->batch_size, "requests at once")->capture_default_str()->check(CLI::PositiveNumber);
-  app->add_option("--num-iters", command->num_iters, "measured rounds")->capture_default_str()->check(CLI::PositiveNumber);
+  app->add_option("--input-len", command->input_len, "prompt tokens")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app->add_option("--output-len", command->output_len, "output tokens")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app->add_option("--batch-size", command->batch_size, "requests at once")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app->add_option("--num-iters", command->num_iters, "measured rounds")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app->add_option("--num-iters-warmup", command->num_iters_warmup, "rounds before them")->capture_default_str();
   app->add_option("--output-json", command->output_json, "write the results here");
   app->callback([command] { command->run(); });
@@ -191,9 +209,15 @@ void add_throughput(CLI::App& bench) {
   auto command = std::make_shared<ThroughputCommand>();
   CLI::App* app = bench.add_subcommand("throughput", "Many requests at once: tokens and requests per second");
   command->model.add_to(*app);
-  app->add_option("--dataset-name", command->dataset_name, "random")->check(CLI::IsMember({"random"}))->capture_default_str();
-  app->add_option("--input-len,--random-input-len", command->input_len, "prompt tokens")->capture_default_str()->check(CLI::PositiveNumber);
-  app->add_option("--output-len,--random-output-len", command->output_len, "output tokens")->capture_default_str()->check(CLI::PositiveNumber);
+  app->add_option("--dataset-name", command->dataset_name, "random")
+      ->check(CLI::IsMember({"random"}))
+      ->capture_default_str();
+  app->add_option("--input-len,--random-input-len", command->input_len, "prompt tokens")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app->add_option("--output-len,--random-output-len", command->output_len, "output tokens")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app->add_option("--num-prompts", command->num_prompts, "requests")->capture_default_str()->check(CLI::PositiveNumber);
   app->add_option("--output-json", command->output_json, "write the results here");
   app->callback([command] { command->run(); });

@@ -49,10 +49,11 @@ using Answer = std::function<std::string(const Json& messages)>;
 std::string answer_locally(Llm& llm, const SamplingParams& params, const Json& messages, const ChatCommand& command) {
   const InterruptScope scope;
   Queue<RequestOutput> done(1);
-  const std::string id = llm.submit(llm.chat_prompt(messages), params, [&](const RequestOutput& output, std::span<const OutputDelta> deltas) {
-    for (const OutputDelta& delta : deltas) print_now(delta.text);
-    if (output.finished && !done.try_push(output)) log_warning("finished twice");
-  });
+  const std::string id = llm.submit(llm.chat_prompt(messages), params,
+                                    [&](const RequestOutput& output, std::span<const OutputDelta> deltas) {
+                                      for (const OutputDelta& delta : deltas) print_now(delta.text);
+                                      if (output.finished && !done.try_push(output)) log_warning("finished twice");
+                                    });
   std::optional<RequestOutput> output;
   bool aborted = false;
   while (!(output = done.try_pop())) {
@@ -68,8 +69,9 @@ std::string answer_locally(Llm& llm, const SamplingParams& params, const Json& m
   if (command.stats) {
     const RequestTimes& times = output->times;
     const double decode_us = static_cast<double>(times.last_token_us - times.first_token_us);
-    log_info("{} prompt tokens ({} cached), {} output tokens, first after {:.1f} ms, {:.1f} tok/s", output->prompt_token_ids.size(),
-             output->num_cached_tokens, answer.token_ids.size(), static_cast<double>(times.first_token_us - times.arrival_us) / 1e3,
+    log_info("{} prompt tokens ({} cached), {} output tokens, first after {:.1f} ms, {:.1f} tok/s",
+             output->prompt_token_ids.size(), output->num_cached_tokens, answer.token_ids.size(),
+             static_cast<double>(times.first_token_us - times.arrival_us) / 1e3,
              decode_us > 0 ? static_cast<double>(answer.token_ids.size() - 1) * 1e6 / decode_us : 0.0);
   }
   return answer.text;
@@ -100,8 +102,10 @@ void converse(const ChatCommand& command, const Answer& answer) {
   while (true) {
     if (person) print_now("> ");
     if (!std::getline(std::cin, line) || line == "/exit" || line == "/quit") break;
-    if (line == "/reset") reset();
-    else if (!line.empty()) ask(line);
+    if (line == "/reset")
+      reset();
+    else if (!line.empty())
+      ask(line);
   }
   if (person) print_now("\n");
 }
@@ -111,8 +115,8 @@ void ChatCommand::run() {
     ChatServer server({.url = url, .api_key = api_key, .model = model_name.empty() ? model.model : model_name});
     return converse(*this, [&](const Json& messages) {
       const InterruptScope scope;
-      std::string text = server.answer(messages, sampling.params(SamplingParams{.max_tokens = kDefaultMaxTokens}), print_now,
-                                       [] { return interrupted != 0; });
+      std::string text = server.answer(messages, sampling.params(SamplingParams{.max_tokens = kDefaultMaxTokens}),
+                                       print_now, [] { return interrupted != 0; });
       print_now("\n");
       return text;
     });

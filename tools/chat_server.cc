@@ -76,8 +76,10 @@ class EventReader {
   explicit EventReader(std::function<void(const std::string&)> on_text) : on_text_(std::move(on_text)) {}
   void take(std::string_view bytes) {
     raw_ += bytes;
-    if (raw_.size() > kMaxReplyBytes) fail(ErrorCode::kIo, "the server's answer is larger than {} bytes", kMaxReplyBytes);
-    for (size_t end; (end = raw_.find('\n', at_)) != std::string::npos; at_ = end + 1) take_line(raw_.substr(at_, end - at_));
+    if (raw_.size() > kMaxReplyBytes)
+      fail(ErrorCode::kIo, "the server's answer is larger than {} bytes", kMaxReplyBytes);
+    for (size_t end; (end = raw_.find('\n', at_)) != std::string::npos; at_ = end + 1)
+      take_line(raw_.substr(at_, end - at_));
   }
   const std::string& raw() const { return raw_; }
 
@@ -85,7 +87,8 @@ class EventReader {
   void take_line(const std::string& line) {
     if (line.rfind("data: {", 0) != 0) return;
     const Json json = Json::parse(line.substr(6), nullptr, false);
-    if (!json.is_object() || !json.contains("choices") || !json["choices"].is_array() || json["choices"].empty()) return;
+    if (!json.is_object() || !json.contains("choices") || !json["choices"].is_array() || json["choices"].empty())
+      return;
     const Json delta = json["choices"][0].value("delta", Json::object());
     if (delta.is_object() && delta.contains("content") && delta["content"].is_string()) on_text_(delta["content"]);
   }
@@ -105,19 +108,26 @@ ChatServer::ChatServer(ChatServerOptions options) : options_(std::move(options))
 std::string ChatServer::first_model() {
   std::string reply;
   const std::string url = options_.url + "/models";
-  const long status = perform({.url = url, .api_key = options_.api_key},
-                              {.on_bytes = [&](std::string_view bytes) { reply += bytes; }, .stop = [] { return false; }});
+  const long status =
+      perform({.url = url, .api_key = options_.api_key},
+              {.on_bytes = [&](std::string_view bytes) { reply += bytes; }, .stop = [] { return false; }});
   const Json json = Json::parse(reply, nullptr, false);
-  if (status != 200 || !json.is_object() || !json.contains("data") || !json["data"].is_array() || json["data"].empty() ||
-      !json["data"][0].is_object() || !json["data"][0].contains("id") || !json["data"][0]["id"].is_string()) {
+  if (status != 200 || !json.is_object() || !json.contains("data") || !json["data"].is_array() ||
+      json["data"].empty() || !json["data"][0].is_object() || !json["data"][0].contains("id") ||
+      !json["data"][0]["id"].is_string()) {
     fail(ErrorCode::kIo, "{}: HTTP {}: no list of models: {}", url, status, message_of(reply));
   }
   return json["data"][0]["id"];
 }
 
 std::string ChatServer::answer(const Json& messages, const SamplingParams& params,
-                               const std::function<void(std::string_view)>& on_text, const std::function<bool()>& stop) {
-  Json request = {{"model", options_.model}, {"messages", messages}, {"stream", true}, {"temperature", params.temperature}, {"top_p", params.top_p}};
+                               const std::function<void(std::string_view)>& on_text,
+                               const std::function<bool()>& stop) {
+  Json request = {{"model", options_.model},
+                  {"messages", messages},
+                  {"stream", true},
+                  {"temperature", params.temperature},
+                  {"top_p", params.top_p}};
   if (params.max_tokens) request["max_tokens"] = *params.max_tokens;
   if (!params.stop.empty()) request["stop"] = params.stop;
   if (params.seed) request["seed"] = *params.seed;

@@ -21,8 +21,8 @@ class ChatServer {
   explicit ChatServer(ChatServerOptions options);
   // Streams the answer to on_text and returns all of it; stops early when `stop` says so. Throws Error{kIo} with the
   // server's own message.
-  std::string answer(const Json& messages, const SamplingParams& params, const std::function<void(std::string_view)>& on_text,
-                     const std::function<bool()>& stop);
+  std::string answer(const Json& messages, const SamplingParams& params,
+                     const std::function<void(std::string_view)>& on_text, const std::function<bool()>& stop);
 
  private:
   std::string first_model();

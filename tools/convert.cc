@@ -11,9 +11,12 @@ struct ConvertCommand {
   std::string gguf, out, dtype = "bf16";
   void run() const {
     GgufConversion conversion{.gguf_path = gguf, .out_folder = out};
-    if (dtype == "bf16" || dtype == "bfloat16") conversion.dtype = DType::kBF16;
-    else if (dtype == "f16" || dtype == "float16") conversion.dtype = DType::kF16;
-    else conversion.dtype = DType::kF32;
+    if (dtype == "bf16" || dtype == "bfloat16")
+      conversion.dtype = DType::kBF16;
+    else if (dtype == "f16" || dtype == "float16")
+      conversion.dtype = DType::kF16;
+    else
+      conversion.dtype = DType::kF32;
     const GgufConversionReport report = convert_gguf(conversion);
     print_now(fmt::format("{}: {} tensors, {}\n", out, report.num_tensors, format_bytes(report.num_bytes)));
   }
@@ -27,7 +30,8 @@ void add_convert(CLI::App& program) {
   app->add_option("gguf", command->gguf, "the GGUF file (llama architecture)")->required();
   app->add_option("-o,--out", command->out, "folder to write")->required();
   app->add_option("--dtype", command->dtype, "bf16, f16 or f32")
-      ->check(CLI::IsMember({"bf16", "bfloat16", "f16", "float16", "f32", "float32"}))->capture_default_str();
+      ->check(CLI::IsMember({"bf16", "bfloat16", "f16", "float16", "f32", "float32"}))
+      ->capture_default_str();
   app->callback([command] { command->run(); });
 }
 

@@ -19,7 +19,9 @@ struct TextFlags {
 
   void add_to(CLI::App& command) {
     command.add_option("--text", path, "the text file (UTF-8)")->required()->check(CLI::ExistingFile);
-    command.add_option("--window", window, "tokens in a window; windows do not overlap")->capture_default_str()->check(CLI::Range(2, 1 << 20));
+    command.add_option("--window", window, "tokens in a window; windows do not overlap")
+        ->capture_default_str()
+        ->check(CLI::Range(2, 1 << 20));
     command.add_option("--max-windows", max_windows, "only the first ones (0: all)")->capture_default_str();
     command.add_flag("--json", json, "one JSON object");
   }
@@ -39,14 +41,22 @@ struct PerplexityCommand {
     Llm llm(options);
     const auto windows = text.windows(llm);
     ProgressBar bar("perplexity", "windows");
-    const PerplexityResult result = perplexity(llm.engine(), windows, [&](int64_t done) { bar.update(done, static_cast<int64_t>(windows.size())); });
+    const PerplexityResult result = perplexity(
+        llm.engine(), windows, [&](int64_t done) { bar.update(done, static_cast<int64_t>(windows.size())); });
     if (text.json) {
-      print_now(Json{{"perplexity", result.perplexity}, {"mean_nll", result.mean_nll}, {"standard_error", result.standard_error},
-                     {"num_tokens", result.num_tokens}, {"num_windows", result.num_windows}, {"window", text.window}}.dump() + "\n");
+      print_now(Json{{"perplexity", result.perplexity},
+                     {"mean_nll", result.mean_nll},
+                     {"standard_error", result.standard_error},
+                     {"num_tokens", result.num_tokens},
+                     {"num_windows", result.num_windows},
+                     {"window", text.window}}
+                    .dump() +
+                "\n");
       return;
     }
-    print_now(fmt::format("perplexity {:.4f} (nll {:.5f} +- {:.5f} nats) over {} tokens in {} windows of {}\n", result.perplexity, result.mean_nll,
-                          result.standard_error, result.num_tokens, result.num_windows, text.window));
+    print_now(fmt::format("perplexity {:.4f} (nll {:.5f} +- {:.5f} nats) over {} tokens in {} windows of {}\n",
+                          result.perplexity, result.mean_nll, result.standard_error, result.num_tokens,
+                          result.num_windows, text.window));
   }
 };
 
@@ -69,19 +79,30 @@ void KldCommand::run() const {
   Llm llm(options);
   const auto windows = text.windows(llm);
   ProgressBar bar("kld", "windows");
-  const KlDivergenceResult result = kl_divergence(llm.engine(), reference_llm.engine(), windows,
-                                                  [&](int64_t done) { bar.update(done, static_cast<int64_t>(windows.size())); });
+  const KlDivergenceResult result = kl_divergence(llm.engine(), reference_llm.engine(), windows, [&](int64_t done) {
+    bar.update(done, static_cast<int64_t>(windows.size()));
+  });
   if (text.json) {
-    print_now(Json{{"kl_divergence_mean", result.mean}, {"kl_divergence_standard_error", result.standard_error}, {"kl_divergence_median", result.median},
-                   {"kl_divergence_p99", result.p99}, {"kl_divergence_max", result.max}, {"top1_agreement", result.top1_agreement},
-                   {"perplexity", result.perplexity}, {"reference_perplexity", result.reference_perplexity},
-                   {"num_tokens", result.num_tokens}, {"num_windows", result.num_windows}, {"window", text.window}}.dump() + "\n");
+    print_now(Json{{"kl_divergence_mean", result.mean},
+                   {"kl_divergence_standard_error", result.standard_error},
+                   {"kl_divergence_median", result.median},
+                   {"kl_divergence_p99", result.p99},
+                   {"kl_divergence_max", result.max},
+                   {"top1_agreement", result.top1_agreement},
+                   {"perplexity", result.perplexity},
+                   {"reference_perplexity", result.reference_perplexity},
+                   {"num_tokens", result.num_tokens},
+                   {"num_windows", result.num_windows},
+                   {"window", text.window}}
+                  .dump() +
+              "\n");
     return;
   }
-  print_now(fmt::format("KL divergence {:.6f} +- {:.6f} nats (median {:.6f}, p99 {:.6f}, max {:.4f})\ntop-1 agreement {:.2f} %\n"
-                        "perplexity {:.4f}, of the reference {:.4f}\n{} positions in {} windows of {}\n",
-                        result.mean, result.standard_error, result.median, result.p99, result.max, 100 * result.top1_agreement, result.perplexity,
-                        result.reference_perplexity, result.num_tokens, result.num_windows, text.window));
+  print_now(fmt::format(
+      "KL divergence {:.6f} +- {:.6f} nats (median {:.6f}, p99 {:.6f}, max {:.4f})\ntop-1 agreement {:.2f} %\n"
+      "perplexity {:.4f}, of the reference {:.4f}\n{} positions in {} windows of {}\n",
+      result.mean, result.standard_error, result.median, result.p99, result.max, 100 * result.top1_agreement,
+      result.perplexity, result.reference_perplexity, result.num_tokens, result.num_windows, text.window));
 }
 
 }  // namespace
@@ -97,9 +118,11 @@ void add_eval(CLI::App& program) {
   ppl_app->callback([ppl] { ppl->run(); });
 
   auto kld = std::make_shared<KldCommand>();
-  CLI::App* kld_app = eval->add_subcommand("kld", "KL divergence and top-1 agreement of a model against a reference (default: itself unquantised)");
+  CLI::App* kld_app = eval->add_subcommand(
+      "kld", "KL divergence and top-1 agreement of a model against a reference (default: itself unquantised)");
   kld->model.add_to(*kld_app, ModelFlags::Model::kFlag);
-  kld_app->add_option("--reference-model", kld->reference_model, "folder or name (default: --model without quantisation)");
+  kld_app->add_option("--reference-model", kld->reference_model,
+                      "folder or name (default: --model without quantisation)");
   kld_app->add_option("--reference-dtype", kld->reference_dtype, "dtype of the reference")->capture_default_str();
   kld->text.add_to(*kld_app);
   kld_app->callback([kld] { kld->run(); });

@@ -29,11 +29,13 @@ std::vector<Prompt> read_prompts(const GenerateCommand& command) {
   for (const std::string& text : command.prompts) prompts.push_back(Prompt::of_text(text));
   if (!command.tokens.empty()) {
     std::vector<int32_t> ids;
-    for (const std::string& id : CLI::detail::split(command.tokens, ',')) ids.push_back(static_cast<int32_t>(parse_count(id)));
+    for (const std::string& id : CLI::detail::split(command.tokens, ','))
+      ids.push_back(static_cast<int32_t>(parse_count(id)));
     prompts.push_back(Prompt::of_token_ids(std::move(ids)));
   }
   if (prompts.empty()) {
-    prompts.push_back(Prompt::of_text(std::string(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>())));
+    prompts.push_back(
+        Prompt::of_text(std::string(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>())));
   }
   return prompts;
 }
@@ -52,8 +54,9 @@ void GenerateCommand::stream(Llm& llm, const Prompt& prompt, const SamplingParam
   const RequestTimes& times = output->times;
   const auto num_tokens = static_cast<double>(answer.token_ids.size());
   const double decode_us = static_cast<double>(times.last_token_us - times.first_token_us);
-  log_info("{} prompt tokens, {} output tokens, time to first token {:.1f} ms, {:.1f} tok/s", output->prompt_token_ids.size(),
-           answer.token_ids.size(), static_cast<double>(times.first_token_us - times.arrival_us) / 1e3,
+  log_info("{} prompt tokens, {} output tokens, time to first token {:.1f} ms, {:.1f} tok/s",
+           output->prompt_token_ids.size(), answer.token_ids.size(),
+           static_cast<double>(times.first_token_us - times.arrival_us) / 1e3,
            decode_us > 0 ? (num_tokens - 1) * 1e6 / decode_us : 0.0);
 }
 
@@ -78,7 +81,8 @@ void GenerateCommand::run() {
       print_now(output_json(output).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
       continue;
     }
-    for (const CompletionOutput& answer : output.outputs) print_now(fmt::format("[{}] {}\n", answer.index, answer.text));
+    for (const CompletionOutput& answer : output.outputs)
+      print_now(fmt::format("[{}] {}\n", answer.index, answer.text));
   }
 }
 
@@ -89,7 +93,8 @@ void add_generate(CLI::App& program) {
   CLI::App* app = program.add_subcommand("generate", "Continue prompts; streams the text of a single one");
   command->model.add_to(*app);
   command->sampling.add_to(*app);
-  app->add_option("-p,--prompt", command->prompts, "prompt text; may be given several times (default: standard input)")->allow_extra_args(false);
+  app->add_option("-p,--prompt", command->prompts, "prompt text; may be given several times (default: standard input)")
+      ->allow_extra_args(false);
   app->add_option("--tokens", command->tokens, "prompt as token ids: 1,2,3");
   app->add_flag("--json", command->json, "one JSON line per prompt: text, token ids, logprobs, finish reason");
   app->add_flag("--stats", command->stats, "speed of the answer, to stderr");

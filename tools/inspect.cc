@@ -1,5 +1,5 @@
-// octet inspect: what a checkpoint holds, what would be loaded of it, and which kernel each op would take. Learned from the
-// model itself in recording mode: no tensor is read.
+// octet inspect: what a checkpoint holds, what would be loaded of it, and which kernel each op would take. Learned from
+// the model itself in recording mode: no tensor is read.
 #include <map>
 
 #include "octet/checkpoint/hub_cache.h"
@@ -36,7 +36,8 @@ class RecordingMemory {
   std::vector<Buffer> buffers_;
 };
 
-Recorded record(const ModelConfig& config, const SafetensorsFolder& files, const LlmOptions& options, const Backend& backend) {
+Recorded record(const ModelConfig& config, const SafetensorsFolder& files, const LlmOptions& options,
+                const Backend& backend) {
   Recorded recorded{.config = config};
   recorded.dtype = choose_dtype(options.engine.dtype, config.dtype);
   const QuantConfig quant(config.quantization_config(), options.engine.quant, recorded.dtype);
@@ -48,7 +49,9 @@ Recorded record(const ModelConfig& config, const SafetensorsFolder& files, const
   source.quant = &quant;
   source.threads = backend.launch().threads;
   source.plain_dtype = recorded.dtype;
-  source.allocate = [&](DType dtype, Shape shape, std::string_view name) { return memory.allocate(dtype, shape, name); };
+  source.allocate = [&](DType dtype, Shape shape, std::string_view name) {
+    return memory.allocate(dtype, shape, name);
+  };
   const auto model = find_arch(config).load(config, Weights(source), backend);
   recorded.linears = model->linears();
   recorded.kv = model->kv_layout();
@@ -88,9 +91,11 @@ std::vector<KernelRow> linear_kernels(const Recorded& recorded, const Backend& b
   for (const Model::LinearRow& linear : recorded.linears) {
     for (const int64_t tokens : {int64_t{1}, int64_t{16}, int64_t{512}}) {
       const QuantFormat x = input_format(linear.activation, backend);
-      std::string op = fmt::format("matmul {} x {} [{}, {}], {} tokens", x.to_string(), linear.weight.to_string(), linear.n, linear.k, tokens);
+      std::string op = fmt::format("matmul {} x {} [{}, {}], {} tokens", x.to_string(), linear.weight.to_string(),
+                                   linear.n, linear.k, tokens);
       if (!seen.emplace(op, true).second) continue;
-      const MatmulOp matmul{.out = described(backend.activation_dtype(), {tokens, linear.n}), .x = described(x, tokens, linear.k),
+      const MatmulOp matmul{.out = described(backend.activation_dtype(), {tokens, linear.n}),
+                            .x = described(x, tokens, linear.k),
                             .weight = described(linear.weight, linear.n, linear.k)};
       rows.push_back({std::move(op), backend.choose(matmul)});
     }
@@ -100,22 +105,42 @@ std::vector<KernelRow> linear_kernels(const Recorded& recorded, const Backend& b
 
 std::vector<KernelRow> other_kernels(const Recorded& recorded, const Backend& backend) {
   const ModelConfig& config = recorded.config;
-  const int64_t h = config.hidden_size, heads = config.num_attention_heads, kv = recorded.kv.num_kv_heads, d = recorded.kv.head_dim;
+  const int64_t h = config.hidden_size, heads = config.num_attention_heads, kv = recorded.kv.num_kv_heads,
+                d = recorded.kv.head_dim;
   const DType a = backend.activation_dtype();
-  const QuantFormat format = recorded.linears.empty() ? plain_format(a) : input_format(recorded.linears.front().activation, backend);
+  const QuantFormat format =
+      recorded.linears.empty() ? plain_format(a) : input_format(recorded.linears.front().activation, backend);
   const Tensor cache = described(recorded.kv.dtype, {2, kv, recorded.kv.block_size, d});
   const Tensor ids = described(DType::kI32, {1}), angles = described(DType::kF32, {1, d / 2});
   std::vector<KernelRow> rows;
-  rows.push_back({"embedding", backend.choose(EmbeddingOp{.out = described(a, {1, h}), .table = described(recorded.dtype, {config.vocab_size, h}), .token_ids = ids})});
-  rows.push_back({"rms_norm to " + format.to_string(), backend.choose(RmsNormOp{.out = described(format, 1, h), .x = described(a, {1, h}), .residual = described(a, {1, h}), .weight = described(DType::kF32, {h})})});
+  rows.push_back({"embedding", backend.choose(EmbeddingOp{.out = described(a, {1, h}),
+                                                          .table = described(recorded.dtype, {config.vocab_size, h}),
+                                                          .token_ids = ids})});
+  rows.push_back(
+      {"rms_norm to " + format.to_string(), backend.choose(RmsNormOp{.out = described(format, 1, h),
+                                                                     .x = described(a, {1, h}),
+                                                                     .residual = described(a, {1, h}),
+                                                                     .weight = described(DType::kF32, {h})})});
   rows.push_back({fmt::format("rope_kv, cache {}", dtype_name(recorded.kv.dtype)),
-                  backend.choose(RopeKvOp{.q_out = described(a, {1, heads * d}), .k_cache = cache, .v_cache = cache, .qkv = described(a, {1, (heads + 2 * kv) * d}),
-                                          .cos = angles, .sin = angles, .slot_mapping = ids})});
-  PagedAttentionOp attention{.out = described(a, {1, heads * d}), .q = described(a, {1, heads * d}), .k_cache = cache, .v_cache = cache,
-                             .query_start = described(DType::kI32, {2}), .seq_lens = ids, .block_table = described(DType::kI32, {1, 2})};
+                  backend.choose(RopeKvOp{.q_out = described(a, {1, heads * d}),
+                                          .k_cache = cache,
+                                          .v_cache = cache,
+                                          .qkv = described(a, {1, (heads + 2 * kv) * d}),
+                                          .cos = angles,
+                                          .sin = angles,
+                                          .slot_mapping = ids})});
+  PagedAttentionOp attention{.out = described(a, {1, heads * d}),
+                             .q = described(a, {1, heads * d}),
+                             .k_cache = cache,
+                             .v_cache = cache,
+                             .query_start = described(DType::kI32, {2}),
+                             .seq_lens = ids,
+                             .block_table = described(DType::kI32, {1, 2})};
   if (format.quantized()) attention.quantized = described(format, 1, heads * d);
   rows.push_back({fmt::format("paged_attention, cache {}", dtype_name(recorded.kv.dtype)), backend.choose(attention)});
-  rows.push_back({"silu_and_mul to " + format.to_string(), backend.choose(SiluAndMulOp{.out = described(format, 1, config.intermediate_size), .x = described(a, {1, 2 * config.intermediate_size})})});
+  rows.push_back({"silu_and_mul to " + format.to_string(),
+                  backend.choose(SiluAndMulOp{.out = described(format, 1, config.intermediate_size),
+                                              .x = described(a, {1, 2 * config.intermediate_size})})});
   return rows;
 }
 
@@ -135,58 +160,79 @@ std::vector<std::vector<std::string>> linear_table(const Recorded& recorded) {
     std::string name = linear.module;
     const size_t at = name.find(".layers.");
     if (at != std::string::npos) name.replace(at + 8, name.find('.', at + 8) - at - 8, "*");
-    const std::string key = fmt::format("{} {} {} {} {}", name, linear.n, linear.k, linear.weight.to_string(), linear.activation.to_string());
+    const std::string key = fmt::format("{} {} {} {} {}", name, linear.n, linear.k, linear.weight.to_string(),
+                                        linear.activation.to_string());
     const auto [it, is_new] = lines.try_emplace(key, table.size(), 0);
     ++it->second.second;
     const Shape scale = linear.weight.scale_shape(linear.n, linear.k);
     const int64_t bytes = linear.n * linear.k * dtype_bytes(linear.weight.dtype) + scale.num_elements() * 4;
-    if (is_new) table.push_back({name, "", fmt::format("[{}, {}]", linear.n, linear.k), linear.weight.to_string(), linear.activation.quantized() ? linear.activation.to_string() : "plain", ""});
+    if (is_new)
+      table.push_back({name, "", fmt::format("[{}, {}]", linear.n, linear.k), linear.weight.to_string(),
+                       linear.activation.quantized() ? linear.activation.to_string() : "plain", ""});
     table[it->second.first][1] = std::to_string(it->second.second);
     table[it->second.first][5] = format_bytes(bytes * it->second.second);
   }
   return table;
 }
 
-void InspectCommand::print(const Recorded& recorded, const SafetensorsFolder& files, const std::vector<KernelRow>& rows) const {
+void InspectCommand::print(const Recorded& recorded, const SafetensorsFolder& files,
+                           const std::vector<KernelRow>& rows) const {
   const ModelConfig& c = recorded.config;
   print_now(fmt::format("{}: {} ({})\n", c.path, c.architecture, c.model_type));
-  print_now(fmt::format("  {} layers, hidden {}, {} query and {} KV heads of {}, FFN {}, vocabulary {}, context {}{}\n", c.num_hidden_layers, c.hidden_size,
-                        c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.intermediate_size, c.vocab_size, c.max_position_embeddings,
+  print_now(fmt::format("  {} layers, hidden {}, {} query and {} KV heads of {}, FFN {}, vocabulary {}, context {}{}\n",
+                        c.num_hidden_layers, c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.head_dim,
+                        c.intermediate_size, c.vocab_size, c.max_position_embeddings,
                         c.tie_word_embeddings ? ", tied embeddings" : ""));
   print_now(fmt::format("  on disk: {} tensors, {}\n", files.entries().size(), format_bytes(files.num_bytes())));
-  print_now(fmt::format("  loaded: {} parameters, weights {} (scales {}), dtype {}, quantization {}\n", recorded.num_parameters,
-                        format_bytes(recorded.weight_bytes), format_bytes(recorded.scale_bytes), dtype_name(recorded.dtype), recorded.quantization));
-  print_now(fmt::format("  KV cache: {}, {} per token\n\n", dtype_name(recorded.kv.dtype), format_bytes(recorded.kv.bytes_per_token())));
+  print_now(fmt::format("  loaded: {} parameters, weights {} (scales {}), dtype {}, quantization {}\n",
+                        recorded.num_parameters, format_bytes(recorded.weight_bytes),
+                        format_bytes(recorded.scale_bytes), dtype_name(recorded.dtype), recorded.quantization));
+  print_now(fmt::format("  KV cache: {}, {} per token\n\n", dtype_name(recorded.kv.dtype),
+                        format_bytes(recorded.kv.bytes_per_token())));
   print_now(format_table(linear_table(recorded)));
   if (tensors) {
     std::vector<std::vector<std::string>> table = {{"tensor", "dtype", "shape", "bytes"}};
     for (const auto& [name, entry] : files.entries()) {
-      table.push_back({name, std::string(dtype_name(entry.dtype)), entry.shape.to_string(), std::to_string(entry.shape.num_elements() * dtype_bytes(entry.dtype))});
+      table.push_back({name, std::string(dtype_name(entry.dtype)), entry.shape.to_string(),
+                       std::to_string(entry.shape.num_elements() * dtype_bytes(entry.dtype))});
     }
     print_now("\n" + format_table(table));
   }
   if (!kernels) return;
   print_now("\n");
   for (const KernelRow& row : rows) {
-    print_now(fmt::format("{}\n  takes {}\n", row.op, row.choice.chosen.empty() ? "nothing: not supported" : row.choice.chosen));
+    print_now(fmt::format("{}\n  takes {}\n", row.op,
+                          row.choice.chosen.empty() ? "nothing: not supported" : row.choice.chosen));
     for (const auto& [name, reason] : row.choice.declined) print_now(fmt::format("  not   {}: {}\n", name, reason));
   }
 }
 
-void InspectCommand::print_json(const Recorded& recorded, const SafetensorsFolder& files, const std::vector<KernelRow>& rows) const {
-  Json report = {{"architecture", recorded.config.architecture}, {"model_type", recorded.config.model_type}, {"dtype", dtype_name(recorded.dtype)},
-               {"quantization", recorded.quantization}, {"num_parameters", recorded.num_parameters}, {"weight_bytes", recorded.weight_bytes},
-               {"scale_bytes", recorded.scale_bytes}, {"kv_cache_dtype", dtype_name(recorded.kv.dtype)}, {"kv_bytes_per_token", recorded.kv.bytes_per_token()},
-               {"disk_bytes", files.num_bytes()}};
+void InspectCommand::print_json(const Recorded& recorded, const SafetensorsFolder& files,
+                                const std::vector<KernelRow>& rows) const {
+  Json report = {{"architecture", recorded.config.architecture},
+                 {"model_type", recorded.config.model_type},
+                 {"dtype", dtype_name(recorded.dtype)},
+                 {"quantization", recorded.quantization},
+                 {"num_parameters", recorded.num_parameters},
+                 {"weight_bytes", recorded.weight_bytes},
+                 {"scale_bytes", recorded.scale_bytes},
+                 {"kv_cache_dtype", dtype_name(recorded.kv.dtype)},
+                 {"kv_bytes_per_token", recorded.kv.bytes_per_token()},
+                 {"disk_bytes", files.num_bytes()}};
   report["linears"] = Json::array();
   for (const Model::LinearRow& l : recorded.linears) {
-    report["linears"].push_back({{"module", l.module}, {"n", l.n}, {"k", l.k}, {"weight", l.weight.to_string()}, {"activation", l.activation.to_string()}});
+    report["linears"].push_back({{"module", l.module},
+                                 {"n", l.n},
+                                 {"k", l.k},
+                                 {"weight", l.weight.to_string()},
+                                 {"activation", l.activation.to_string()}});
   }
   report["tensors"] = Json::array();
   for (const auto& [name, entry] : files.entries()) {
     Json shape = Json::array();
     for (int i = 0; i < entry.shape.rank(); ++i) shape.push_back(entry.shape[i]);
-    report["tensors"].push_back({{"name", name}, {"dtype", dtype_name(entry.dtype)}, {"shape", shape}, {"file", files.file_of(name)}});
+    report["tensors"].push_back(
+        {{"name", name}, {"dtype", dtype_name(entry.dtype)}, {"shape", shape}, {"file", files.file_of(name)}});
   }
   report["kernels"] = Json::array();
   for (const KernelRow& row : rows) {
@@ -205,7 +251,10 @@ void InspectCommand::run() const {
   ThreadPool threads(1);
   ThreadScratch scratch(1);
   const Device device = parse_device(options.engine.device);
-  const Backend backend(kernel_table(device), Launch{.stream = {.device = device}, .threads = &threads, .scratch = &scratch, .features = cpu_features()}, DType::kF32);
+  const Backend backend(
+      kernel_table(device),
+      Launch{.stream = {.device = device}, .threads = &threads, .scratch = &scratch, .features = cpu_features()},
+      DType::kF32);
   const Recorded recorded = record(config, files, options, backend);
   std::vector<KernelRow> rows = linear_kernels(recorded, backend);
   for (KernelRow& row : other_kernels(recorded, backend)) rows.push_back(std::move(row));
@@ -220,7 +269,8 @@ void InspectCommand::run() const {
 
 void add_inspect(CLI::App& program) {
   auto command = std::make_shared<InspectCommand>();
-  CLI::App* app = program.add_subcommand("inspect", "What a checkpoint holds and what would be loaded; reads no weights");
+  CLI::App* app =
+      program.add_subcommand("inspect", "What a checkpoint holds and what would be loaded; reads no weights");
   command->model.add_to(*app);
   app->add_flag("--tensors", command->tensors, "every tensor on disk");
   app->add_flag("--kernels", command->kernels, "the kernel each op would take, and why others decline");

@@ -7,7 +7,8 @@
 
 namespace octet {
 
-// Calls `answer` for each line of standard input that is a JSON object and prints what it returns. A line that fails gives
+// Calls `answer` for each line of standard input that is a JSON object and prints what it returns. A line that fails
+// gives
 // {"error": text} and the work goes on.
 void answer_json_lines(const std::function<Json(const JsonObject&)>& answer);
 

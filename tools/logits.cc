@@ -44,7 +44,8 @@ void LogitsCommand::run() const {
   }
   for (const auto& [position, row] : rows) {
     const auto best = std::max_element(row.begin(), row.end());
-    print_now(fmt::format("position {}: {} logits, largest {:.6f} at id {}\n", position, row.size(), *best, best - row.begin()));
+    print_now(fmt::format("position {}: {} logits, largest {:.6f} at id {}\n", position, row.size(), *best,
+                          best - row.begin()));
   }
 }
 

@@ -15,13 +15,14 @@
 namespace octet {
 namespace {
 
-constexpr void (*kCommands[])(CLI::App&) = {add_generate, add_chat,   add_convert, add_inspect, add_tokenize,
+constexpr void (*kCommands[])(CLI::App&) = {add_generate,   add_chat,   add_convert, add_inspect, add_tokenize,
                                             add_detokenize, add_render, add_logits,  add_bench,   add_eval};
 
 std::string version_text() {
   return fmt::format("octet {} ({})\n{}, {} build{}\nprocessor: {}\ndevices: cpu", build::kVersion, build::kCommit,
                      build::kCompiler, build::kBuildType,
-                     *build::kSanitize ? fmt::format(", -fsanitize={}", build::kSanitize) : std::string(), cpu_description());
+                     *build::kSanitize ? fmt::format(", -fsanitize={}", build::kSanitize) : std::string(),
+                     cpu_description());
 }
 
 // vLLM's users write --max_model_len as well as --max-model-len.
@@ -29,7 +30,9 @@ std::vector<std::string> with_dashes(int argc, char** argv) {
   std::vector<std::string> args;
   for (int i = 1; i < argc; ++i) {
     std::string arg = argv[i];
-    if (arg.rfind("--", 0) == 0) std::replace(arg.begin(), arg.begin() + static_cast<std::ptrdiff_t>(std::min(arg.find('='), arg.size())), '_', '-');
+    if (arg.rfind("--", 0) == 0)
+      std::replace(arg.begin(), arg.begin() + static_cast<std::ptrdiff_t>(std::min(arg.find('='), arg.size())), '_',
+                   '-');
     args.push_back(std::move(arg));
   }
   return args;
@@ -94,12 +97,15 @@ int usage_error(const CLI::App& program, const CLI::ParseError& error, const std
 }
 
 int run(int argc, char** argv) {
-  CLI::App program("octet: serves large language models in 8 bits.\n"
-                   "MODEL is a local folder or a name in the Hugging Face cache (org/name).", "octet");
+  CLI::App program(
+      "octet: serves large language models in 8 bits.\n"
+      "MODEL is a local folder or a name in the Hugging Face cache (org/name).",
+      "octet");
   program.set_version_flag("--version", version_text);
   program.require_subcommand(1);
-  program.footer("Start here:\n  octet generate MODEL -p \"Hello, my name is\"\n  octet chat MODEL --quantization fp8\n"
-                 "  octet inspect MODEL\nEach subcommand explains itself: octet <subcommand> --help");
+  program.footer(
+      "Start here:\n  octet generate MODEL -p \"Hello, my name is\"\n  octet chat MODEL --quantization fp8\n"
+      "  octet inspect MODEL\nEach subcommand explains itself: octet <subcommand> --help");
   for (const auto add : kCommands) add(program);
   std::vector<std::string> args = with_dashes(argc, argv);
   const std::vector<std::string> given = args;

@@ -25,11 +25,14 @@ struct RenderCommand {
     if (!template_file.empty()) return ChatTemplate(read_file(template_file, int64_t{1} << 20), template_file);
     if (path.empty()) fail(ErrorCode::kUsage, "render needs a DIR, or --template FILE");
     auto found = ChatTemplate::from_folder(path);
-    if (!found) fail(ErrorCode::kModel, "{}: no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)", path);
+    if (!found)
+      fail(ErrorCode::kModel, "{}: no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)",
+           path);
     return std::move(*found);
   }
 
-  static Json render_line(const ChatTemplate& chat_template, const std::map<std::string, std::string>& tokens, const JsonObject& line) {
+  static Json render_line(const ChatTemplate& chat_template, const std::map<std::string, std::string>& tokens,
+                          const JsonObject& line) {
     ChatInputs inputs;
     if (const Json* messages = line.find_raw("messages")) inputs.messages = *messages;
     if (const Json* tools = line.find_raw("tools")) inputs.tools = *tools;
@@ -50,9 +53,11 @@ struct RenderCommand {
 
 void add_render(CLI::App& program) {
   auto command = std::make_shared<RenderCommand>();
-  CLI::App* app = program.add_subcommand(
-      "render", "Chat templates: JSON lines {\"messages\", \"tools\", \"add_generation_prompt\", \"bos_token\", \"eos_token\", \"kwargs\", \"now\"} "
-                "-> {\"prompt\"} or {\"error\"}");
+  CLI::App* app =
+      program.add_subcommand("render",
+                             "Chat templates: JSON lines {\"messages\", \"tools\", \"add_generation_prompt\", "
+                             "\"bos_token\", \"eos_token\", \"kwargs\", \"now\"} "
+                             "-> {\"prompt\"} or {\"error\"}");
   app->add_option("dir", command->folder, "a model, or any folder with a chat template");
   app->add_option("--template", command->template_file, "a Jinja file");
   app->callback([command] { command->run(); });

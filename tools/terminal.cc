@@ -23,8 +23,9 @@ void ProgressBar::update(int64_t done, int64_t total) {
   const double seconds = std::chrono::duration<double>(now - start_).count();
   const double rate = seconds > 0 ? static_cast<double>(done) / seconds : 0;
   const double left = rate > 0 ? static_cast<double>(total - done) / rate : 0;
-  fmt::print(stderr, "\r{} [{}{}] {}/{} {}, {:.0f} {}/s, {:.0f} s left \033[K", title_, std::string(static_cast<size_t>(filled), '#'),
-             std::string(static_cast<size_t>(kWidth - filled), '.'), done, total, unit_, rate, unit_, left);
+  fmt::print(stderr, "\r{} [{}{}] {}/{} {}, {:.0f} {}/s, {:.0f} s left \033[K", title_,
+             std::string(static_cast<size_t>(filled), '#'), std::string(static_cast<size_t>(kWidth - filled), '.'),
+             done, total, unit_, rate, unit_, left);
   if (finished_) fmt::print(stderr, "\n");
   std::fflush(stderr);
 }
@@ -60,14 +61,15 @@ std::string format_bytes(int64_t bytes) {
 }
 
 void print_report(const EngineReport& report) {
-  log_info("{} on {}, {} parameters, dtype {}, quantization {}", report.architecture, report.device, report.num_parameters,
-           report.dtype, report.quantization);
+  log_info("{} on {}, {} parameters, dtype {}, quantization {}", report.architecture, report.device,
+           report.num_parameters, report.dtype, report.quantization);
   log_info("weights {} (scales {}), activations {}, loaded in {:.2f} s", format_bytes(report.weight_bytes),
            format_bytes(report.scale_bytes), format_bytes(report.activation_bytes), report.load_seconds);
-  log_info("KV cache {} ({}, {} per token): {} tokens, {:.2f} sequences of {} tokens", format_bytes(report.kv_cache_bytes),
-           report.kv_cache_dtype, format_bytes(report.kv_bytes_per_token), report.kv_cache_tokens,
-           static_cast<double>(report.kv_cache_tokens) / static_cast<double>(std::max<int64_t>(report.max_model_len, 1)),
-           report.max_model_len);
+  log_info(
+      "KV cache {} ({}, {} per token): {} tokens, {:.2f} sequences of {} tokens", format_bytes(report.kv_cache_bytes),
+      report.kv_cache_dtype, format_bytes(report.kv_bytes_per_token), report.kv_cache_tokens,
+      static_cast<double>(report.kv_cache_tokens) / static_cast<double>(std::max<int64_t>(report.max_model_len, 1)),
+      report.max_model_len);
   log_info("ready after {:.2f} s", report.start_seconds);
 }
 

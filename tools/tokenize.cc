@@ -1,6 +1,6 @@
 // octet tokenize, octet detokenize: JSON lines through a tokenizer.
-#include "octet/checkpoint/hub_cache.h"
 #include "octet/base/error.h"
+#include "octet/checkpoint/hub_cache.h"
 #include "octet/text/detokenizer.h"
 #include "octet/text/tokenizer.h"
 #include "tools/commands.h"
@@ -62,7 +62,8 @@ void add_tokenize(CLI::App& program) {
 
 void add_detokenize(CLI::App& program) {
   add(program, "detokenize",
-      "JSON lines {\"ids\", \"skip_special_tokens\", \"stream\"} -> {\"text\"}; with stream {\"pieces\"} (one per id, null: held back) and {\"tail\"}",
+      "JSON lines {\"ids\", \"skip_special_tokens\", \"stream\"} -> {\"text\"}; with stream {\"pieces\"} (one per id, "
+      "null: held back) and {\"tail\"}",
       detokenize_line);
 }
 

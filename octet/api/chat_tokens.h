@@ -1,5 +1,5 @@
-// The strings of a tokenizer's special tokens as chat templates see them: bos_token, eos_token, unk_token, pad_token from
-// tokenizer_config.json (special_tokens_map.json where that is silent).
+// The strings of a tokenizer's special tokens as chat templates see them: bos_token, eos_token, unk_token, pad_token
+// from tokenizer_config.json (special_tokens_map.json where that is silent).
 #pragma once
 
 #include <map>

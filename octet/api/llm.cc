@@ -29,7 +29,9 @@ struct PendingEvent {
 
 }  // namespace
 
-Prompt Prompt::of_text(std::string value) { return Prompt{.text = std::move(value), .token_ids = {}, .tokenized = false}; }
+Prompt Prompt::of_text(std::string value) {
+  return Prompt{.text = std::move(value), .token_ids = {}, .tokenized = false};
+}
 Prompt Prompt::of_token_ids(std::vector<int32_t> ids) {
   return Prompt{.text = std::nullopt, .token_ids = std::move(ids), .tokenized = true};
 }
@@ -147,7 +149,8 @@ SamplingParams Llm::default_sampling_params() const {
 
 namespace {
 
-ChatInputs chat_inputs(const Json& messages, const ChatOptions& options, const std::map<std::string, std::string>& tokens) {
+ChatInputs chat_inputs(const Json& messages, const ChatOptions& options,
+                       const std::map<std::string, std::string>& tokens) {
   ChatInputs inputs;
   inputs.messages = messages;
   inputs.tools = options.tools;
@@ -202,7 +205,8 @@ std::string Llm::submit(const Prompt& prompt, const SamplingParams& params, OnOu
   if (prompt.tokenized) {
     request.prompt_token_ids = prompt.token_ids;
   } else {
-    if (!state.tokenizer) fail(ErrorCode::kInvalid, "a text prompt needs a tokenizer, and it was skipped: give prompt_token_ids");
+    if (!state.tokenizer)
+      fail(ErrorCode::kInvalid, "a text prompt needs a tokenizer, and it was skipped: give prompt_token_ids");
     request.prompt_token_ids = state.tokenizer->encode(prompt.text.value_or(""), AddSpecialTokens::kYes);
   }
   if (!params.stop.empty() && !(state.tokenizer && params.detokenize)) {
@@ -212,14 +216,16 @@ std::string Llm::submit(const Prompt& prompt, const SamplingParams& params, OnOu
   start.request_id = request.id;
   start.prompt = prompt.text;
   start.prompt_token_ids = request.prompt_token_ids;
-  auto live = std::make_shared<State::Live>(State::Live{
-      .stream = OutputStream(tokenizer(), params, std::move(start)), .on_output = std::move(on_output), .abort_sent = false});
+  auto live = std::make_shared<State::Live>(State::Live{.stream = OutputStream(tokenizer(), params, std::move(start)),
+                                                        .on_output = std::move(on_output),
+                                                        .abort_sent = false});
   {
     std::lock_guard lock(state.mutex);
     state.live.emplace(request.id, std::move(live));
   }
   request.on_event = [&state, id = request.id](RequestEvent event) {
-    if (!state.events.push(PendingEvent{id, std::move(event)})) log_line(LogLevel::kWarning, "an event came after the end");
+    if (!state.events.push(PendingEvent{id, std::move(event)}))
+      log_line(LogLevel::kWarning, "an event came after the end");
   };
   const std::string id = request.id;
   try {
@@ -241,7 +247,8 @@ void Llm::abort(const std::string& request_id) { state_->engine->abort(request_i
 std::vector<RequestOutput> Llm::generate(std::span<const Prompt> prompts, std::span<const SamplingParams> params,
                                          const std::function<void(const RequestOutput&)>& on_done) {
   if (params.size() != 1 && params.size() != prompts.size()) {
-    fail(ErrorCode::kInvalid, "{} sampling params for {} prompts: give one, or one per prompt", params.size(), prompts.size());
+    fail(ErrorCode::kInvalid, "{} sampling params for {} prompts: give one, or one per prompt", params.size(),
+         prompts.size());
   }
   std::vector<RequestOutput> outputs(prompts.size());
   std::mutex mutex;

@@ -16,25 +16,25 @@
 namespace octet {
 
 struct LlmOptions {
-  std::string model;                  // a folder, or a name in the Hugging Face cache
+  std::string model;  // a folder, or a name in the Hugging Face cache
   std::string revision;
-  std::string tokenizer;              // folder or name; empty: the model's
+  std::string tokenizer;                                                       // folder or name; empty: the model's
   enum class Tokenizing : uint8_t { kOn, kOff } tokenizing = Tokenizing::kOn;  // kOff: token ids in, token ids out
-  std::optional<std::string> chat_template;  // Jinja source instead of the model's
-  EngineOptions engine;               // engine.model_folder is set by Llm
+  std::optional<std::string> chat_template;                                    // Jinja source instead of the model's
+  EngineOptions engine;                                                        // engine.model_folder is set by Llm
 };
 
 // A prompt as text or as token ids.
 struct Prompt {
   std::optional<std::string> text;
-  std::vector<int32_t> token_ids;     // used when `text` is absent, or already made from it by chat_prompt()
-  bool tokenized = false;             // token_ids are valid
+  std::vector<int32_t> token_ids;  // used when `text` is absent, or already made from it by chat_prompt()
+  bool tokenized = false;          // token_ids are valid
   static Prompt of_text(std::string value);
   static Prompt of_token_ids(std::vector<int32_t> ids);
 };
 
 struct ChatOptions {
-  Json tools;                         // null or array
+  Json tools;  // null or array
   bool add_generation_prompt = true;
   Json template_kwargs = Json::object();
   // kText: special tokens spelled in messages stay text (the default). kParsed: as Hugging Face does.
@@ -48,8 +48,8 @@ struct OutputDelta {
   std::vector<int32_t> token_ids;
 };
 
-// Called on the output thread, in order. `output` is the whole state so far; `deltas` what is new. output.finished is true
-// exactly once.
+// Called on the output thread, in order. `output` is the whole state so far; `deltas` what is new. output.finished is
+// true exactly once.
 using OnOutput = std::function<void(const RequestOutput& output, std::span<const OutputDelta> deltas)>;
 
 class Llm {
@@ -59,7 +59,7 @@ class Llm {
   Llm(const Llm&) = delete;
   Llm& operator=(const Llm&) = delete;
 
-  const Tokenizer* tokenizer() const;               // nullptr with Tokenizing::kOff
+  const Tokenizer* tokenizer() const;  // nullptr with Tokenizing::kOff
   const std::string& model_folder() const;
   Engine& engine();
   // The model's generation_config.json over SamplingParams' own defaults.
@@ -70,8 +70,8 @@ class Llm {
   Prompt chat_prompt(const Json& messages, const ChatOptions& options = {}) const;
   std::string render_chat(const Json& messages, const ChatOptions& options = {}) const;
 
-  // Starts a request and returns its id. Throws Error{kInvalid}; Error{kMemory} never happens after start-up. Waits while
-  // the engine's queue is full. Thread-safe.
+  // Starts a request and returns its id. Throws Error{kInvalid}; Error{kMemory} never happens after start-up. Waits
+  // while the engine's queue is full. Thread-safe.
   std::string submit(const Prompt& prompt, const SamplingParams& params, OnOutput on_output, int32_t priority = 0);
   void abort(const std::string& request_id);
 

@@ -12,7 +12,8 @@
 
 namespace octet {
 
-// Why a sequence stopped, when finish_reason is kStop: nothing (the model's own end of sequence), a stop token, a stop string.
+// Why a sequence stopped, when finish_reason is kStop: nothing (the model's own end of sequence), a stop token, a stop
+// string.
 using StopReason = std::variant<std::monostate, int32_t, std::string>;
 
 struct CompletionOutput {
@@ -20,10 +21,10 @@ struct CompletionOutput {
   std::string text;
   std::vector<int32_t> token_ids;
   double cumulative_logprob = 0.0;
-  std::vector<PositionLogprobs> logprobs;   // one per token id when asked for
+  std::vector<PositionLogprobs> logprobs;  // one per token id when asked for
   FinishReason finish_reason = FinishReason::kNone;
   StopReason stop_reason;
-  std::string error;                        // with kError
+  std::string error;  // with kError
 };
 
 struct RequestOutput {
@@ -31,7 +32,7 @@ struct RequestOutput {
   std::optional<std::string> prompt;
   std::vector<int32_t> prompt_token_ids;
   std::vector<PositionLogprobs> prompt_logprobs;
-  std::vector<CompletionOutput> outputs;    // by index
+  std::vector<CompletionOutput> outputs;  // by index
   int32_t num_cached_tokens = 0;
   RequestTimes times;
   bool finished = false;

@@ -18,11 +18,16 @@ std::vector<int32_t> tail_of(const std::vector<int32_t>& ids) {
 
 const char* finish_reason_name(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kNone: return "";
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kAbort: return "abort";
-    case FinishReason::kError: return "error";
+    case FinishReason::kNone:
+      return "";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kAbort:
+      return "abort";
+    case FinishReason::kError:
+      return "error";
   }
   return "";
 }
@@ -74,7 +79,8 @@ void OutputStream::apply_delta(const SequenceDelta& delta, OutputDelta& out) {
     if (stopping && !params_.include_stop_str_in_output) continue;
     if (push_token(token, static_cast<size_t>(delta.index), out.text)) break;
   }
-  if (delta.finish_reason != FinishReason::kNone && output.finish_reason == FinishReason::kNone) finish_sequence(delta, out);
+  if (delta.finish_reason != FinishReason::kNone && output.finish_reason == FinishReason::kNone)
+    finish_sequence(delta, out);
   output.text += out.text;
 }
 

@@ -1,5 +1,5 @@
-// Watches one streamed text for stop strings that may begin in one piece and end in a later one. Text that could still be
-// the beginning of a stop string is held back, so that nothing of a match ever leaves.
+// Watches one streamed text for stop strings that may begin in one piece and end in a later one. Text that could still
+// be the beginning of a stop string is held back, so that nothing of a match ever leaves.
 #pragma once
 
 #include <cstddef>

@@ -4,13 +4,17 @@ namespace octet {
 
 int exit_status(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kUsage: return 2;
+    case ErrorCode::kUsage:
+      return 2;
     case ErrorCode::kModel:
-    case ErrorCode::kUnsupported: return 3;
-    case ErrorCode::kMemory: return 4;
+    case ErrorCode::kUnsupported:
+      return 3;
+    case ErrorCode::kMemory:
+      return 4;
     case ErrorCode::kInternal:
     case ErrorCode::kInvalid:
-    case ErrorCode::kIo: return 1;
+    case ErrorCode::kIo:
+      return 1;
   }
   return 1;
 }

@@ -27,8 +27,8 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
 
-  // Gives the pages that lie wholly inside `part` (a piece of bytes()) back to the operating system: they stop counting as
-  // resident and are read again when touched.
+  // Gives the pages that lie wholly inside `part` (a piece of bytes()) back to the operating system: they stop counting
+  // as resident and are read again when touched.
   void drop_pages(std::span<const std::byte> part) const;
 
  private:

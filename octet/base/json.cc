@@ -41,7 +41,8 @@ class LimitChecker : public nlohmann::json_sax<Json> {
   }
   bool key(string_t& name) override {
     if (!keys_.back().insert(name).second) fail(ErrorCode::kModel, "{}: duplicate key \"{}\"", where_, name);
-    if (keys_.back().size() > kMaxKeys) fail(ErrorCode::kModel, "{}: an object with more than {} keys", where_, kMaxKeys);
+    if (keys_.back().size() > kMaxKeys)
+      fail(ErrorCode::kModel, "{}: an object with more than {} keys", where_, kMaxKeys);
     return true;
   }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
@@ -96,7 +97,8 @@ std::optional<int64_t> JsonObject::find_int(std::string_view key) const {
   const Json* value = find_raw(key);
   if (!value) return std::nullopt;
   if (!value->is_number_integer()) wrong_type(key, "an integer", *value);
-  if (value->is_number_unsigned() && value->get<uint64_t>() > uint64_t{INT64_MAX}) wrong_type(key, "a 64-bit integer", *value);
+  if (value->is_number_unsigned() && value->get<uint64_t>() > uint64_t{INT64_MAX})
+    wrong_type(key, "a 64-bit integer", *value);
   return value->get<int64_t>();
 }
 

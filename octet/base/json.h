@@ -1,5 +1,5 @@
-// JSON of unknown origin: nlohmann::ordered_json (object order is kept: chat templates and written files need it) behind a
-// parser with limits. Key order is the document's; a key that occurs twice is an error.
+// JSON of unknown origin: nlohmann::ordered_json (object order is kept: chat templates and written files need it)
+// behind a parser with limits. Key order is the document's; a key that occurs twice is an error.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ Json parse_json(std::string_view text, std::string_view where);
 // Reads and parses a file of at most max_bytes.
 Json read_json_file(const std::string& path, int64_t max_bytes = int64_t{256} << 20);
 
-// Typed access to an object's member that names the place in its errors: "config.json: hidden_size: expected an integer,
-// found \"x\"". `find` gives nullopt when the key is absent or null; `get` throws then.
+// Typed access to an object's member that names the place in its errors: "config.json: hidden_size: expected an
+// integer, found \"x\"". `find` gives nullopt when the key is absent or null; `get` throws then.
 class JsonObject {
  public:
   // `object` must outlive this, so a temporary is refused.

@@ -1,7 +1,8 @@
 // Fork-join parallelism for kernels: a fixed team of threads that run one function together.
 //
 // A forward pass forks a few hundred times per token, so a fork must cost about a microsecond: workers spin for a short
-// while before they sleep. The calling thread is member 0 of the team, so a pool of one thread has no workers and no cost.
+// while before they sleep. The calling thread is member 0 of the team, so a pool of one thread has no workers and no
+// cost.
 #pragma once
 
 #include <algorithm>

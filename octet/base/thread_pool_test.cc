@@ -43,9 +43,14 @@ TEST(ThreadPool, ParallelForCoversTheRangeOnce) {
 
 TEST(ThreadPool, RethrowsAndStaysUsable) {
   ThreadPool pool(2);
-  EXPECT_THROW(pool.run([](int thread) { if (thread == 1) throw std::runtime_error("x"); }), std::runtime_error);
+  EXPECT_THROW(pool.run([](int thread) {
+    if (thread == 1) throw std::runtime_error("x");
+  }),
+               std::runtime_error);
   int calls = 0;
-  pool.run([&](int thread) { if (thread == 0) ++calls; });
+  pool.run([&](int thread) {
+    if (thread == 0) ++calls;
+  });
   EXPECT_EQ(calls, 1);
 }
 

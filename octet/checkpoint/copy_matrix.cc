@@ -11,9 +11,13 @@ namespace {
 
 constexpr int64_t kElementsPerPiece = 1 << 16;
 
-int64_t rows_per_piece(const ConstTensor& x) { return std::max<int64_t>(1, kElementsPerPiece / std::max<int64_t>(1, x.dim(1))); }
+int64_t rows_per_piece(const ConstTensor& x) {
+  return std::max<int64_t>(1, kElementsPerPiece / std::max<int64_t>(1, x.dim(1)));
+}
 
-const std::byte* row_bytes(const ConstTensor& x, int64_t row) { return x.bytes + row * x.row_stride * dtype_bytes(x.dtype); }
+const std::byte* row_bytes(const ConstTensor& x, int64_t row) {
+  return x.bytes + row * x.row_stride * dtype_bytes(x.dtype);
+}
 
 // Element i of an array that may not be aligned for T.
 template <class T>

@@ -1,4 +1,5 @@
-// Copies and scans of matrices of real numbers (f32, bf16, f16) whose bytes may lie at any address, as in a mapped checkpoint.
+// Copies and scans of matrices of real numbers (f32, bf16, f16) whose bytes may lie at any address, as in a mapped
+// checkpoint.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,8 @@ void copy_matrix(ConstTensor from, Tensor to, ThreadPool& threads);
 // maxima[r] = max_c |x[r, c]| (NaN counts as nothing). x [R, C] f32|bf16|f16.
 void row_maxima(ConstTensor x, std::span<float> maxima, ThreadPool& threads);
 
-// out[r, c] uniform in [-0.05, 0.05] from the name and the element's place in the whole matrix of `num_columns` columns, so
-// that every cut of the matrix holds the same numbers.
+// out[r, c] uniform in [-0.05, 0.05] from the name and the element's place in the whole matrix of `num_columns`
+// columns, so that every cut of the matrix holds the same numbers.
 struct DummyPlace {
   int64_t first_row = 0;
   int64_t first_column = 0;

@@ -1,4 +1,5 @@
-// Weights::linear: the parts of a fused linear, each read from disk in its scheme and put in memory in the linear's format.
+// Weights::linear: the parts of a fused linear, each read from disk in its scheme and put in memory in the linear's
+// format.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -50,8 +51,10 @@ class LinearLoader {
   Tensor allocate(DType dtype, Shape shape, std::string_view suffix);
 
   Region region(const PartPlan& plan) const {
-    return Region{.first_row = std::min(plan.part->first_n, plan.part->n), .num_rows = plan.num_stored,
-                  .first_column = first_k_, .num_columns = local_k_};
+    return Region{.first_row = std::min(plan.part->first_n, plan.part->n),
+                  .num_rows = plan.num_stored,
+                  .first_column = first_k_,
+                  .num_columns = local_k_};
   }
   // The rows of the fused weight that the part's stored rows go to.
   Tensor target(const PartPlan& plan) const { return loaded_.weight.data.rows(plan.offset, plan.num_stored); }
@@ -137,8 +140,8 @@ void LinearLoader::choose_format() {
   QuantFormat format = first.in_memory->weight_format();
   loaded_.activation = first.activation_format();
   if (!agree) {
-    warn_once(fmt::format("{} and the parts it is fused with have different schemes: all are held in {}", plans_[0].module,
-                          dtype_name(source_.plain_dtype)));
+    warn_once(fmt::format("{} and the parts it is fused with have different schemes: all are held in {}",
+                          plans_[0].module, dtype_name(source_.plain_dtype)));
     format = plain_format(source_.plain_dtype);
     loaded_.activation = plain_format(DType::kF32);
   } else if (!format.quantized()) {
@@ -166,7 +169,8 @@ void LinearLoader::load_part(const PartPlan& plan) {
   clear_padding(plan);
   const std::string name = plan.module + ".weight";
   const Shape shape{plan.part->n, request_.k};
-  if (!loaded_.weight.format.quantized() && !stored_quantised(plan)) return tensors_.read(name, shape, region(plan), target(plan));
+  if (!loaded_.weight.format.quantized() && !stored_quantised(plan))
+    return tensors_.read(name, shape, region(plan), target(plan));
   if (tensors_.dummy()) {
     std::vector<std::byte> bytes(static_cast<size_t>(plan.num_stored * local_k_ * dtype_bytes(DType::kBF16)));
     const Tensor values(bytes.data(), DType::kBF16, Shape{plan.num_stored, local_k_});
@@ -235,10 +239,12 @@ void LinearLoader::load_stored(const PartPlan& plan) {
     if (tensor.role == WeightRole::kInputScale) continue;  // load_input_scale
     const std::string name = fmt::format("{}.{}", plan.module, tensor.suffix);
     const bool required = tensor.presence == StoredTensor::Presence::kRequired;
-    const std::optional<ConstTensor> stored = required ? tensors_.require(name, tensor.shapes) : tensors_.optional(name, tensor.shapes);
+    const std::optional<ConstTensor> stored =
+        required ? tensors_.require(name, tensor.shapes) : tensors_.optional(name, tensor.shapes);
     if (!stored) continue;
     if (std::find(tensor.dtypes.begin(), tensor.dtypes.end(), stored->dtype) == tensor.dtypes.end()) {
-      fail_dtype(*source_.files, name, stored->dtype, fmt::format("{} for scheme {}", dtype_name(tensor.dtypes.at(0)), scheme.name()));
+      fail_dtype(*source_.files, name, stored->dtype,
+                 fmt::format("{} for scheme {}", dtype_name(tensor.dtypes.at(0)), scheme.name()));
     }
     if (tensor.role == WeightRole::kWeight) weight = region_of(*stored, region(plan));
     if (tensor.role == WeightRole::kWeightScale) scales = stored_scales(plan, *stored, name);
@@ -264,7 +270,8 @@ void LinearLoader::load_stored(const PartPlan& plan) {
 }
 
 // One scale, or one for each of this rank's rows, checked.
-std::vector<float> LinearLoader::stored_scales(const PartPlan& plan, ConstTensor stored, const std::string& name) const {
+std::vector<float> LinearLoader::stored_scales(const PartPlan& plan, ConstTensor stored,
+                                               const std::string& name) const {
   const int64_t count = stored.num_elements();
   std::vector<float> all(static_cast<size_t>(count));
   const Tensor values(reinterpret_cast<std::byte*>(all.data()), DType::kF32, Shape{count, 1});
@@ -286,7 +293,8 @@ void LinearLoader::write_scales(const PartPlan& plan, const std::vector<float>& 
     return;
   }
   OCTET_CHECK(scales.size() == 1 || static_cast<int64_t>(scales.size()) == plan.num_stored);
-  for (int64_t r = 0; r < plan.num_stored; ++r) to[plan.offset + r] = scales.size() == 1 ? scales[0] : scales[static_cast<size_t>(r)];
+  for (int64_t r = 0; r < plan.num_stored; ++r)
+    to[plan.offset + r] = scales.size() == 1 ? scales[0] : scales[static_cast<size_t>(r)];
 }
 
 void LinearLoader::clear_padding(const PartPlan& plan) {
@@ -319,7 +327,8 @@ void LinearLoader::load_input_scale() {
   }
   if (!wanted) return;
   if (differ) {
-    warn_once(fmt::format("{} and the parts it is fused with have different input scales: the largest is used", plans_[0].module));
+    warn_once(fmt::format("{} and the parts it is fused with have different input scales: the largest is used",
+                          plans_[0].module));
   }
   loaded_.input_scale = allocate(DType::kF32, Shape{1}, "input_scale");
   source_.scale_bytes += loaded_.input_scale.num_bytes();

@@ -1,5 +1,5 @@
-// What weights read from: a checkpoint's mapped tensors, checked against what a layer expects and accounted for. Internal to
-// octet/checkpoint.
+// What weights read from: a checkpoint's mapped tensors, checked against what a layer expects and accounted for.
+// Internal to octet/checkpoint.
 #pragma once
 
 #include <cstddef>
@@ -34,8 +34,8 @@ class TensorSource {
   // The same for a tensor that may be absent: nothing then.
   std::optional<ConstTensor> optional(const std::string& name, std::span<const Shape> shapes);
 
-  // A region of a matrix of real numbers of full shape `shape` ([N, K] or [N]) into `out`; dummy values when there are no
-  // files; untouched when the tensor is missing. Reports progress and drops the pages.
+  // A region of a matrix of real numbers of full shape `shape` ([N, K] or [N]) into `out`; dummy values when there are
+  // no files; untouched when the tensor is missing. Reports progress and drops the pages.
   void read(const std::string& name, Shape shape, Region region, Tensor out);
 
   // After a tensor has been read: `bytes` of it.
@@ -46,7 +46,8 @@ class TensorSource {
 };
 
 // The error for a tensor of a wrong dtype.
-[[noreturn]] void fail_dtype(const SafetensorsFolder& files, const std::string& name, DType found, std::string_view expected);
+[[noreturn]] void fail_dtype(const SafetensorsFolder& files, const std::string& name, DType found,
+                             std::string_view expected);
 // The region of a tensor of rank 1 or 2, as a matrix.
 ConstTensor region_of(ConstTensor tensor, const Region& region);
 

@@ -42,7 +42,9 @@ ConstTensor region_of(ConstTensor tensor, const Region& region) {
   return as_matrix(tensor).rows(region.first_row, region.num_rows).columns(region.first_column, region.num_columns);
 }
 
-const TensorEntry* TensorSource::find(std::string_view name) const { return dummy() ? nullptr : source_.files->find(name); }
+const TensorEntry* TensorSource::find(std::string_view name) const {
+  return dummy() ? nullptr : source_.files->find(name);
+}
 
 std::optional<ConstTensor> TensorSource::require(const std::string& name, std::span<const Shape> shapes) {
   if (!dummy() && find(name) == nullptr) source_.missing.push_back(name);
@@ -107,7 +109,8 @@ Tensor Weights::parameter(std::string_view name, Shape shape, DType dtype) const
   return out;
 }
 
-Tensor Weights::parameter_rows(std::string_view name, Shape full_shape, int64_t first, int64_t count, DType dtype) const {
+Tensor Weights::parameter_rows(std::string_view name, Shape full_shape, int64_t first, int64_t count,
+                               DType dtype) const {
   OCTET_CHECK(full_shape.rank() == 2 && first >= 0 && count >= 0);
   const std::string full = full_name(name);
   const Tensor out = source_.allocate(dtype, Shape{count, full_shape[1]}, full);
@@ -130,7 +133,8 @@ void check_all_consumed(const WeightSource& source, const std::function<bool(std
   }
   std::string text;
   if (!source.missing.empty()) {
-    text = fmt::format("{} tensors of the model are not in the checkpoint: {}", source.missing.size(), list_names(source.missing));
+    text = fmt::format("{} tensors of the model are not in the checkpoint: {}", source.missing.size(),
+                       list_names(source.missing));
   }
   if (!left_over.empty()) {
     text += fmt::format("{}{} tensors of the checkpoint have no place in the model: {}", text.empty() ? "" : "; ",

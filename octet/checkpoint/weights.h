@@ -1,13 +1,14 @@
 // Weights: a cursor over a checkpoint's tensors, `w / "model" / "layers" / 0 / "self_attn"`. Layers ask it for their
-// parameters by name, shape and shard; it reads only this rank's bytes, fuses, quantises while loading, and accounts for
-// everything: at the end it reports tensors that nobody asked for and parameters that nobody found.
+// parameters by name, shape and shard; it reads only this rank's bytes, fuses, quantises while loading, and accounts
+// for everything: at the end it reports tensors that nobody asked for and parameters that nobody found.
 //
-// Memory: a tensor is copied or quantised straight from the mapped file and its pages are dropped after that, so loading needs
-// the model as it will be plus one tensor. What is missing is recorded in WeightSource::missing and left undefined, so that one
-// run reports everything; a wrong shape or dtype throws Error{kModel} at once:
+// Memory: a tensor is copied or quantised straight from the mapped file and its pages are dropped after that, so
+// loading needs the model as it will be plus one tensor. What is missing is recorded in WeightSource::missing and left
+// undefined, so that one run reports everything; a wrong shape or dtype throws Error{kModel} at once:
 //   "model.layers.3.mlp.up_proj.weight: shape [11008, 4096], config says [14336, 4096]"
 //
-// Dummy weights (files == nullptr): uniform in [-0.05, 0.05] by name and index, norms one: the same on any number of ranks.
+// Dummy weights (files == nullptr): uniform in [-0.05, 0.05] by name and index, norms one: the same on any number of
+// ranks.
 #pragma once
 
 #include <cstdint>
@@ -37,44 +38,46 @@ using Allocate = std::function<Tensor(DType dtype, Shape shape, std::string_view
 
 // What a fused linear needs to load: its parts are stacked along N.
 struct LinearPart {
-  std::string name;         // "q_proj", relative to the cursor; also what quantisation rules match
-  int64_t n = 0;            // full (unsharded) output channels
-  int64_t first_n = 0;      // first row this rank takes
-  int64_t local_n = 0;      // rows this rank takes; those at n and beyond are zeros (a padded vocabulary)
-  std::string stored_as;    // full name of the tensors on disk when it is another (tied lm_head); empty: prefix and name
+  std::string name;       // "q_proj", relative to the cursor; also what quantisation rules match
+  int64_t n = 0;          // full (unsharded) output channels
+  int64_t first_n = 0;    // first row this rank takes
+  int64_t local_n = 0;    // rows this rank takes; those at n and beyond are zeros (a padded vocabulary)
+  std::string stored_as;  // full name of the tensors on disk when it is another (tied lm_head); empty: prefix and name
 };
 struct LinearRequest {
   std::vector<LinearPart> parts;
-  int64_t k = 0;            // full input channels; kRow: each rank takes k / world_size of them, in rank order
+  int64_t k = 0;  // full input channels; kRow: each rank takes k / world_size of them, in rank order
   Shard shard = Shard::kReplicated;
-  bool bias = false;        // read <part>.bias as well
+  bool bias = false;  // read <part>.bias as well
 };
 struct LoadedLinear {
-  // [sum local_n, local_k]. Each part keeps its own scale, per-tensor ones expanded to one per channel where there are several
-  // parts: lossless. Plain in source.plain_dtype when parts disagree about their scheme.
+  // [sum local_n, local_k]. Each part keeps its own scale, per-tensor ones expanded to one per channel where there are
+  // several parts: lossless. Plain in source.plain_dtype when parts disagree about their scheme.
   QuantTensor weight;
-  Tensor bias;              // f32 [sum local_n] or empty (also for kRow on all ranks but the first: outputs are summed)
-  QuantFormat activation;   // what the linear wants as input
-  // f32 [1] for static activations, else empty. The parts share one input tensor, so they share one scale: the largest of the
-  // parts' input scales, with a warning when they differ (calibration of one tensor gives equal ones). Weights are not touched.
+  Tensor bias;             // f32 [sum local_n] or empty (also for kRow on all ranks but the first: outputs are summed)
+  QuantFormat activation;  // what the linear wants as input
+  // f32 [1] for static activations, else empty. The parts share one input tensor, so they share one scale: the largest
+  // of the parts' input scales, with a warning when they differ (calibration of one tensor gives equal ones). Weights
+  // are not touched.
   Tensor input_scale;
 };
 
 // One checkpoint being loaded by one rank: shared by all cursors.
 struct WeightSource {
-  // kRecord: everything is checked, counted and accounted for, but no tensor's bytes are read and no memory that `allocate`
-  // gives is written, except vectors of at most kMaxRecordedBytes. How reports learn a model's layout from the model itself.
+  // kRecord: everything is checked, counted and accounted for, but no tensor's bytes are read and no memory that
+  // `allocate` gives is written, except vectors of at most kMaxRecordedBytes. How reports learn a model's layout from
+  // the model itself.
   enum class Mode : uint8_t { kLoad, kRecord } mode = Mode::kLoad;
   static constexpr int64_t kMaxRecordedBytes = int64_t{1} << 20;
-  const SafetensorsFolder* files = nullptr;   // nullptr: dummy weights (random, seeded by name)
+  const SafetensorsFolder* files = nullptr;  // nullptr: dummy weights (random, seeded by name)
   const QuantConfig* quant = nullptr;
   ThreadPool* threads = nullptr;
   Allocate allocate;
-  DType plain_dtype = DType::kBF16;           // unquantised weights are held in this (converted when the file differs)
+  DType plain_dtype = DType::kBF16;  // unquantised weights are held in this (converted when the file differs)
   int rank = 0;
   int world_size = 1;
-  // Elementwise maximum over ranks, so that weights quantised while loading have the scales that one rank would give them.
-  // Every rank makes the same calls in the same order. The identity for one rank.
+  // Elementwise maximum over ranks, so that weights quantised while loading have the scales that one rank would give
+  // them. Every rank makes the same calls in the same order. The identity for one rank.
   std::function<void(std::span<float> values)> all_reduce_max = [](std::span<float>) {};
   // Bytes of the checkpoint that this rank has just read.
   std::function<void(int64_t bytes)> on_progress = [](int64_t) {};
@@ -82,7 +85,7 @@ struct WeightSource {
   // Bookkeeping, filled by the cursors.
   std::set<std::string, std::less<>> consumed;
   std::vector<std::string> missing;
-  int64_t weight_bytes = 0;                   // as allocated, scales included
+  int64_t weight_bytes = 0;  // as allocated, scales included
   int64_t scale_bytes = 0;
 };
 
@@ -109,8 +112,8 @@ class Weights {
   std::string prefix_;
 };
 
-// Throws Error{kModel} when parameters are missing (lists up to 20 by name) or when tensors are left over that no layer asked
-// for, except those `ignorable` accepts (rotary inv_freq buffers, tied lm_head, ...).
+// Throws Error{kModel} when parameters are missing (lists up to 20 by name) or when tensors are left over that no layer
+// asked for, except those `ignorable` accepts (rotary inv_freq buffers, tied lm_head, ...).
 void check_all_consumed(const WeightSource& source, const std::function<bool(std::string_view)>& ignorable);
 
 }  // namespace octet

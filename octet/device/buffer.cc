@@ -30,8 +30,8 @@ std::string readable_bytes(int64_t bytes) {
        readable_bytes(available_memory_bytes(Device{})));
 }
 
-// Pages of 2 MiB where the buffer is large: a matmul that streams weights would otherwise miss the TLB on every 4 KiB. They
-// need 2 MiB alignment, so more is mapped and the ends are given back.
+// Pages of 2 MiB where the buffer is large: a matmul that streams weights would otherwise miss the TLB on every 4 KiB.
+// They need 2 MiB alignment, so more is mapped and the ends are given back.
 std::byte* map_pages(int64_t num_bytes) {
   const int64_t slack = num_bytes >= kHugePage ? kHugePage : 0;
   void* mapped = mmap(nullptr, static_cast<size_t>(num_bytes + slack), PROT_READ | PROT_WRITE,
@@ -61,20 +61,22 @@ void release(std::byte* data, int64_t num_bytes) {
 }  // namespace
 
 int64_t available_memory_bytes(Device device) {
-  if (device.kind != DeviceKind::kCpu) fail(ErrorCode::kUnsupported, "{}: not in this build of octet", device_name(device));
+  if (device.kind != DeviceKind::kCpu)
+    fail(ErrorCode::kUnsupported, "{}: not in this build of octet", device_name(device));
   return read_available_memory();
 }
 
 Buffer::Buffer(Device device, int64_t num_bytes, std::string_view purpose) : device_(device) {
-  if (device.kind != DeviceKind::kCpu) fail(ErrorCode::kUnsupported, "{}: {}: not in this build of octet", purpose, device_name(device));
+  if (device.kind != DeviceKind::kCpu)
+    fail(ErrorCode::kUnsupported, "{}: {}: not in this build of octet", purpose, device_name(device));
   if (num_bytes < 0 || num_bytes > int64_t{1} << 47) {  // an overflowed product, or more than an address space
     fail(ErrorCode::kMemory, "{}: needs {} bytes, which no machine has", purpose, num_bytes);
   }
   if (num_bytes == 0) return;
   if (num_bytes >= kCheckFrom && num_bytes > available_memory_bytes(device)) out_of_memory(num_bytes, purpose);
-  data_ = num_bytes >= kMapFrom
-              ? map_pages(num_bytes)
-              : static_cast<std::byte*>(::operator new(static_cast<size_t>(num_bytes), std::align_val_t(kAlignment), std::nothrow));
+  data_ = num_bytes >= kMapFrom ? map_pages(num_bytes)
+                                : static_cast<std::byte*>(::operator new(static_cast<size_t>(num_bytes),
+                                                                         std::align_val_t(kAlignment), std::nothrow));
   if (data_ == nullptr) out_of_memory(num_bytes, purpose);
   num_bytes_ = num_bytes;
 }
@@ -82,7 +84,9 @@ Buffer::Buffer(Device device, int64_t num_bytes, std::string_view purpose) : dev
 Buffer::~Buffer() { release(data_, num_bytes_); }
 
 Buffer::Buffer(Buffer&& other) noexcept
-    : device_(other.device_), data_(std::exchange(other.data_, nullptr)), num_bytes_(std::exchange(other.num_bytes_, 0)) {}
+    : device_(other.device_),
+      data_(std::exchange(other.data_, nullptr)),
+      num_bytes_(std::exchange(other.num_bytes_, 0)) {}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   if (this == &other) return *this;

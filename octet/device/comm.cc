@@ -133,8 +133,8 @@ class CpuComm final : public Comm {
     }
   }
 
-  // Rank r combines the r-th slice of all parts, in rank order, and writes it to all parts: no scratch, and every rank gets
-  // the same bits. Only rank r touches the r-th slices between the barriers.
+  // Rank r combines the r-th slice of all parts, in rank order, and writes it to all parts: no scratch, and every rank
+  // gets the same bits. Only rank r touches the r-th slices between the barriers.
   template <class Combine>
   void all_reduce(Tensor x, Combine combine) {
     OCTET_CHECK(x.dtype == DType::kF32 && x.contiguous());

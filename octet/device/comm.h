@@ -1,5 +1,6 @@
-// Comm: the collectives of the ranks of one tensor-parallel group. One thread per rank; every rank makes the same calls in
-// the same order. A rank that fails calls abort(): the others' pending and later calls throw instead of waiting for ever.
+// Comm: the collectives of the ranks of one tensor-parallel group. One thread per rank; every rank makes the same calls
+// in the same order. A rank that fails calls abort(): the others' pending and later calls throw instead of waiting for
+// ever.
 #pragma once
 
 #include <memory>

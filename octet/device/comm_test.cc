@@ -18,7 +18,9 @@ void on_every_rank(std::vector<std::unique_ptr<Comm>>& comms, Fn&& fn) {
   for (std::thread& thread : threads) thread.join();
 }
 
-float value_at(int rank, int64_t i) { return std::sin(static_cast<float>(i * 7 + rank * 13)) * std::exp2(static_cast<float>(rank * 3)); }
+float value_at(int rank, int64_t i) {
+  return std::sin(static_cast<float>(i * 7 + rank * 13)) * std::exp2(static_cast<float>(rank * 3));
+}
 
 TEST(CommTest, SumsInRankOrderToTheSameBits) {
   for (const int world : {1, 2, 3, 5}) {

@@ -45,7 +45,8 @@ CpuFeatures ask_processor() {
   const bool zmm_saved = (saved & 0xe6u) == 0xe6u;
   const CpuId extended = cpuid(7);
   const CpuId extended_1 = extended.eax >= 1 ? cpuid(7, 1) : CpuId{};
-  features.avx2_fma = ymm_saved && bit(basic.ecx, 12) && bit(basic.ecx, 28) && bit(basic.ecx, 29) && bit(extended.ebx, 5);
+  features.avx2_fma =
+      ymm_saved && bit(basic.ecx, 12) && bit(basic.ecx, 28) && bit(basic.ecx, 29) && bit(extended.ebx, 5);
   features.avx512 = features.avx2_fma && zmm_saved && bit(extended.ebx, 16) && bit(extended.ebx, 17) &&
                     bit(extended.ebx, 30) && bit(extended.ebx, 31);
   features.avx512_vnni = features.avx512 && bit(extended.ecx, 11);
@@ -97,7 +98,8 @@ Device parse_device(const std::string& text) {
   if (text == "cuda" || text.starts_with("cuda:")) {
     fail(ErrorCode::kUnsupported, "device \"{}\": this build of octet has no CUDA; it has: cpu", text);
   }
-  fail(ErrorCode::kUnsupported, "device \"{}\": expected auto, cpu, cuda or cuda:<index>; this build of octet has: cpu", text);
+  fail(ErrorCode::kUnsupported, "device \"{}\": expected auto, cpu, cuda or cuda:<index>; this build of octet has: cpu",
+       text);
 }
 
 std::string device_name(Device device) {

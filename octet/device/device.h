@@ -1,4 +1,5 @@
-// Device: where memory lies and kernels run. A value. Only the CPU exists in this build; CUDA joins behind the same types.
+// Device: where memory lies and kernels run. A value. Only the CPU exists in this build; CUDA joins behind the same
+// types.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,8 @@ struct Device {
   bool operator==(const Device&) const = default;
 };
 
-// "auto", "cpu", "cuda", "cuda:1". Throws Error{kUnsupported} for a device that this build or machine lacks, saying which
-// it has.
+// "auto", "cpu", "cuda", "cuda:1". Throws Error{kUnsupported} for a device that this build or machine lacks, saying
+// which it has.
 Device parse_device(const std::string& text);
 std::string device_name(Device device);
 
@@ -27,8 +28,8 @@ struct Stream {
 
 // Instruction sets the kernels may use, asked once from the processor.
 struct CpuFeatures {
-  bool avx2_fma = false;     // AVX2, FMA and F16C
-  bool avx512 = false;       // F, BW, DQ, VL
+  bool avx2_fma = false;  // AVX2, FMA and F16C
+  bool avx512 = false;    // F, BW, DQ, VL
   bool avx512_vnni = false;
   bool avx512_bf16 = false;
 };

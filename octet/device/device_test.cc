@@ -52,14 +52,16 @@ TEST(DeviceTest, FeaturesAgreeWithTheOperatingSystem) {
   const auto has = [&](const std::string& flag) { return flags.find(" " + flag + " ") != std::string::npos; };
   const CpuFeatures features = cpu_features();
   EXPECT_EQ(features.avx2_fma, has("avx2") && has("fma") && has("f16c"));
-  EXPECT_EQ(features.avx512, features.avx2_fma && has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl"));
+  EXPECT_EQ(features.avx512,
+            features.avx2_fma && has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl"));
   EXPECT_EQ(features.avx512_vnni, features.avx512 && has("avx512_vnni"));
   EXPECT_EQ(features.avx512_bf16, features.avx512 && has("avx512_bf16"));
   EXPECT_THAT(cpu_description(), HasSubstr(" threads, "));
 }
 
 TEST(BufferTest, IsAlignedAndWritableAtEverySize) {
-  for (const int64_t bytes : {1, 63, 4096, (1 << 18) - 1, 1 << 18, (1 << 21) - 1, 1 << 21, (1 << 21) + 1, (5 << 20) + 17}) {
+  for (const int64_t bytes :
+       {1, 63, 4096, (1 << 18) - 1, 1 << 18, (1 << 21) - 1, 1 << 21, (1 << 21) + 1, (5 << 20) + 17}) {
     Buffer buffer(Device{}, bytes, "test");
     EXPECT_EQ(buffer.num_bytes(), bytes);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u) << bytes;
@@ -86,7 +88,8 @@ TEST(BufferTest, SaysWhatDoesNotFit) {
   const std::string text = error_of(ErrorCode::kMemory, [] { Buffer(Device{}, int64_t{1} << 46, "KV cache"); });
   EXPECT_THAT(text, HasSubstr("KV cache: needs 65536.00 GiB, "));
   EXPECT_THAT(text, HasSubstr("are available"));
-  EXPECT_THAT(error_of(ErrorCode::kMemory, [] { Buffer(Device{}, -8, "weights"); }), HasSubstr("weights: needs -8 bytes"));
+  EXPECT_THAT(error_of(ErrorCode::kMemory, [] { Buffer(Device{}, -8, "weights"); }),
+              HasSubstr("weights: needs -8 bytes"));
   EXPECT_GT(available_memory_bytes(Device{}), 0);
 }
 
@@ -106,7 +109,10 @@ TEST(ArenaTest, GivesAlignedMemoryUntilItIsFull) {
     const Arena::Scope scope(arena);
     arena.make(DType::kU8, Shape{128});
     EXPECT_EQ(arena.used_bytes(), 256);
-    EXPECT_THAT(error_of(ErrorCode::kInternal, [&] { arena.make(DType::kF32, Shape{2, 1}); }),
+    EXPECT_THAT(error_of(ErrorCode::kInternal,
+                         [&] {
+                           arena.make(DType::kF32, Shape{2, 1});
+                         }),
                 HasSubstr("f32 [2, 1] needs 8 bytes, 256 of 256 are in use"));
   }
   EXPECT_EQ(arena.used_bytes(), 128);

@@ -1,5 +1,5 @@
-// Graph: a recorded sequence of kernel launches that is replayed as one. The CPU has none: supports_graphs() is false and
-// callers run their function directly. The CUDA device implements capture and replay behind this class.
+// Graph: a recorded sequence of kernel launches that is replayed as one. The CPU has none: supports_graphs() is false
+// and callers run their function directly. The CUDA device implements capture and replay behind this class.
 #pragma once
 
 #include <functional>

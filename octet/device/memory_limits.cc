@@ -46,7 +46,8 @@ int64_t room_in_group(const std::string& folder, const GroupFiles& files) {
   const std::optional<int64_t> usage = number_after(folder + std::string(files.usage), "");
   if (!limit || !usage) return kUnbounded;
   const std::string stat = folder + "/memory.stat";
-  const int64_t file_pages = number_after(stat, files.inactive_file).value_or(0) + number_after(stat, files.active_file).value_or(0);
+  const int64_t file_pages =
+      number_after(stat, files.inactive_file).value_or(0) + number_after(stat, files.active_file).value_or(0);
   return std::max<int64_t>(0, *limit - std::max<int64_t>(0, *usage - file_pages));
 }
 

@@ -18,11 +18,13 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 void check_range(const char* option, int64_t value, int64_t low, int64_t high) {
-  if (value < low || value > high) fail(ErrorCode::kUsage, "{}: must be between {} and {}, was {}", option, low, high, value);
+  if (value < low || value > high)
+    fail(ErrorCode::kUsage, "{}: must be between {} and {}, was {}", option, low, high, value);
 }
 
 void check_options(const EngineOptions& options) {
-  constexpr int64_t kMaxSequences = 1 << 16, kMaxTokens = 1 << 24, kMaxBlock = 1 << 12, kMaxRanks = 64, kMaxThreads = 4096;
+  constexpr int64_t kMaxSequences = 1 << 16, kMaxTokens = 1 << 24, kMaxBlock = 1 << 12, kMaxRanks = 64,
+                    kMaxThreads = 4096;
   check_range("max_num_seqs", options.max_num_seqs, 1, kMaxSequences);
   check_range("max_num_batched_tokens", options.max_num_batched_tokens, 1, kMaxTokens);
   check_range("block_size", options.block_size, 1, kMaxBlock);
@@ -40,9 +42,11 @@ int64_t model_context(const ModelConfig& config) {
   const JsonObject scaling(config.rope_scaling, config.path);
   const std::string type = scaling.find_string("rope_type").value_or(scaling.find_string("type").value_or("default"));
   const double factor = scaling.find_number("factor").value_or(1.0);
-  if (type == "linear" || type == "dynamic") return static_cast<int64_t>(static_cast<double>(config.max_position_embeddings) * factor);
+  if (type == "linear" || type == "dynamic")
+    return static_cast<int64_t>(static_cast<double>(config.max_position_embeddings) * factor);
   if (type != "yarn") return config.max_position_embeddings;
-  const int64_t original = scaling.find_int("original_max_position_embeddings").value_or(config.max_position_embeddings);
+  const int64_t original =
+      scaling.find_int("original_max_position_embeddings").value_or(config.max_position_embeddings);
   return std::max(config.max_position_embeddings, static_cast<int64_t>(static_cast<double>(original) * factor));
 }
 
@@ -149,12 +153,13 @@ void Engine::State::reserve(const EngineOptions& options) {
     report.activation_bytes += ranks->runner(rank).activation_bytes(limits, layout.block_size);
   }
   const int64_t bytes_per_block = layout.bytes_per_block() * ranks->world_size();
-  report.num_kv_blocks = num_kv_blocks({.bytes_per_block = bytes_per_block,
-                                        .block_size = layout.block_size,
-                                        .max_model_len = report.max_model_len,
-                                        .max_num_seqs = options.max_num_seqs,
-                                        .available_bytes = std::max<int64_t>(0, available_memory_bytes(device) - report.activation_bytes),
-                                        .requested_bytes = options.kv_cache_memory_bytes});
+  report.num_kv_blocks =
+      num_kv_blocks({.bytes_per_block = bytes_per_block,
+                     .block_size = layout.block_size,
+                     .max_model_len = report.max_model_len,
+                     .max_num_seqs = options.max_num_seqs,
+                     .available_bytes = std::max<int64_t>(0, available_memory_bytes(device) - report.activation_bytes),
+                     .requested_bytes = options.kv_cache_memory_bytes});
   report.kv_bytes_per_token = layout.bytes_per_token() * ranks->world_size();
   report.kv_cache_bytes = report.num_kv_blocks * bytes_per_block;
   report.kv_cache_tokens = report.num_kv_blocks * layout.block_size;
@@ -172,7 +177,8 @@ SchedulerOptions Engine::State::scheduler_options(const EngineOptions& options) 
           // Without chunks a whole prompt must fit one step.
           .max_num_batched_tokens = chunked ? budget : std::max(budget, report.max_model_len),
           .max_num_seqs = options.max_num_seqs,
-          .max_queued_requests = options.max_queued_requests > 0 ? options.max_queued_requests : int64_t{4} * options.max_num_seqs,
+          .max_queued_requests =
+              options.max_queued_requests > 0 ? options.max_queued_requests : int64_t{4} * options.max_num_seqs,
           .chunked_prefill = chunked ? SchedulerOptions::ChunkedPrefill::kYes : SchedulerOptions::ChunkedPrefill::kNo,
           .policy = priorities ? SchedulerOptions::Policy::kPriority : SchedulerOptions::Policy::kFcfs,
           .seed = options.seed};
@@ -188,7 +194,8 @@ SubmitResult Engine::submit(Request request) {
   for (size_t i = 0; i < request.prompt_token_ids.size(); ++i) {
     const int32_t id = request.prompt_token_ids[i];
     if (id < 0 || id >= vocab_size) {
-      fail(ErrorCode::kInvalid, "prompt: token id {} at position {} is outside the vocabulary of {} tokens", id, i, vocab_size);
+      fail(ErrorCode::kInvalid, "prompt: token id {} at position {} is outside the vocabulary of {} tokens", id, i,
+           vocab_size);
     }
   }
   return state_->loop->submit(std::move(request));

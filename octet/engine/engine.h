@@ -15,12 +15,12 @@
 namespace octet {
 
 struct EngineOptions {
-  std::string model_folder;               // resolved
+  std::string model_folder;  // resolved
   std::string device = "auto";
-  std::string dtype = "auto";             // auto, float32/float, bfloat16, float16/half
+  std::string dtype = "auto";  // auto, float32/float, bfloat16, float16/half
   QuantOptions quant;
   std::string kv_cache_dtype = "auto";
-  std::optional<int64_t> max_model_len;   // nothing: the model's
+  std::optional<int64_t> max_model_len;  // nothing: the model's
   int32_t max_num_seqs = 256;
   int32_t max_num_batched_tokens = 2048;
   int32_t block_size = 16;
@@ -28,12 +28,12 @@ struct EngineOptions {
   bool enable_prefix_caching = true;
   bool enable_chunked_prefill = true;
   enum class SchedulingPolicy : uint8_t { kFcfs, kPriority } scheduling_policy = SchedulingPolicy::kFcfs;
-  bool async_scheduling = true;           // plan step n + 1 while step n runs
-  int32_t max_queued_requests = 0;        // 0: 4 * max_num_seqs
+  bool async_scheduling = true;     // plan step n + 1 while step n runs
+  int32_t max_queued_requests = 0;  // 0: 4 * max_num_seqs
   int32_t tensor_parallel_size = 1;
-  int32_t num_threads = 0;                // 0: all processors
+  int32_t num_threads = 0;  // 0: all processors
   uint64_t seed = 0;
-  bool dummy_weights = false;             // load_format "dummy"
+  bool dummy_weights = false;  // load_format "dummy"
   std::function<void(int64_t done_bytes, int64_t total_bytes)> on_load_progress;
 };
 
@@ -44,8 +44,8 @@ struct EngineReport {
   int64_t weight_bytes = 0, scale_bytes = 0, kv_bytes_per_token = 0, kv_cache_bytes = 0, activation_bytes = 0;
   int64_t num_kv_blocks = 0, kv_cache_tokens = 0;
   int64_t max_model_len = 0;
-  double load_seconds = 0;                // mapping, reading, quantising
-  double start_seconds = 0;               // everything until ready
+  double load_seconds = 0;   // mapping, reading, quantising
+  double start_seconds = 0;  // everything until ready
 };
 
 // "auto" (the model's), "float32"/"float", "bfloat16", "float16"/"half". Throws Error{kUsage}.
@@ -56,7 +56,7 @@ enum class SubmitResult : uint8_t { kAccepted, kQueueFull, kStopped };
 struct EngineMetrics {
   int64_t num_running = 0, num_waiting = 0, num_preemptions = 0, num_steps = 0;
   int64_t prompt_tokens = 0, generated_tokens = 0, cached_prompt_tokens = 0;
-  double kv_usage = 0;                    // share of blocks in use
+  double kv_usage = 0;  // share of blocks in use
 };
 
 class Engine {
@@ -65,8 +65,8 @@ class Engine {
   explicit Engine(const EngineOptions& options);
   ~Engine();  // ends every request with kAbort
 
-  // Validates (Error{kInvalid}: prompt empty or longer than max_model_len, ids out of the vocabulary, sampling fields), then
-  // queues. Thread-safe.
+  // Validates (Error{kInvalid}: prompt empty or longer than max_model_len, ids out of the vocabulary, sampling fields),
+  // then queues. Thread-safe.
   SubmitResult submit(Request request);
   // Ends a request with kAbort; unknown ids are ignored. Thread-safe.
   void abort(const std::string& request_id);

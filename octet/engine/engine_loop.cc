@@ -9,7 +9,8 @@ namespace octet {
 namespace {
 
 int64_t now_us() {
-  return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 }  // namespace
@@ -63,7 +64,8 @@ EngineMetrics EngineLoop::metrics() const {
   metrics.num_running = scheduler_.num_running();
   metrics.num_waiting = scheduler_.num_waiting();
   metrics.num_preemptions = scheduler_.num_preemptions();
-  metrics.kv_usage = static_cast<double>(scheduler_.blocks().num_used()) / static_cast<double>(scheduler_.blocks().num_blocks());
+  metrics.kv_usage =
+      static_cast<double>(scheduler_.blocks().num_used()) / static_cast<double>(scheduler_.blocks().num_blocks());
   return metrics;
 }
 

@@ -1,7 +1,8 @@
-// EngineLoop: the engine's thread. Takes requests and aborts from any thread, drives scheduler and step runner, and calls the
-// requests' on_event.
+// EngineLoop: the engine's thread. Takes requests and aborts from any thread, drives scheduler and step runner, and
+// calls the requests' on_event.
 //
-// With overlap the next step is planned while the present one runs, so that the ranks wait only for commit and reconcile.
+// With overlap the next step is planned while the present one runs, so that the ranks wait only for commit and
+// reconcile.
 #pragma once
 
 #include <atomic>

@@ -1,5 +1,6 @@
-// FakeRunner: runs StepPlans with a "model" that is a hash of the sequence's tokens, over a "KV cache" that holds one hash per
-// slot. A wrong block table, a block shared too early or written by two sequences changes the hash, and so the tokens.
+// FakeRunner: runs StepPlans with a "model" that is a hash of the sequence's tokens, over a "KV cache" that holds one
+// hash per slot. A wrong block table, a block shared too early or written by two sequences changes the hash, and so the
+// tokens.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -81,7 +82,8 @@ class FakeRunner {
       const uint64_t before = position > 0 ? slot(plan, chunk, position - 1).hash : 0;
       slot(plan, chunk, position) = {mix(before, static_cast<uint64_t>(token)), token};
       ++num_computed_;
-      if (position >= chunk.score_begin && position + 1 < static_cast<int64_t>(prompt.size()) && start.request->sampling.prompt_logprobs) {
+      if (position >= chunk.score_begin && position + 1 < static_cast<int64_t>(prompt.size()) &&
+          start.request->sampling.prompt_logprobs) {
         const int32_t next = prompt[static_cast<size_t>(position) + 1];
         result.prompt_logprobs.push_back({{.token_id = next, .logprob = -static_cast<float>(position), .rank = 1}});
       }

@@ -19,15 +19,16 @@ int64_t num_kv_blocks(const KvBudget& budget) {
   const int64_t ceiling = std::min(budget.requested_bytes.value_or(budget.available_bytes), budget.available_bytes);
   const int64_t fitting = ceiling / budget.bytes_per_block;
   if (budget.requested_bytes && *budget.requested_bytes > budget.available_bytes) {
-    fail(ErrorCode::kMemory, "KV cache: {:.2f} GiB were asked for, {:.2f} GiB are available", gib(*budget.requested_bytes),
-         gib(budget.available_bytes));
+    fail(ErrorCode::kMemory, "KV cache: {:.2f} GiB were asked for, {:.2f} GiB are available",
+         gib(*budget.requested_bytes), gib(budget.available_bytes));
   }
   if (fitting < least) {
     fail(ErrorCode::kMemory,
-         "KV cache: one sequence of max_model_len {} tokens needs {:.2f} GiB, {:.2f} GiB are {}; the largest max_model_len that "
+         "KV cache: one sequence of max_model_len {} tokens needs {:.2f} GiB, {:.2f} GiB are {}; the largest "
+         "max_model_len that "
          "would fit is {}",
-         budget.max_model_len, gib(least * budget.bytes_per_block), gib(ceiling), budget.requested_bytes ? "granted" : "available",
-         fitting * budget.block_size);
+         budget.max_model_len, gib(least * budget.bytes_per_block), gib(ceiling),
+         budget.requested_bytes ? "granted" : "available", fitting * budget.block_size);
   }
   if (budget.requested_bytes) return std::min(most, fitting);
   const int64_t usual = std::min(kDefaultBytes, budget.available_bytes / 4) / budget.bytes_per_block;

@@ -25,8 +25,8 @@ class RankTeam final : public StepRunner {
   // Only while no step runs.
   Runner& runner(int rank) { return *ranks_[static_cast<size_t>(rank)].runner; }
 
-  // Runs work on every rank's thread and waits. When a rank throws, the others are released from their collectives, and the
-  // exception of the first is rethrown; nothing can run afterwards.
+  // Runs work on every rank's thread and waits. When a rank throws, the others are released from their collectives, and
+  // the exception of the first is rethrown; nothing can run afterwards.
   void run_on_all(const std::function<void(Runner&)>& work);
 
   void start(const StepPlan& plan) override;

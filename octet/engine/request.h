@@ -1,4 +1,5 @@
-// Request: what a client wants, immutable once submitted; and what comes back. Token ids in, token ids out: text is above.
+// Request: what a client wants, immutable once submitted; and what comes back. Token ids in, token ids out: text is
+// above.
 #pragma once
 
 #include <cstdint>
@@ -19,11 +20,11 @@ enum class FinishReason : uint8_t { kNone, kStop, kLength, kAbort, kError };
 struct SequenceDelta {
   int32_t index = 0;
   std::vector<int32_t> token_ids;
-  std::vector<PositionLogprobs> logprobs;   // one per token id when asked for
-  double cumulative_logprob = 0.0;          // of all tokens so far; kept only when logprobs are asked for
+  std::vector<PositionLogprobs> logprobs;  // one per token id when asked for
+  double cumulative_logprob = 0.0;         // of all tokens so far; kept only when logprobs are asked for
   FinishReason finish_reason = FinishReason::kNone;
-  std::optional<int32_t> stop_token_id;     // with kStop: the id that stopped it (its token is in token_ids)
-  std::string error;                        // with kError
+  std::optional<int32_t> stop_token_id;  // with kStop: the id that stopped it (its token is in token_ids)
+  std::string error;                     // with kError
 };
 
 struct RequestTimes {  // microseconds on the steady clock
@@ -46,9 +47,9 @@ struct Request {
   std::string id;
   std::vector<int32_t> prompt_token_ids;
   SamplingParams sampling;
-  std::vector<int32_t> eos_token_ids;   // of the model; ignored with ignore_eos
-  int32_t priority = 0;                 // lower runs earlier under the priority policy
-  std::string cache_salt;               // mixed into the first block's hash: requests with other salts share nothing
+  std::vector<int32_t> eos_token_ids;  // of the model; ignored with ignore_eos
+  int32_t priority = 0;                // lower runs earlier under the priority policy
+  std::string cache_salt;              // mixed into the first block's hash: requests with other salts share nothing
   // Called on the engine's thread, in order; must be quick and must not throw.
   std::function<void(RequestEvent)> on_event;
   // Receives logits rows of the prompt (row = position) when set; called on a rank's thread before the step ends.

@@ -9,10 +9,15 @@ namespace {
 
 constexpr int64_t kInt32 = 4;  // bytes, and those of an f32
 
-int64_t max_blocks_per_sequence(int64_t max_model_len, int64_t block_size) { return (max_model_len + block_size - 1) / block_size; }
+int64_t max_blocks_per_sequence(int64_t max_model_len, int64_t block_size) {
+  return (max_model_len + block_size - 1) / block_size;
+}
 
 Launch make_launch(Device device, ThreadPool& threads, ThreadScratch& scratch) {
-  return {.stream = {.device = device, .handle = nullptr}, .threads = &threads, .scratch = &scratch, .features = cpu_features()};
+  return {.stream = {.device = device, .handle = nullptr},
+          .threads = &threads,
+          .scratch = &scratch,
+          .features = cpu_features()};
 }
 
 }  // namespace
@@ -51,7 +56,8 @@ int64_t Runner::activation_bytes(const StepLimits& limits, int64_t block_size) c
   const int64_t blocks = max_blocks_per_sequence(limits.max_model_len, block_size);
   const int64_t batch = 3 * limits.max_tokens + limits.max_sequences * (blocks + 2) + 1;
   const int64_t gathered = kLogitRows * (1 + hidden_size_);  // indices, and f32 rows of hidden states
-  return (batch + gathered) * kInt32 + kNumTensors * kAlignment + model_->activation_bytes(limits.max_tokens, kLogitRows);
+  return (batch + gathered) * kInt32 + kNumTensors * kAlignment +
+         model_->activation_bytes(limits.max_tokens, kLogitRows);
 }
 
 void Runner::reserve(const StepLimits& limits, const KvCacheLayout& layout, int64_t num_blocks) {
@@ -68,7 +74,8 @@ StepResult Runner::run(const StepPlan& plan) {
   StepResult result;
   result.chunks.resize(plan.chunks.size());
   for (size_t begin = 0; begin < rows.size(); begin += kLogitRows) {
-    run_slice(step, hidden, plan, std::span(rows).subspan(begin, std::min<size_t>(kLogitRows, rows.size() - begin)), result);
+    run_slice(step, hidden, plan, std::span(rows).subspan(begin, std::min<size_t>(kLogitRows, rows.size() - begin)),
+              result);
   }
   for (SequenceId id : plan.ends) states_.erase(id);
   return result;
@@ -78,11 +85,13 @@ void Runner::take_notes(const StepPlan& plan) {
   for (const SequenceStart& start : plan.starts) {
     const Request& request = *start.request;
     const std::span<const int32_t> eos = request.eos_token_ids;
-    states_.emplace(start.sequence, State{start.request, SamplingState({.params = request.sampling,
-                                                                        .eos_token_ids = request.sampling.ignore_eos ? eos.first(0) : eos,
-                                                                        .prompt_token_ids = request.prompt_token_ids,
-                                                                        .seed = start.seed,
-                                                                        .index = start.index})});
+    states_.emplace(
+        start.sequence,
+        State{start.request, SamplingState({.params = request.sampling,
+                                            .eos_token_ids = request.sampling.ignore_eos ? eos.first(0) : eos,
+                                            .prompt_token_ids = request.prompt_token_ids,
+                                            .seed = start.seed,
+                                            .index = start.index})});
   }
 }
 
@@ -92,7 +101,8 @@ Batch Runner::make_batch(const StepPlan& plan) {
   int32_t most_blocks = 1;
   for (const StepChunk& chunk : plan.chunks) most_blocks = std::max(most_blocks, chunk.num_blocks);
   auto make = [&](Shape shape) { return arena_->make(DType::kI32, shape); };
-  const Tensor token_ids = make({plan.num_tokens}), positions = make({plan.num_tokens}), slots = make({plan.num_tokens});
+  const Tensor token_ids = make({plan.num_tokens}), positions = make({plan.num_tokens}),
+               slots = make({plan.num_tokens});
   const Tensor query_start = make({num_sequences + 1}), seq_lens = make({num_sequences});
   const Tensor block_table = make({num_sequences, most_blocks});
   int64_t row = 0;
@@ -142,13 +152,15 @@ std::vector<Runner::LogitRow> Runner::logit_rows(const StepPlan& plan) const {
       const auto length = static_cast<int64_t>(states_.at(chunk.sequence).request->prompt_token_ids.size());
       for (int64_t p = chunk.score_begin; p < std::min(chunk.end(), length); ++p) add(p, true, p == last);
     }
-    if (last >= 0 && (rows.empty() || rows.back().position != last || rows.back().chunk != static_cast<int32_t>(c))) add(last, false, true);
+    if (last >= 0 && (rows.empty() || rows.back().position != last || rows.back().chunk != static_cast<int32_t>(c)))
+      add(last, false, true);
     first_row += chunk.num_tokens;
   }
   return rows;
 }
 
-void Runner::run_slice(Step& step, ConstTensor hidden, const StepPlan& plan, std::span<const LogitRow> rows, StepResult& result) {
+void Runner::run_slice(Step& step, ConstTensor hidden, const StepPlan& plan, std::span<const LogitRow> rows,
+                       StepResult& result) {
   const Arena::Scope scope(*arena_);
   const auto num_rows = static_cast<int64_t>(rows.size());
   const Tensor indices = arena_->make(DType::kI32, {num_rows});
@@ -191,7 +203,8 @@ SampleOutcome Runner::use_row(const StepPlan& plan, const LogitRow& row, std::sp
     if (row_is_broken(logits)) return SampleOutcome::kBrokenLogits;
     const auto next = static_cast<size_t>(row.position) + 1;
     if (request.sampling.prompt_logprobs && next < request.prompt_token_ids.size()) {
-      prompt_logprobs = position_logprobs(logits, request.prompt_token_ids[next], *request.sampling.prompt_logprobs, scratch);
+      prompt_logprobs =
+          position_logprobs(logits, request.prompt_token_ids[next], *request.sampling.prompt_logprobs, scratch);
     }
   }
   if (!row.sampled) return SampleOutcome::kToken;

@@ -1,5 +1,5 @@
-// Runner: one rank. Owns its weights, its part of the KV cache and its activations; turns a StepPlan into a batch, runs the
-// model, and (rank 0) samples. Used by one thread, the rank's own.
+// Runner: one rank. Owns its weights, its part of the KV cache and its activations; turns a StepPlan into a batch, runs
+// the model, and (rank 0) samples. Used by one thread, the rank's own.
 #pragma once
 
 #include <functional>
@@ -33,15 +33,15 @@ struct ModelSource {
 };
 
 struct StepLimits {
-  int64_t max_tokens = 0;     // of a step
+  int64_t max_tokens = 0;  // of a step
   int64_t max_sequences = 0;
   int64_t max_model_len = 0;
 };
 
 class Runner {
  public:
-  // Rows whose logits are computed and used at once: their memory is this many times vocab_size floats, however many a long
-  // prompt wants.
+  // Rows whose logits are computed and used at once: their memory is this many times vocab_size floats, however many a
+  // long prompt wants.
   static constexpr int64_t kLogitRows = 64;
 
   // Loads the rank's weights. Collective: all ranks do it at the same time.
@@ -75,7 +75,8 @@ class Runner {
   void take_notes(const StepPlan& plan);
   Batch make_batch(const StepPlan& plan);
   std::vector<LogitRow> logit_rows(const StepPlan& plan) const;
-  void run_slice(Step& step, ConstTensor hidden, const StepPlan& plan, std::span<const LogitRow> rows, StepResult& result);
+  void run_slice(Step& step, ConstTensor hidden, const StepPlan& plan, std::span<const LogitRow> rows,
+                 StepResult& result);
   SampleOutcome use_row(const StepPlan& plan, const LogitRow& row, std::span<float> logits, int thread,
                         PositionLogprobs& prompt_logprobs, ChunkResult& chunk_result);
 

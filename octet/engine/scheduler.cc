@@ -32,14 +32,16 @@ void Scheduler::check(const Request& request) const {
   const auto length = static_cast<int64_t>(request.prompt_token_ids.size());
   if (length == 0) fail(ErrorCode::kInvalid, "prompt: must have at least one token");
   if (length > options_.max_model_len) {
-    fail(ErrorCode::kInvalid, "prompt: has {} tokens, the model's context (max_model_len) is {}", length, options_.max_model_len);
+    fail(ErrorCode::kInvalid, "prompt: has {} tokens, the model's context (max_model_len) is {}", length,
+         options_.max_model_len);
   }
   if (length > token_limit()) {
-    fail(ErrorCode::kInvalid, "prompt: has {} tokens, the whole KV cache holds {} ({} blocks of {})", length, token_limit(),
-         blocks_.num_blocks(), blocks_.block_size());
+    fail(ErrorCode::kInvalid, "prompt: has {} tokens, the whole KV cache holds {} ({} blocks of {})", length,
+         token_limit(), blocks_.num_blocks(), blocks_.block_size());
   }
   if (length == token_limit() && request.sampling.max_tokens != 0) {
-    fail(ErrorCode::kInvalid, "prompt: has {} tokens, which leaves no room to generate any: at most {} tokens fit", length, token_limit());
+    fail(ErrorCode::kInvalid, "prompt: has {} tokens, which leaves no room to generate any: at most {} tokens fit",
+         length, token_limit());
   }
 }
 
@@ -145,8 +147,8 @@ bool Scheduler::admit(Sequence& sequence, StepPlan& plan, int64_t& budget) {
   return true;
 }
 
-// Takes the blocks of the longest prefix whose KV exists, if the blocks for all the rest of the sequence are available too:
-// admitting what does not fit would only lead to preemption. The last token is always computed: its row is needed.
+// Takes the blocks of the longest prefix whose KV exists, if the blocks for all the rest of the sequence are available
+// too: admitting what does not fit would only lead to preemption. The last token is always computed: its row is needed.
 bool Scheduler::attach_prefix(Sequence& sequence) {
   const int64_t size = blocks_.block_size();
   const int64_t most = (sequence.num_tokens() - 1) / size;
@@ -177,7 +179,8 @@ bool Scheduler::attach_prefix(Sequence& sequence) {
 
 // Rows that the client wants must be computed, not found in the cache.
 bool Scheduler::may_share(const Sequence& sequence) const {
-  return sequence.key.index > 0 || !wants_every_row(*sequence.request) || sequence.num_scored >= sequence.num_prompt_tokens;
+  return sequence.key.index > 0 || !wants_every_row(*sequence.request) ||
+         sequence.num_scored >= sequence.num_prompt_tokens;
 }
 
 // Another sequence of the request whose table holds the whole prompt's KV.

@@ -1,17 +1,18 @@
-// Scheduler: who runs in the next step. Pure host code for one thread: plan() and commit() exchange values with whoever runs
-// the steps.
+// Scheduler: who runs in the next step. Pure host code for one thread: plan() and commit() exchange values with whoever
+// runs the steps.
 //
-// There is no prefill or decode: every sequence has num_computed_tokens chasing num_tokens, and a step gives each a chunk of
-// the difference within the token budget (continuous batching, chunked prefill). When blocks run out, the running sequence
-// that comes last in the order of service gives its blocks back and is computed again later (preemption by recompute).
+// There is no prefill or decode: every sequence has num_computed_tokens chasing num_tokens, and a step gives each a
+// chunk of the difference within the token budget (continuous batching, chunked prefill). When blocks run out, the
+// running sequence that comes last in the order of service gives its blocks back and is computed again later
+// (preemption by recompute).
 //
-// n > 1: the first sequence computes the prompt; the others are held until then, fork its full blocks and compute the rest of
-// the prompt (less than a block and one token) themselves, so no block is ever written by two sequences.
+// n > 1: the first sequence computes the prompt; the others are held until then, fork its full blocks and compute the
+// rest of the prompt (less than a block and one token) themselves, so no block is ever written by two sequences.
 //
-// Overlap: plan() may be called once more before the result of the last plan is committed; sequences then get the token that
-// is still being sampled as kPendingToken. After commit(), reconcile() puts the real tokens and drops the chunks of sequences
-// that ended, so that a step never computes anything for nothing; the room this leaves goes to waiting sequences. Tokens do not
-// depend on whether this is done.
+// Overlap: plan() may be called once more before the result of the last plan is committed; sequences then get the token
+// that is still being sampled as kPendingToken. After commit(), reconcile() puts the real tokens and drops the chunks
+// of sequences that ended, so that a step never computes anything for nothing; the room this leaves goes to waiting
+// sequences. Tokens do not depend on whether this is done.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +51,7 @@ struct SequenceUpdate {
   std::optional<int32_t> stop_token_id;
   std::string error;
   int64_t num_cached_tokens = 0;
-  bool request_finished = false;                  // the last update of the request
+  bool request_finished = false;  // the last update of the request
 };
 
 class Scheduler {
@@ -59,7 +60,8 @@ class Scheduler {
 
   // Throws Error{kInvalid} when the request can never run: longer than max_model_len or than the KV cache.
   void check(const Request& request) const;
-  // False when max_queued_requests are waiting already. A request that passed check() only. Ids are unique among the living.
+  // False when max_queued_requests are waiting already. A request that passed check() only. Ids are unique among the
+  // living.
   [[nodiscard]] bool add(std::shared_ptr<const Request> request);
   // Ends all sequences of the request with `reason`; nothing when the id is unknown.
   std::vector<SequenceUpdate> abort(const std::string& request_id, FinishReason reason = FinishReason::kAbort,
@@ -108,7 +110,8 @@ class Scheduler {
   void accept_token(Sequence& sequence, Sampled& sampled, SequenceUpdate& update) const;
   SequenceUpdate update_for(const Sequence& sequence) const;
   void finish(Sequence& sequence, SequenceUpdate& update);
-  void end_group(const std::string& request_id, FinishReason reason, const std::string& error, std::vector<SequenceUpdate>& updates);
+  void end_group(const std::string& request_id, FinishReason reason, const std::string& error,
+                 std::vector<SequenceUpdate>& updates);
 
   SchedulerOptions options_;
   BlockManager blocks_;

@@ -7,10 +7,13 @@
 namespace octet {
 namespace {
 
-bool contains(const std::vector<int32_t>& ids, int32_t id) { return std::find(ids.begin(), ids.end(), id) != ids.end(); }
+bool contains(const std::vector<int32_t>& ids, int32_t id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
 
 const char* outcome_text(SampleOutcome outcome) {
-  return outcome == SampleOutcome::kBrokenLogits ? "NaN logits" : "no token is allowed: allowed_token_ids and min_tokens leave none";
+  return outcome == SampleOutcome::kBrokenLogits ? "NaN logits"
+                                                 : "no token is allowed: allowed_token_ids and min_tokens leave none";
 }
 
 }  // namespace
@@ -35,8 +38,10 @@ void Scheduler::commit_chunk(const StepChunk& chunk, ChunkResult result, std::ve
   }
   // A sequence preempted meanwhile has no blocks; its token counts all the same.
   if (sequence.phase == Sequence::Phase::kRunning) publish(sequence, chunk.end());
-  if (sequence.key.index == 0 && chunk.end() >= sequence.num_prompt_tokens) release_held(requests_.at(sequence.request->id));
-  const bool scores_only = sequence.max_tokens == sequence.num_prompt_tokens && chunk.end() >= sequence.num_prompt_tokens;
+  if (sequence.key.index == 0 && chunk.end() >= sequence.num_prompt_tokens)
+    release_held(requests_.at(sequence.request->id));
+  const bool scores_only =
+      sequence.max_tokens == sequence.num_prompt_tokens && chunk.end() >= sequence.num_prompt_tokens;
   if (!samples && !scores_only && result.prompt_logprobs.empty()) return;
   SequenceUpdate update = update_for(sequence);
   update.prompt_logprobs = std::move(result.prompt_logprobs);
@@ -111,7 +116,8 @@ void Scheduler::end_group(const std::string& request_id, FinishReason reason, co
   }
 }
 
-std::vector<SequenceUpdate> Scheduler::abort(const std::string& request_id, FinishReason reason, const std::string& error) {
+std::vector<SequenceUpdate> Scheduler::abort(const std::string& request_id, FinishReason reason,
+                                             const std::string& error) {
   std::vector<SequenceUpdate> updates;
   end_group(std::string(request_id), reason, error, updates);
   return updates;

@@ -44,7 +44,10 @@ class Simulation {
  public:
   enum class Overlap { kNo, kYes };
   Simulation(const SchedulerOptions& options, Overlap overlap)
-      : options_(options), overlap_(overlap), scheduler_(options), runner_({}, options.blocks.num_blocks, options.blocks.block_size) {}
+      : options_(options),
+        overlap_(overlap),
+        scheduler_(options),
+        runner_({}, options.blocks.num_blocks, options.blocks.block_size) {}
 
   Scheduler& scheduler() { return scheduler_; }
   FakeRunner& runner() { return runner_; }
@@ -83,7 +86,8 @@ class Simulation {
  private:
   void check(const StepPlan& plan) {
     const bool chunks = options_.chunked_prefill == SchedulerOptions::ChunkedPrefill::kYes;
-    EXPECT_LE(plan.num_tokens, chunks ? options_.max_num_batched_tokens : std::max(options_.max_num_batched_tokens, options_.max_model_len));
+    EXPECT_LE(plan.num_tokens, chunks ? options_.max_num_batched_tokens
+                                      : std::max(options_.max_num_batched_tokens, options_.max_model_len));
     EXPECT_LE(static_cast<int64_t>(plan.chunks.size()), options_.max_num_seqs);
     std::map<SequenceId, int> seen;
     for (const StepChunk& chunk : plan.chunks) {
@@ -113,7 +117,10 @@ class Simulation {
 };
 
 SchedulerOptions small_options() {
-  return {.blocks = {.num_blocks = 32, .block_size = 4}, .max_model_len = 64, .max_num_batched_tokens = 16, .max_num_seqs = 4};
+  return {.blocks = {.num_blocks = 32, .block_size = 4},
+          .max_model_len = 64,
+          .max_num_batched_tokens = 16,
+          .max_num_seqs = 4};
 }
 
 TEST(Scheduler, RefusesWhatCanNeverRun) {
@@ -132,8 +139,10 @@ TEST(Scheduler, RefusesWhatCanNeverRun) {
   EXPECT_EQ(error_of(*make_request("a", tokens(31), 1)), "");
   EXPECT_EQ(error_of(*make_request("a", tokens(32), 0)), "");
   EXPECT_NE(error_of(*make_request("a", tokens(32), 1)).find("no room"), std::string::npos);
-  EXPECT_NE(error_of(*make_request("a", tokens(33), 1)).find("33 tokens, the whole KV cache holds 32 (8 blocks of 4)"), std::string::npos);
-  EXPECT_NE(error_of(*make_request("a", tokens(65), 1)).find("65 tokens, the model's context (max_model_len) is 64"), std::string::npos);
+  EXPECT_NE(error_of(*make_request("a", tokens(33), 1)).find("33 tokens, the whole KV cache holds 32 (8 blocks of 4)"),
+            std::string::npos);
+  EXPECT_NE(error_of(*make_request("a", tokens(65), 1)).find("65 tokens, the model's context (max_model_len) is 64"),
+            std::string::npos);
   EXPECT_NE(error_of(*make_request("a", {}, 1)).find("at least one token"), std::string::npos);
 }
 
@@ -258,19 +267,21 @@ Trial random_trial(std::mt19937& random) {
   Trial trial;
   const int block_size = pick(1, 5);
   const int num_blocks = pick(4, 40);
-  trial.options = {.blocks = {.num_blocks = num_blocks, .block_size = block_size, .enable_prefix_caching = pick(0, 1) == 1},
-                   .max_model_len = pick(2, block_size * num_blocks),
-                   .max_num_batched_tokens = pick(1, 40),
-                   .max_num_seqs = pick(1, 8),
-                   .max_queued_requests = 1000,
-                   .chunked_prefill = pick(0, 3) ? SchedulerOptions::ChunkedPrefill::kYes : SchedulerOptions::ChunkedPrefill::kNo,
-                   .policy = pick(0, 1) ? SchedulerOptions::Policy::kPriority : SchedulerOptions::Policy::kFcfs,
-                   .seed = static_cast<uint64_t>(pick(0, 1000))};
+  trial.options = {
+      .blocks = {.num_blocks = num_blocks, .block_size = block_size, .enable_prefix_caching = pick(0, 1) == 1},
+      .max_model_len = pick(2, block_size * num_blocks),
+      .max_num_batched_tokens = pick(1, 40),
+      .max_num_seqs = pick(1, 8),
+      .max_queued_requests = 1000,
+      .chunked_prefill = pick(0, 3) ? SchedulerOptions::ChunkedPrefill::kYes : SchedulerOptions::ChunkedPrefill::kNo,
+      .policy = pick(0, 1) ? SchedulerOptions::Policy::kPriority : SchedulerOptions::Policy::kFcfs,
+      .seed = static_cast<uint64_t>(pick(0, 1000))};
   const auto longest = static_cast<int>(trial.options.max_model_len);
   const int num_requests = pick(1, 14);
   for (int i = 0; i < num_requests; ++i) {
     // Few distinct prompts' beginnings, so that prefixes are often shared.
-    auto request = make_request(std::to_string(i), tokens(pick(1, longest - 1), pick(0, 1)), pick(0, 12), pick(0, 3) ? 1 : pick(2, 4));
+    auto request = make_request(std::to_string(i), tokens(pick(1, longest - 1), pick(0, 1)), pick(0, 12),
+                                pick(0, 3) ? 1 : pick(2, 4));
     if (pick(0, 1)) request->sampling.max_tokens.reset();
     if (pick(0, 3)) request->eos_token_ids = {3, 4, 5};
     if (pick(0, 1)) request->sampling.seed = pick(0, 5);
@@ -331,7 +342,8 @@ void run_trial(const Trial& trial, Simulation::Overlap overlap, int64_t& num_pre
   simulation.scheduler().check_integrity();
   for (size_t i = 0; i < trial.requests.size(); ++i) {
     const Request& request = *trial.requests[i];
-    const uint64_t seed = request.sampling.seed ? static_cast<uint64_t>(*request.sampling.seed) : derived_seed(trial.options.seed, i);
+    const uint64_t seed =
+        request.sampling.seed ? static_cast<uint64_t>(*request.sampling.seed) : derived_seed(trial.options.seed, i);
     if (aborted[request.id] && simulation.received(request.id).reasons.empty()) continue;  // aborted before it arrived
     check_request(request, simulation.received(request.id), aborted[request.id], seed, trial);
   }

@@ -1,4 +1,5 @@
-// StepPlan: what one step shall run; StepResult: what came out. Plain values between the scheduler and the ranks' runners.
+// StepPlan: what one step shall run; StepResult: what came out. Plain values between the scheduler and the ranks'
+// runners.
 #pragma once
 
 #include <cstdint>
@@ -14,17 +15,18 @@ namespace octet {
 
 using SequenceId = uint64_t;
 
-// In a plan made while the step before it still runs: the token that step samples. Scheduler::reconcile puts the real one.
+// In a plan made while the step before it still runs: the token that step samples. Scheduler::reconcile puts the real
+// one.
 inline constexpr int32_t kPendingToken = -1;
 inline constexpr int64_t kNothingScored = std::numeric_limits<int64_t>::max();
 
 // Consecutive tokens of one sequence. Prefill, a chunk of it, and decode are all this.
 struct StepChunk {
   SequenceId sequence = 0;
-  int64_t begin = 0;         // position of the first token
+  int64_t begin = 0;  // position of the first token
   int32_t num_tokens = 0;
-  int32_t first_token = 0;   // where they start in StepPlan::token_ids
-  int32_t first_block = 0;   // the sequence's block table in StepPlan::block_ids
+  int32_t first_token = 0;  // where they start in StepPlan::token_ids
+  int32_t first_block = 0;  // the sequence's block table in StepPlan::block_ids
   int32_t num_blocks = 0;
   enum class Sample : uint8_t { kNo, kYes } sample = Sample::kNo;  // a token from the last row
   int64_t score_begin = kNothingScored;  // rows from this position on go to prompt_logprobs and on_logits
@@ -58,7 +60,7 @@ struct StepPlan {
 
 // Of one chunk.
 struct ChunkResult {
-  Sampled sampled;                                // meaningful when the chunk samples, or when the outcome is not kToken
+  Sampled sampled;  // meaningful when the chunk samples, or when the outcome is not kToken
   std::vector<PositionLogprobs> prompt_logprobs;  // of the tokens after the scored rows, as far as the prompt goes
 };
 

@@ -11,7 +11,7 @@ namespace octet {
 namespace {
 
 struct Totals {
-  std::vector<double> kl;        // every position
+  std::vector<double> kl;  // every position
   std::vector<double> window_means;
   int64_t num_same = 0;
   double nll = 0.0, reference_nll = 0.0;

@@ -26,7 +26,8 @@ void for_each_logits(Engine& engine, std::span<const int32_t> token_ids,
     }
     if (event.finished) finished.set_value(error);
   };
-  if (engine.submit(std::move(request)) != SubmitResult::kAccepted) fail(ErrorCode::kInternal, "the engine takes no request");
+  if (engine.submit(std::move(request)) != SubmitResult::kAccepted)
+    fail(ErrorCode::kInternal, "the engine takes no request");
   const std::string error = finished.get_future().get();
   if (!error.empty()) fail(ErrorCode::kInternal, "evaluation failed: {}", error);
 }

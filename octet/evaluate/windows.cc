@@ -6,7 +6,8 @@ namespace octet {
 
 std::vector<std::vector<int32_t>> cut_windows(std::span<const int32_t> token_ids, int64_t length, int64_t max_windows) {
   if (length < 2) fail(ErrorCode::kUsage, "a window needs at least 2 tokens, {} were asked for", length);
-  if (token_ids.size() < 2) fail(ErrorCode::kInvalid, "the text has {} tokens; at least 2 are needed", token_ids.size());
+  if (token_ids.size() < 2)
+    fail(ErrorCode::kInvalid, "the text has {} tokens; at least 2 are needed", token_ids.size());
   std::vector<std::vector<int32_t>> windows;
   const auto size = static_cast<int64_t>(token_ids.size());
   for (int64_t begin = 0; begin + length <= size; begin += length) {

@@ -24,7 +24,8 @@ KernelTable make_cpu_table() {
 }  // namespace
 
 const KernelTable& kernel_table(Device device, KernelSelection selection) {
-  if (device.kind != DeviceKind::kCpu) fail(ErrorCode::kUnsupported, "{}: this build of octet has kernels for: cpu", device_name(device));
+  if (device.kind != DeviceKind::kCpu)
+    fail(ErrorCode::kUnsupported, "{}: this build of octet has kernels for: cpu", device_name(device));
   static const KernelTable reference = make_reference_table();
   static const KernelTable cpu = make_cpu_table();
   return selection == KernelSelection::kReferenceOnly ? reference : cpu;

@@ -75,11 +75,13 @@ BlockHash siphash128(SipKey key, std::span<const std::byte> bytes) {
   return sip_finish(state);
 }
 
-BlockHash hash_salt(SipKey key, std::string_view cache_salt) { return siphash128(key, std::as_bytes(std::span(cache_salt))); }
+BlockHash hash_salt(SipKey key, std::string_view cache_salt) {
+  return siphash128(key, std::as_bytes(std::span(cache_salt)));
+}
 
 BlockHash hash_block(SipKey key, const BlockHash& parent, std::span<const int32_t> token_ids) {
-  // A message of its own kind: the parent's two words, then the tokens in pairs, then their number with a mark that no salt's
-  // length byte can produce in the same place.
+  // A message of its own kind: the parent's two words, then the tokens in pairs, then their number with a mark that no
+  // salt's length byte can produce in the same place.
   SipState state = sip_start(key);
   state.absorb(parent.low);
   state.absorb(parent.high);

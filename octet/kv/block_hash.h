@@ -1,6 +1,6 @@
-// BlockHash: names the content of a full KV block: its token ids and everything before them, as a chain. Blocks of equal hash
-// are shared between requests, so nobody may be able to construct a collision: the hash is SipHash-2-4 with 128 bits of output
-// (Aumasson & Bernstein 2012) under a key drawn at start-up that never leaves the process.
+// BlockHash: names the content of a full KV block: its token ids and everything before them, as a chain. Blocks of
+// equal hash are shared between requests, so nobody may be able to construct a collision: the hash is SipHash-2-4 with
+// 128 bits of output (Aumasson & Bernstein 2012) under a key drawn at start-up that never leaves the process.
 #pragma once
 
 #include <cstddef>

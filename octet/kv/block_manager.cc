@@ -116,7 +116,8 @@ void BlockManager::check_integrity(std::span<const std::vector<BlockId>* const> 
     }
   }
   int64_t num_listed = 0, num_named = 0, num_used = 0;
-  for (BlockId block = blocks_[static_cast<size_t>(anchor_)].next; block != anchor_; block = blocks_[static_cast<size_t>(block)].next) {
+  for (BlockId block = blocks_[static_cast<size_t>(anchor_)].next; block != anchor_;
+       block = blocks_[static_cast<size_t>(block)].next) {
     OCTET_CHECK(references(block) == 0);
     OCTET_CHECK(blocks_[static_cast<size_t>(blocks_[static_cast<size_t>(block)].next)].previous == block);
     OCTET_CHECK(++num_listed <= num_blocks());

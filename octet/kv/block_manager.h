@@ -1,8 +1,8 @@
 // BlockManager: which KV block belongs to whom. Pure host code: integers in, integers out; one thread.
 //
-// A block is in one of three states: in use (referenced by one or more block tables), free, or cached: unreferenced, but its
-// content still has a name (BlockHash) under which a later sequence can find it. Allocation takes free blocks first, then the
-// least recently used cached one. Every operation is O(1) per block.
+// A block is in one of three states: in use (referenced by one or more block tables), free, or cached: unreferenced,
+// but its content still has a name (BlockHash) under which a later sequence can find it. Allocation takes free blocks
+// first, then the least recently used cached one. Every operation is O(1) per block.
 //
 // Only full blocks are ever named or shared. A partly filled block belongs to one sequence alone, so there is no
 // copy-on-write: whoever shares a prefix computes its last, partial block itself.
@@ -64,7 +64,8 @@ class BlockManager {
 
   int64_t num_cached() const { return static_cast<int64_t>(cache_.size()); }
   int32_t references(BlockId block) const { return blocks_[static_cast<size_t>(block)].references; }
-  // Throws Error{kInternal} unless every block is counted exactly once and has as many references as `tables` hold. O(n).
+  // Throws Error{kInternal} unless every block is counted exactly once and has as many references as `tables` hold.
+  // O(n).
   void check_integrity(std::span<const std::vector<BlockId>* const> tables) const;
 
  private:

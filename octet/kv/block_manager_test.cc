@@ -14,7 +14,8 @@ namespace {
 
 std::string hex(const BlockHash& hash) { return fmt::format("{:016x}{:016x}", hash.low, hash.high); }
 
-// SipHash's own reference vectors for 128 bits: key 00 01 .. 0f, messages of 0, 1, 2, ... bytes 00 01 .. (vectors_sip128).
+// SipHash's own reference vectors for 128 bits: key 00 01 .. 0f, messages of 0, 1, 2, ... bytes 00 01 ..
+// (vectors_sip128).
 TEST(BlockHash, MatchesThePublishedVectors) {
   const SipKey key{0x0706050403020100ULL, 0x0f0e0d0c0b0a0908ULL};
   std::vector<std::byte> message;
@@ -135,7 +136,9 @@ TEST(BlockManager, RandomOperationsKeepEveryBlockCountedOnce) {
         for (size_t i = before; i < table.size(); ++i) content.erase(table[i]);
         break;
       }
-      case 1: blocks.release(table); break;
+      case 1:
+        blocks.release(table);
+        break;
       case 2: {
         if (table.empty()) break;
         const BlockId block = table[pick(static_cast<int>(table.size()))];

@@ -13,13 +13,15 @@ KvCache::KvCache(Device device, const KvCacheLayout& layout, int64_t num_blocks)
 Tensor KvCache::k(int64_t layer) const {
   OCTET_CHECK(layer >= 0 && layer < layout_.num_layers);
   const int64_t bytes = num_blocks_ * layout_.bytes_per_block() / (2 * layout_.num_layers);
-  return buffer_.tensor(layout_.dtype, {num_blocks_, layout_.num_kv_heads, layout_.block_size, layout_.head_dim}, 2 * layer * bytes);
+  return buffer_.tensor(layout_.dtype, {num_blocks_, layout_.num_kv_heads, layout_.block_size, layout_.head_dim},
+                        2 * layer * bytes);
 }
 
 Tensor KvCache::v(int64_t layer) const {
   OCTET_CHECK(layer >= 0 && layer < layout_.num_layers);
   const int64_t bytes = num_blocks_ * layout_.bytes_per_block() / (2 * layout_.num_layers);
-  return buffer_.tensor(layout_.dtype, {num_blocks_, layout_.num_kv_heads, layout_.block_size, layout_.head_dim}, (2 * layer + 1) * bytes);
+  return buffer_.tensor(layout_.dtype, {num_blocks_, layout_.num_kv_heads, layout_.block_size, layout_.head_dim},
+                        (2 * layer + 1) * bytes);
 }
 
 void KvCache::set_scales(int64_t layer, float k_scale, float v_scale) {
@@ -34,7 +36,8 @@ DType parse_kv_cache_dtype(std::string_view text, DType model_dtype) {
   if (text == "bf16" || text == "bfloat16") return DType::kBF16;
   if (text == "fp8" || text == "fp8_e4m3") return DType::kF8E4M3;
   if (text == "fp8_e5m2") return DType::kF8E5M2;
-  fail(ErrorCode::kUsage, "kv_cache_dtype: \"{}\" is not one of auto, float32, bfloat16, fp8, fp8_e4m3, fp8_e5m2", text);
+  fail(ErrorCode::kUsage, "kv_cache_dtype: \"{}\" is not one of auto, float32, bfloat16, fp8, fp8_e4m3, fp8_e5m2",
+       text);
 }
 
 }  // namespace octet

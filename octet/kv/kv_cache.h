@@ -1,5 +1,5 @@
-// KvCache: the storage of keys and values of one rank: per layer two tensors [num_blocks, num_kv_heads, block_size, head_dim].
-// Which block belongs to whom is BlockManager's business.
+// KvCache: the storage of keys and values of one rank: per layer two tensors [num_blocks, num_kv_heads, block_size,
+// head_dim]. Which block belongs to whom is BlockManager's business.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct KvCacheLayout {
   int64_t num_layers = 0;
   int64_t num_kv_heads = 0;  // of this rank
   int64_t head_dim = 0;
-  int64_t block_size = 16;   // tokens
+  int64_t block_size = 16;  // tokens
   DType dtype = DType::kBF16;
 
   int64_t bytes_per_token() const { return 2 * num_layers * num_kv_heads * head_dim * dtype_bytes(dtype); }

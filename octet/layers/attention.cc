@@ -11,8 +11,8 @@ HeadShard head_shard(const ModelConfig& config, int rank, int world_size) {
   const int64_t kv_heads = config.num_key_value_heads;
   const bool divides = kv_heads >= world_size ? kv_heads % world_size == 0 : world_size % kv_heads == 0;
   if (heads % world_size != 0 || !divides) {
-    fail(ErrorCode::kUnsupported, "{}: {} query heads and {} key-value heads cannot be split over {} ranks", config.path, heads,
-         kv_heads, world_size);
+    fail(ErrorCode::kUnsupported, "{}: {} query heads and {} key-value heads cannot be split over {} ranks",
+         config.path, heads, kv_heads, world_size);
   }
   HeadShard shard{.head_dim = config.head_dim, .num_heads = heads / world_size};
   shard.first_head = rank * shard.num_heads;
@@ -47,18 +47,19 @@ Activation Attention::operator()(Step& step, const RopeAngles& angles, Tensor qk
   const QuantTensor result = consumer.make_input(step, qkv.dim(0));
   const Arena::Scope scope(step.arena);
   const bool quantized = result.format.quantized();
-  step.backend(PagedAttentionOp{.out = quantized ? step.make(q.shape) : result.data,
-                                .quantized = quantized ? result : QuantTensor(),
-                                .q = q,
-                                .k_cache = kv.k(options_.layer),
-                                .v_cache = kv.v(options_.layer),
-                                .query_start = step.batch.query_start,
-                                .seq_lens = step.batch.seq_lens,
-                                .block_table = step.batch.block_table,
-                                .softmax_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(heads.head_dim))),
-                                .k_scale = kv.k_scale(options_.layer),
-                                .v_scale = kv.v_scale(options_.layer),
-                                .sliding_window = options_.sliding_window});
+  step.backend(
+      PagedAttentionOp{.out = quantized ? step.make(q.shape) : result.data,
+                       .quantized = quantized ? result : QuantTensor(),
+                       .q = q,
+                       .k_cache = kv.k(options_.layer),
+                       .v_cache = kv.v(options_.layer),
+                       .query_start = step.batch.query_start,
+                       .seq_lens = step.batch.seq_lens,
+                       .block_table = step.batch.block_table,
+                       .softmax_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(heads.head_dim))),
+                       .k_scale = kv.k_scale(options_.layer),
+                       .v_scale = kv.v_scale(options_.layer),
+                       .sliding_window = options_.sliding_window});
   return result;
 }
 

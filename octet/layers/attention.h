@@ -9,8 +9,8 @@
 
 namespace octet {
 
-// The heads of one rank. Query heads are split evenly. KV heads are split too, or, when there are fewer than ranks, each is held
-// by several ranks.
+// The heads of one rank. Query heads are split evenly. KV heads are split too, or, when there are fewer than ranks,
+// each is held by several ranks.
 struct HeadShard {
   int64_t head_dim = 0;
   int64_t first_head = 0;
@@ -23,9 +23,9 @@ HeadShard head_shard(const ModelConfig& config, int rank, int world_size);
 
 struct AttentionOptions {
   HeadShard heads;
-  int64_t layer = 0;               // of the KV cache
-  int64_t sliding_window = 0;      // 0: none
-  double rms_norm_eps = 1e-6;      // of the query and key norms
+  int64_t layer = 0;           // of the KV cache
+  int64_t sliding_window = 0;  // 0: none
+  double rms_norm_eps = 1e-6;  // of the query and key norms
   enum class HeadNorm : uint8_t { kNone, kQueryAndKey } head_norm = HeadNorm::kNone;
 };
 
@@ -34,7 +34,8 @@ class Attention {
   // weights: the cursor of the module, for q_norm and k_norm.
   Attention(const Weights& weights, const AttentionOptions& options);
 
-  // qkv [T, (Hq + 2 Hkv) * D] is used up (queries are rotated in place). The result [T, Hq * D] is in the consumer's format.
+  // qkv [T, (Hq + 2 Hkv) * D] is used up (queries are rotated in place). The result [T, Hq * D] is in the consumer's
+  // format.
   Activation operator()(Step& step, const RopeAngles& angles, Tensor qkv, const Linear& consumer) const;
   int64_t scratch_bytes(int64_t num_tokens) const;  // at most, in the arena, besides the consumer's input
 

@@ -1,5 +1,5 @@
-// Token embedding, split over ranks along the vocabulary. Every rank holds ceil(V / world) rows, the last ones padded with
-// zeros.
+// Token embedding, split over ranks along the vocabulary. Every rank holds ceil(V / world) rows, the last ones padded
+// with zeros.
 #pragma once
 
 #include "octet/checkpoint/weights.h"

@@ -19,8 +19,8 @@ std::string linear_name(const Weights& weights, const LinearRequest& request) {
 }
 
 QuantTensor make_dynamic(Step& step, int64_t rows, int64_t cols) {
-  return QuantTensor(step.arena.make(kF8DynamicToken.dtype, Shape{rows, cols}), step.arena.make(DType::kF32, Shape{rows}),
-                     kF8DynamicToken);
+  return QuantTensor(step.arena.make(kF8DynamicToken.dtype, Shape{rows, cols}),
+                     step.arena.make(DType::kF32, Shape{rows}), kF8DynamicToken);
 }
 
 int64_t dynamic_bytes(int64_t rows, int64_t cols) { return arena_bytes(rows * cols, 1) + arena_bytes(rows); }
@@ -91,7 +91,9 @@ void RowLinear::operator()(Step& step, const Activation& x, Partial& out) const 
   multiply(step, quantized, out.fill());
 }
 
-int64_t RowLinear::scratch_bytes(int64_t num_rows) const { return shares_token_scale() ? dynamic_bytes(num_rows, k()) : 0; }
+int64_t RowLinear::scratch_bytes(int64_t num_rows) const {
+  return shares_token_scale() ? dynamic_bytes(num_rows, k()) : 0;
+}
 
 Activation GatedLinear::operator()(Step& step, const Activation& x, const Linear& consumer) const {
   const QuantTensor out = consumer.make_input(step, x.data.dim(0));

@@ -12,8 +12,8 @@ namespace octet {
 // [T, K] as the consuming linear wants it.
 using Activation = ConstQuantTensor;
 
-// The output [T, H] of a row-parallel linear: this rank's share of a sum over ranks, which the next norm adds to the residual.
-// One block of memory for a whole forward pass: it is read before it is written again.
+// The output [T, H] of a row-parallel linear: this rank's share of a sum over ranks, which the next norm adds to the
+// residual. One block of memory for a whole forward pass: it is read before it is written again.
 class Partial {
  public:
   // Memory for [T, hidden_size]; nothing to add yet.
@@ -40,7 +40,8 @@ class Linear {
   QuantTensor make_input(Step& step, int64_t num_rows) const;
   int64_t input_bytes(int64_t num_rows) const;  // at most, in the arena
 
-  // What reports show: "model.layers.0.self_attn.qkv_proj" is named by its parts, "...self_attn.{q_proj,k_proj,v_proj}".
+  // What reports show: "model.layers.0.self_attn.qkv_proj" is named by its parts,
+  // "...self_attn.{q_proj,k_proj,v_proj}".
   const std::string& name() const { return name_; }
   const QuantFormat& weight_format() const { return loaded_.weight.format; }
   const QuantFormat& activation_format() const { return loaded_.activation; }
@@ -50,8 +51,8 @@ class Linear {
  protected:
   // out [T, N] = x [T, K] * weight^T + bias
   void multiply(Step& step, const Activation& x, Tensor out) const;
-  // True when x is dynamic per token and its columns lie on several ranks: its scale is known only after asking them all, so
-  // the producer writes plain values.
+  // True when x is dynamic per token and its columns lie on several ranks: its scale is known only after asking them
+  // all, so the producer writes plain values.
   bool shares_token_scale() const { return shares_token_scale_; }
 
  private:

@@ -41,7 +41,8 @@ Tensor LmHead::operator()(Step& step, ConstTensor hidden_rows) const {
 
 int64_t LmHead::scratch_bytes(int64_t num_rows) const {
   const int64_t local = world_size_ == 1 ? 0 : arena_bytes(num_rows * shard_.count);
-  return arena_bytes(num_rows * world_size_ * shard_.count) + local + arena_bytes(num_rows * hidden_size_) + arena_bytes(num_rows);
+  return arena_bytes(num_rows * world_size_ * shard_.count) + local + arena_bytes(num_rows * hidden_size_) +
+         arena_bytes(num_rows);
 }
 
 }  // namespace octet

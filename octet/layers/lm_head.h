@@ -1,5 +1,5 @@
-// The output projection to the vocabulary: split over ranks along N, gathered afterwards. Shares the embedding's table when
-// the checkpoint ties them; in FP8 when the user asks for it.
+// The output projection to the vocabulary: split over ranks along N, gathered afterwards. Shares the embedding's table
+// when the checkpoint ties them; in FP8 when the user asks for it.
 #pragma once
 
 #include <optional>
@@ -11,12 +11,13 @@ namespace octet {
 
 class LmHead {
  public:
-  // weights: the model's root cursor; the module is "lm_head". `tied`: the embedding whose table it shares, stored under
-  // `tied_name` ("model.embed_tokens"), or nullptr.
-  LmHead(const Weights& weights, int64_t vocab_size, int64_t hidden_size, const Embedding* tied, const std::string& tied_name);
+  // weights: the model's root cursor; the module is "lm_head". `tied`: the embedding whose table it shares, stored
+  // under `tied_name` ("model.embed_tokens"), or nullptr.
+  LmHead(const Weights& weights, int64_t vocab_size, int64_t hidden_size, const Embedding* tied,
+         const std::string& tied_name);
 
-  // Logits f32 [R, vocab_size] of hidden_rows [R, hidden_size], the same on every rank; with several ranks its rows may be
-  // strided (a padded vocabulary).
+  // Logits f32 [R, vocab_size] of hidden_rows [R, hidden_size], the same on every rank; with several ranks its rows may
+  // be strided (a padded vocabulary).
   Tensor operator()(Step& step, ConstTensor hidden_rows) const;
   int64_t scratch_bytes(int64_t num_rows) const;  // at most, in the arena, the logits included
   // nullptr when the embedding's table is used.

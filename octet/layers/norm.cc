@@ -6,7 +6,8 @@ RmsNorm::RmsNorm(const Weights& weights, int64_t size, double epsilon)
     : weight_(weights.parameter("weight", Shape{size}, DType::kF32)), epsilon_(static_cast<float>(epsilon)) {}
 
 void RmsNorm::run(Step& step, const Partial& x, Tensor residual, QuantTensor out) const {
-  step.backend(RmsNormOp{.out = out, .x = x.reduce(step), .residual = residual, .weight = weight_, .epsilon = epsilon_});
+  step.backend(
+      RmsNormOp{.out = out, .x = x.reduce(step), .residual = residual, .weight = weight_, .epsilon = epsilon_});
 }
 
 Activation RmsNorm::operator()(Step& step, const Partial& x, Tensor residual, const Linear& consumer) const {

@@ -28,14 +28,16 @@ struct Scaling {
 
   double positive(std::string_view key) const {
     const double value = fields.get_number(key);
-    if (!(value > 0.0) || !std::isfinite(value)) fail(ErrorCode::kModel, "{}: {}: {} is not positive", fields.where(), key, value);
+    if (!(value > 0.0) || !std::isfinite(value))
+      fail(ErrorCode::kModel, "{}: {}: {} is not positive", fields.where(), key, value);
     return value;
   }
   double positive_or(std::string_view key, double otherwise) const {
     return fields.find_number(key).has_value() ? positive(key) : otherwise;
   }
   double original_max() const {
-    if (fields.find_raw("original_max_position_embeddings") != nullptr) return positive("original_max_position_embeddings");
+    if (fields.find_raw("original_max_position_embeddings") != nullptr)
+      return positive("original_max_position_embeddings");
     const JsonObject whole(config.json, config.path);
     const auto above = whole.find_int("original_max_position_embeddings");
     const int64_t length = above ? *above : config.max_position_embeddings;
@@ -49,7 +51,9 @@ void scale_llama3(const Scaling& scaling, std::vector<float>& inv_freq) {
   const double low = scaling.positive("low_freq_factor");
   const double high = scaling.positive("high_freq_factor");
   const double original = scaling.original_max();
-  if (high <= low) fail(ErrorCode::kModel, "{}: high_freq_factor {} is not above low_freq_factor {}", scaling.fields.where(), high, low);
+  if (high <= low)
+    fail(ErrorCode::kModel, "{}: high_freq_factor {} is not above low_freq_factor {}", scaling.fields.where(), high,
+         low);
   for (float& frequency : inv_freq) {
     const double wavelength = 2.0 * std::numbers::pi / frequency;
     if (wavelength < original / high) continue;
@@ -68,7 +72,8 @@ float yarn_attention_factor(const Scaling& scaling, double factor) {
   if (scaling.fields.find_number("attention_factor")) return static_cast<float>(scaling.positive("attention_factor"));
   const double mscale = scaling.fields.find_number("mscale").value_or(0.0);
   const double all_dim = scaling.fields.find_number("mscale_all_dim").value_or(0.0);
-  if (mscale != 0.0 && all_dim != 0.0) return static_cast<float>(yarn_mscale(factor, mscale) / yarn_mscale(factor, all_dim));
+  if (mscale != 0.0 && all_dim != 0.0)
+    return static_cast<float>(yarn_mscale(factor, mscale) / yarn_mscale(factor, all_dim));
   return static_cast<float>(yarn_mscale(factor, 1.0));
 }
 
@@ -105,7 +110,8 @@ int64_t rotated_dim(const ModelConfig& config, const JsonObject& fields) {
   if (!factor) factor = whole.find_number("partial_rotary_factor");
   const auto rotated = static_cast<int64_t>(static_cast<double>(config.head_dim) * factor.value_or(1.0));
   if (rotated < 2 || rotated > config.head_dim || rotated % 2 != 0) {
-    fail(ErrorCode::kModel, "{}: partial_rotary_factor: {} of {} dimensions of a head are rotated, expected an even number up to it",
+    fail(ErrorCode::kModel,
+         "{}: partial_rotary_factor: {} of {} dimensions of a head are rotated, expected an even number up to it",
          config.path, rotated, config.head_dim);
   }
   return rotated;
@@ -126,7 +132,8 @@ RopeFrequencies rope_frequencies(const ModelConfig& config) {
     type = *older;
   }
   RopeFrequencies result;
-  for (const float value : position_frequencies(config.rope_theta, scaling.rotated)) result.inv_freq.push_back(1.0f / value);
+  for (const float value : position_frequencies(config.rope_theta, scaling.rotated))
+    result.inv_freq.push_back(1.0f / value);
   if (type == "linear") {
     const auto factor = static_cast<float>(scaling.positive("factor"));
     for (float& frequency : result.inv_freq) frequency /= factor;
@@ -139,14 +146,16 @@ RopeFrequencies rope_frequencies(const ModelConfig& config) {
     result.ntk_original_max = config.max_position_embeddings;
     if (scaling.rotated <= 2) fail(ErrorCode::kModel, "{}: dynamic needs a head_dim above 2", where);
   } else if (type != "default") {
-    fail(ErrorCode::kUnsupported, "{}: rope_type \"{}\" is not supported; supported: default, linear, dynamic, yarn, llama3", where, type);
+    fail(ErrorCode::kUnsupported,
+         "{}: rope_type \"{}\" is not supported; supported: default, linear, dynamic, yarn, llama3", where, type);
   }
   return result;
 }
 
 RotaryEmbedding::RotaryEmbedding(const ModelConfig& config, const Weights& weights)
     : frequencies_(rope_frequencies(config)),
-      inv_freq_(weights.source().allocate(DType::kF32, Shape{static_cast<int64_t>(frequencies_.inv_freq.size())}, "rotary inv_freq")) {
+      inv_freq_(weights.source().allocate(DType::kF32, Shape{static_cast<int64_t>(frequencies_.inv_freq.size())},
+                                          "rotary inv_freq")) {
   std::copy(frequencies_.inv_freq.begin(), frequencies_.inv_freq.end(), inv_freq_.data<float>());
 }
 
@@ -164,6 +173,8 @@ RopeAngles RotaryEmbedding::operator()(Step& step) const {
   return RopeAngles{.cos = cos, .sin = sin};
 }
 
-int64_t RotaryEmbedding::output_bytes(int64_t num_tokens) const { return 2 * arena_bytes(num_tokens * inv_freq_.dim(0)); }
+int64_t RotaryEmbedding::output_bytes(int64_t num_tokens) const {
+  return 2 * arena_bytes(num_tokens * inv_freq_.dim(0));
+}
 
 }  // namespace octet

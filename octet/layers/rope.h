@@ -1,13 +1,14 @@
-// Rotary position embedding: the frequencies of every scaling that Hugging Face's modeling_rope_utils has for Llama-like
-// models, and the table of one step's angles.
+// Rotary position embedding: the frequencies of every scaling that Hugging Face's modeling_rope_utils has for
+// Llama-like models, and the table of one step's angles.
 //
-// rope_type (config.json: rope_scaling or rope_parameters): default, linear, llama3, yarn, dynamic. Others, longrope among
-// them, are Error{kUnsupported}. Computed as Hugging Face does, in F32 where it uses F32.
+// rope_type (config.json: rope_scaling or rope_parameters): default, linear, llama3, yarn, dynamic. Others, longrope
+// among them, are Error{kUnsupported}. Computed as Hugging Face does, in F32 where it uses F32.
 //
-// dynamic (NTK): Hugging Face recomputes the frequencies from the longest length seen so far and leaves keys in the cache as
-// they were rotated. Here position p is always rotated with the frequencies of length max(p + 1, max_position_embeddings): the
-// same when a sequence grows token by token, and independent of chunks and of the batch. It differs from Hugging Face for a
-// *prompt* longer than max_position_embeddings, whose keys that rotates for the length of the whole prompt.
+// dynamic (NTK): Hugging Face recomputes the frequencies from the longest length seen so far and leaves keys in the
+// cache as they were rotated. Here position p is always rotated with the frequencies of length max(p + 1,
+// max_position_embeddings): the same when a sequence grows token by token, and independent of chunks and of the batch.
+// It differs from Hugging Face for a *prompt* longer than max_position_embeddings, whose keys that rotates for the
+// length of the whole prompt.
 #pragma once
 
 #include <vector>
@@ -19,9 +20,9 @@
 namespace octet {
 
 struct RopeFrequencies {
-  std::vector<float> inv_freq;   // one per rotated pair of head_dim
-  float attention_factor = 1.0f; // multiplies cos and sin
-  float ntk_factor = 0.0f;       // dynamic NTK, else 0
+  std::vector<float> inv_freq;    // one per rotated pair of head_dim
+  float attention_factor = 1.0f;  // multiplies cos and sin
+  float ntk_factor = 0.0f;        // dynamic NTK, else 0
   int64_t ntk_original_max = 0;
 };
 // Throws Error{kModel} or Error{kUnsupported} naming the field of config.json.

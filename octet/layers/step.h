@@ -11,14 +11,15 @@
 
 namespace octet {
 
-// The tokens of one step: any mix of prefill chunks and decodes. T tokens of S sequences, R rows whose logits are wanted.
+// The tokens of one step: any mix of prefill chunks and decodes. T tokens of S sequences, R rows whose logits are
+// wanted.
 struct Batch {
-  ConstTensor token_ids;      // [T] i32
-  ConstTensor positions;      // [T] i32
-  ConstTensor slot_mapping;   // [T] i32: where each token's K and V go
-  ConstTensor query_start;    // [S + 1] i32: first row of each sequence, then T
-  ConstTensor seq_lens;       // [S] i32: tokens in the cache after this step
-  ConstTensor block_table;    // [S, B] i32
+  ConstTensor token_ids;     // [T] i32
+  ConstTensor positions;     // [T] i32
+  ConstTensor slot_mapping;  // [T] i32: where each token's K and V go
+  ConstTensor query_start;   // [S + 1] i32: first row of each sequence, then T
+  ConstTensor seq_lens;      // [S] i32: tokens in the cache after this step
+  ConstTensor block_table;   // [S, B] i32
   int64_t num_tokens() const { return token_ids.dim(0); }
 };
 

@@ -1,6 +1,6 @@
-// The Llama family: pre-norm decoders with rotary, grouped-query attention and a gated MLP. Touvron et al. 2023 (Llama), Jiang
-// et al. 2023 (Mistral: sliding window), Qwen2 (biases on q, k, v), Qwen3 (norms of q and k heads); as in Hugging Face's
-// modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3.
+// The Llama family: pre-norm decoders with rotary, grouped-query attention and a gated MLP. Touvron et al. 2023
+// (Llama), Jiang et al. 2023 (Mistral: sliding window), Qwen2 (biases on q, k, v), Qwen3 (norms of q and k heads); as
+// in Hugging Face's modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3.
 #include <array>
 #include <string>
 
@@ -28,23 +28,27 @@ Variant variant_of(const ModelConfig& config) {
   const JsonObject json(config.json, config.path);
   const bool attention_bias = json.find_bool("attention_bias").value_or(false);
   if (config.architecture == "LlamaForCausalLM") {
-    return Variant{.qkv_bias = attention_bias, .o_bias = attention_bias, .mlp_bias = json.find_bool("mlp_bias").value_or(false)};
+    return Variant{
+        .qkv_bias = attention_bias, .o_bias = attention_bias, .mlp_bias = json.find_bool("mlp_bias").value_or(false)};
   }
   if (config.architecture == "Qwen2ForCausalLM") return Variant{.qkv_bias = true};
   if (config.architecture == "Qwen3ForCausalLM") {
-    return Variant{.qkv_bias = attention_bias, .o_bias = attention_bias, .head_norm = AttentionOptions::HeadNorm::kQueryAndKey};
+    return Variant{
+        .qkv_bias = attention_bias, .o_bias = attention_bias, .head_norm = AttentionOptions::HeadNorm::kQueryAndKey};
   }
   return Variant{};  // Mistral
 }
 
-// The sliding window of a layer, 0 for none. Qwen slides from layer max_window_layers on; layer_types says it layer by layer.
+// The sliding window of a layer, 0 for none. Qwen slides from layer max_window_layers on; layer_types says it layer by
+// layer.
 int64_t window_of(const ModelConfig& config, int64_t layer) {
   if (!config.sliding_window) return 0;
   const JsonObject json(config.json, config.path);
   const Json* types = json.find_raw("layer_types");
   if (types != nullptr && types->is_array()) {
     if (static_cast<int64_t>(types->size()) != config.num_hidden_layers) {
-      fail(ErrorCode::kModel, "{}: layer_types: {} entries for {} layers", config.path, types->size(), config.num_hidden_layers);
+      fail(ErrorCode::kModel, "{}: layer_types: {} entries for {} layers", config.path, types->size(),
+           config.num_hidden_layers);
     }
     return types->at(static_cast<size_t>(layer)) == "sliding_attention" ? *config.sliding_window : 0;
   }
@@ -66,8 +70,8 @@ LinearRequest qkv_request(const ModelConfig& config, const HeadShard& heads, boo
 
 LinearRequest gate_up_request(const ModelConfig& config, const WeightSource& source, bool bias) {
   if (config.intermediate_size % source.world_size != 0) {
-    fail(ErrorCode::kUnsupported, "{}: intermediate_size {} cannot be split over {} ranks", config.path, config.intermediate_size,
-         source.world_size);
+    fail(ErrorCode::kUnsupported, "{}: intermediate_size {} cannot be split over {} ranks", config.path,
+         config.intermediate_size, source.world_size);
   }
   const int64_t local = config.intermediate_size / source.world_size;
   LinearPart gate{.name = "gate_proj", .n = config.intermediate_size, .first_n = source.rank * local, .local_n = local};
@@ -95,7 +99,8 @@ struct Layer {
                row_request("o_proj", config.hidden_size, config.num_attention_heads * config.head_dim, variant.o_bias)),
         post_attention_layernorm(w / "post_attention_layernorm", config.hidden_size, config.rms_norm_eps),
         gate_up_proj(w / "mlp", gate_up_request(config, w.source(), variant.mlp_bias)),
-        down_proj(w / "mlp", row_request("down_proj", config.hidden_size, config.intermediate_size, variant.mlp_bias)) {}
+        down_proj(w / "mlp", row_request("down_proj", config.hidden_size, config.intermediate_size, variant.mlp_bias)) {
+  }
 
   RmsNorm input_layernorm;
   ColumnLinear qkv_proj;
@@ -179,13 +184,15 @@ int64_t LlamaModel::activation_bytes(int64_t num_tokens, int64_t num_logit_rows)
   const int64_t stream = arena_bytes(t * config_.hidden_size);
   int64_t widest = 0;
   for (const Layer& layer : layers_) {
-    const int64_t attention = layer.qkv_proj.input_bytes(t) + layer.qkv_proj.output_bytes(t) + layer.attention.scratch_bytes(t) +
-                              layer.o_proj.input_bytes(t) + layer.o_proj.scratch_bytes(t);
+    const int64_t attention = layer.qkv_proj.input_bytes(t) + layer.qkv_proj.output_bytes(t) +
+                              layer.attention.scratch_bytes(t) + layer.o_proj.input_bytes(t) +
+                              layer.o_proj.scratch_bytes(t);
     const int64_t mlp = layer.gate_up_proj.input_bytes(t) + layer.gate_up_proj.scratch_bytes(t) +
                         layer.down_proj.input_bytes(t) + layer.down_proj.scratch_bytes(t);
     widest = std::max({widest, attention, mlp});
   }
-  // Residual, partial sums and the final norm; angles; the rows that logits are wanted of, gathered by the caller; logits.
+  // Residual, partial sums and the final norm; angles; the rows that logits are wanted of, gathered by the caller;
+  // logits.
   return 3 * stream + rotary_.output_bytes(t) + widest + arena_bytes(num_logit_rows * config_.hidden_size) +
          lm_head_.scratch_bytes(num_logit_rows);
 }
@@ -209,13 +216,13 @@ std::vector<Model::LinearRow> LlamaModel::linears() const {
   return rows;
 }
 
-constexpr std::array<std::string_view, 4> kArchitectures = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM",
-                                                            "Qwen3ForCausalLM"};
+constexpr std::array<std::string_view, 4> kArchitectures = {"LlamaForCausalLM", "MistralForCausalLM",
+                                                            "Qwen2ForCausalLM", "Qwen3ForCausalLM"};
 
 std::unique_ptr<Model> load_llama(const ModelConfig& config, const Weights& weights, const Backend&) {
   if (config.hidden_act != "silu") {
-    fail(ErrorCode::kUnsupported, "{}: hidden_act \"{}\" is not supported by {}, expected \"silu\"", config.path, config.hidden_act,
-         config.architecture);
+    fail(ErrorCode::kUnsupported, "{}: hidden_act \"{}\" is not supported by {}, expected \"silu\"", config.path,
+         config.hidden_act, config.architecture);
   }
   auto model = std::make_unique<LlamaModel>(config, weights);
   check_all_consumed(weights.source(), [&](std::string_view name) {

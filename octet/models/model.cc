@@ -14,7 +14,8 @@ const ModelArch& find_arch(const ModelConfig& config) {
       supported += (supported.empty() ? "" : ", ") + std::string(name);
     }
   }
-  fail(ErrorCode::kUnsupported, "{}: architecture \"{}\" is not supported; supported: {}", config.path, config.architecture, supported);
+  fail(ErrorCode::kUnsupported, "{}: architecture \"{}\" is not supported; supported: {}", config.path,
+       config.architecture, supported);
 }
 
 }  // namespace octet

@@ -1,5 +1,5 @@
-// Model: what the engine runs. One file per architecture family in this folder; the folder is the registry: each <stem>.cc
-// defines `extern const ModelArch k_<stem>;` and CMake generates the table of them.
+// Model: what the engine runs. One file per architecture family in this folder; the folder is the registry: each
+// <stem>.cc defines `extern const ModelArch k_<stem>;` and CMake generates the table of them.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,6 @@
-// Op: a struct of its arguments plus check(). Kernel: one way to compute it, with the reason why it declines. Backend: a
-// device with its ordered kernels; calling it with an op checks the op and runs the first kernel that does not decline.
+// Op: a struct of its arguments plus check(). Kernel: one way to compute it, with the reason why it declines. Backend:
+// a device with its ordered kernels; calling it with an op checks the op and runs the first kernel that does not
+// decline.
 //
 //   backend(RmsNormOp{.out = h, .x = x, .residual = r, .weight = w, .epsilon = 1e-5f});
 #pragma once
@@ -29,15 +30,15 @@ class ThreadScratch {
 // What a kernel runs with.
 struct Launch {
   Stream stream;
-  ThreadPool* threads = nullptr;      // CPU kernels
-  ThreadScratch* scratch = nullptr;   // one buffer per member of `threads`
+  ThreadPool* threads = nullptr;     // CPU kernels
+  ThreadScratch* scratch = nullptr;  // one buffer per member of `threads`
   CpuFeatures features;
 };
 
 template <class Op>
 struct Kernel {
-  std::string_view name;                                    // "cpu.avx2.matmul_f8"
-  std::string (*declines)(const Op&, const Launch&);        // why this kernel cannot run it; empty = it can
+  std::string_view name;                              // "cpu.avx2.matmul_f8"
+  std::string (*declines)(const Op&, const Launch&);  // why this kernel cannot run it; empty = it can
   void (*run)(const Op&, const Launch&);
 };
 
@@ -56,6 +57,7 @@ struct BasicKernelTable {
   }
 };
 
-[[noreturn]] void no_kernel(std::string_view op_name, const std::vector<std::pair<std::string_view, std::string>>& reasons);
+[[noreturn]] void no_kernel(std::string_view op_name,
+                            const std::vector<std::pair<std::string_view, std::string>>& reasons);
 
 }  // namespace octet

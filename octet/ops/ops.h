@@ -14,8 +14,8 @@
 
 namespace octet {
 
-using KernelTable = BasicKernelTable<EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeKvOp,
-                                     RopeTableOp, SiluAndMulOp>;
+using KernelTable = BasicKernelTable<EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp,
+                                     RopeKvOp, RopeTableOp, SiluAndMulOp>;
 
 // Which kernel takes an op and why those before it decline: what `octet inspect --kernels` prints.
 struct KernelChoice {

@@ -1,12 +1,12 @@
-// Causal attention of a mixed batch over the paged cache: any number of new tokens per sequence (prefill, chunk, decode).
-// Sequence s owns rows query_start[s] .. query_start[s+1] of q; they are its last tokens, the cache holds seq_lens[s] tokens
-// (the new ones included). Query i of n sits at position p = seq_lens[s] - n + i and sees keys max(0, p - sliding_window + 1) .. p
-// (sliding_window 0: from 0).
+// Causal attention of a mixed batch over the paged cache: any number of new tokens per sequence (prefill, chunk,
+// decode). Sequence s owns rows query_start[s] .. query_start[s+1] of q; they are its last tokens, the cache holds
+// seq_lens[s] tokens (the new ones included). Query i of n sits at position p = seq_lens[s] - n + i and sees keys
+// max(0, p - sliding_window + 1) .. p (sliding_window 0: from 0).
 //   out = softmax(q . k * k_scale * softmax_scale) . v * v_scale
-// q [T, Hq * D] f32|bf16 (rows may be strided); out [T, Hq * D] f32|bf16; `quantized`, when it has data, receives out in its
-// 8-bit format as well (see quantize.h). k_cache, v_cache [num_blocks, Hkv, block_size, D]; query head h reads KV head
-// h / (Hq / Hkv). block_table [S, B] i32; query_start [S + 1] i32; seq_lens [S] i32.
-// A row's bits depend on its own query and keys only: not on the batch, nor on how the prompt was cut into chunks.
+// q [T, Hq * D] f32|bf16 (rows may be strided); out [T, Hq * D] f32|bf16; `quantized`, when it has data, receives out
+// in its 8-bit format as well (see quantize.h). k_cache, v_cache [num_blocks, Hkv, block_size, D]; query head h reads
+// KV head h / (Hq / Hkv). block_table [S, B] i32; query_start [S + 1] i32; seq_lens [S] i32. A row's bits depend on its
+// own query and keys only: not on the batch, nor on how the prompt was cut into chunks.
 #pragma once
 
 #include "octet/ops/shape_check.h"

@@ -3,9 +3,9 @@
 //         HF's half-split layout) on the first R = 2 * cos.dim(1) elements.
 //   q_out[t] = q; cache[slot_mapping[t]] = k / k_scale, v / v_scale in the cache's dtype (saturating for 8 bits);
 //   a negative slot writes nothing.
-// qkv [T, (Hq + 2 Hkv) * D] f32|bf16: q heads, k heads, v heads. q_out [T, Hq * D] in qkv's dtype, may be qkv's own q columns.
-// k_cache, v_cache [num_blocks, Hkv, block_size, D] f32|bf16|f8_e4m3|f8_e5m2; slot = block * block_size + offset.
-// cos, sin [T, R/2] f32; slot_mapping [T] i32; q_norm, k_norm [D] f32 or empty.
+// qkv [T, (Hq + 2 Hkv) * D] f32|bf16: q heads, k heads, v heads. q_out [T, Hq * D] in qkv's dtype, may be qkv's own q
+// columns. k_cache, v_cache [num_blocks, Hkv, block_size, D] f32|bf16|f8_e4m3|f8_e5m2; slot = block * block_size +
+// offset. cos, sin [T, R/2] f32; slot_mapping [T] i32; q_norm, k_norm [D] f32 or empty.
 #pragma once
 
 #include "octet/ops/shape_check.h"

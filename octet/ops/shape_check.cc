@@ -11,17 +11,19 @@ void ShapeCheck::dim(std::string_view dim_name, int64_t value, std::string_view 
     const Binding& bound = bindings_[i];
     if (bound.dim != dim_name) continue;
     if (bound.value == value) return;
-    fail(ErrorCode::kInternal, "{}: {}: dimension {} is {} in {}, {} here", op_, where, dim_name, bound.value, bound.where,
-         value);
+    fail(ErrorCode::kInternal, "{}: {}: dimension {} is {} in {}, {} here", op_, where, dim_name, bound.value,
+         bound.where, value);
   }
   OCTET_CHECK(num_bindings_ < bindings_.size());
   bindings_[num_bindings_++] = {dim_name, value, where};
 }
 
-void ShapeCheck::tensor(std::string_view name, const ConstTensor& tensor, std::initializer_list<std::string_view> dims) {
+void ShapeCheck::tensor(std::string_view name, const ConstTensor& tensor,
+                        std::initializer_list<std::string_view> dims) {
   if (tensor.empty() && tensor.num_elements() > 0) fail(ErrorCode::kInternal, "{}: {} is missing", op_, name);
   if (tensor.rank() != static_cast<int>(dims.size())) {
-    fail(ErrorCode::kInternal, "{}: {}: expected {} dimensions, found {}", op_, name, dims.size(), tensor.shape.to_string());
+    fail(ErrorCode::kInternal, "{}: {}: expected {} dimensions, found {}", op_, name, dims.size(),
+         tensor.shape.to_string());
   }
   int i = 0;
   for (const std::string_view d : dims) dim(d, tensor.dim(i++), name);

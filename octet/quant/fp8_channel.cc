@@ -21,7 +21,8 @@ class Fp8ChannelScheme final : public QuantScheme {
   }
 
  private:
-  void quantize_checked(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float> amax) const override {
+  void quantize_checked(ConstTensor weight, QuantTensor out, ThreadPool& threads,
+                        std::span<const float> amax) const override {
     for_each_weight_row(weight, threads, [&](int64_t row, std::span<float> values) {
       const float scale = weight_scale(amax.empty() ? amax_of(values) : amax[static_cast<size_t>(row)]);
       out.scale.data<float>()[row] = scale;

@@ -1,5 +1,5 @@
-// "fp8_tensor": E4M3 with one scale for the whole matrix, as AutoFP8 writes it: weight_scale [] and, for static activations,
-// input_scale [].
+// "fp8_tensor": E4M3 with one scale for the whole matrix, as AutoFP8 writes it: weight_scale [] and, for static
+// activations, input_scale [].
 #include "octet/quant/schemes.h"
 #include "octet/quant/weight_rows.h"
 
@@ -25,7 +25,8 @@ class Fp8TensorScheme final : public QuantScheme {
   }
 
  private:
-  void quantize_checked(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float> amax) const override {
+  void quantize_checked(ConstTensor weight, QuantTensor out, ThreadPool& threads,
+                        std::span<const float> amax) const override {
     const float scale = weight_scale(amax.empty() ? weight_amax(weight, threads) : amax[0]);
     out.scale.data<float>()[0] = scale;
     for_each_weight_row(weight, threads, [&](int64_t row, std::span<float> values) {

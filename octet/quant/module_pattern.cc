@@ -11,7 +11,8 @@ struct FusedProjection {
 };
 
 std::vector<std::string> unfused(std::string_view entry) {
-  const FusedProjection fused[] = {{"qkv_proj", {"q_proj", "k_proj", "v_proj"}}, {"gate_up_proj", {"gate_proj", "up_proj"}}};
+  const FusedProjection fused[] = {{"qkv_proj", {"q_proj", "k_proj", "v_proj"}},
+                                   {"gate_up_proj", {"gate_proj", "up_proj"}}};
   for (const FusedProjection& projection : fused) {
     if (entry != projection.name && !entry.ends_with("." + std::string(projection.name))) continue;
     const std::string parent(entry.substr(0, entry.size() - projection.name.size()));
@@ -46,11 +47,13 @@ void ModulePattern::parse_expression(std::string_view expression) {
       ++i;
     } else if (c == '.') {
       pieces_.push_back({Token::kAnyCharacter});
-    } else if (c == '\\' && i + 1 < expression.size() && std::string_view(".-_\\$^*+?()[]{}|").find(expression[i + 1]) != std::string_view::npos) {
+    } else if (c == '\\' && i + 1 < expression.size() &&
+               std::string_view(".-_\\$^*+?()[]{}|").find(expression[i + 1]) != std::string_view::npos) {
       pieces_.push_back({Token::kLiteral, expression[++i]});
     } else if (std::string_view("\\*+?()[]{}|^$").find(c) != std::string_view::npos) {
       fail(ErrorCode::kUnsupported,
-           "ignore entry \"{}\": '{}' of regular expressions is not supported; octet knows plain module names and, after "
+           "ignore entry \"{}\": '{}' of regular expressions is not supported; octet knows plain module names and, "
+           "after "
            "\"re:\", literal characters, '.', '.*', '^' at the start and '$' at the end",
            text_, c);
     } else {
@@ -64,7 +67,8 @@ bool ModulePattern::matches(std::string_view module) const {
   if (names_.empty()) return expression_matches(module);
   for (const std::string& name : names_) {
     if (module == name) return true;
-    if (module.size() > name.size() && module.ends_with(name) && module[module.size() - name.size() - 1] == '.') return true;
+    if (module.size() > name.size() && module.ends_with(name) && module[module.size() - name.size() - 1] == '.')
+      return true;
   }
   return false;
 }
@@ -80,7 +84,8 @@ bool ModulePattern::expression_matches(std::string_view name) const {
     if (piece < pieces_.size() && pieces_[piece].token == Token::kAnyRun) {
       run_piece = piece++;
       run_at = at;
-    } else if (piece < pieces_.size() && (pieces_[piece].token == Token::kAnyCharacter || pieces_[piece].literal == name[at])) {
+    } else if (piece < pieces_.size() &&
+               (pieces_[piece].token == Token::kAnyCharacter || pieces_[piece].literal == name[at])) {
       ++piece;
       ++at;
     } else if (run_piece != kNone) {

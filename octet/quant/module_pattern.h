@@ -1,9 +1,11 @@
-// ModulePattern: which modules an `ignore` entry names. Patterns come with checkpoints from anywhere, so there is no regular
-// expression engine behind them: matching takes at most pattern x name steps.
+// ModulePattern: which modules an `ignore` entry names. Patterns come with checkpoints from anywhere, so there is no
+// regular expression engine behind them: matching takes at most pattern x name steps.
 //   "lm_head", "mlp.gate", "model.layers.0.mlp.down_proj"   that module, or every module whose name ends in ".<entry>"
 //   "...qkv_proj", "...gate_up_proj"                         names of fused projections stand for their parts
-//   "re:.*lm_head", "re:model\.layers\.0\..*", "re:gate$"    found anywhere in the name unless anchored with ^ and $, as
-//                                                            AutoFP8 does; of regular expressions only . .* \c ^ $ are known
+//   "re:.*lm_head", "re:model\.layers\.0\..*", "re:gate$"    found anywhere in the name unless anchored with ^ and $,
+//   as
+//                                                            AutoFP8 does; of regular expressions only . .* \c ^ $ are
+//                                                            known
 #pragma once
 
 #include <string>

@@ -20,8 +20,10 @@ class PlainScheme final : public QuantScheme {
   }
 
  private:
-  void quantize_checked(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float>) const override {
-    for_each_weight_row(weight, threads, [&](int64_t row, std::span<float> values) { write_weight_row(out.data, row, values); });
+  void quantize_checked(ConstTensor weight, QuantTensor out, ThreadPool& threads,
+                        std::span<const float>) const override {
+    for_each_weight_row(weight, threads,
+                        [&](int64_t row, std::span<float> values) { write_weight_row(out.data, row, values); });
   }
 
   DType dtype_;

@@ -29,7 +29,8 @@ std::string error_of(ErrorCode code, std::string_view json, const QuantOptions& 
 
 std::string schemes_of(const QuantConfig& config, std::string_view module) {
   const LinearScheme scheme = config.scheme_for(module);
-  return fmt::format("{} {} {}", scheme.on_disk->name(), scheme.in_memory->name(), scheme.activation_format().to_string());
+  return fmt::format("{} {} {}", scheme.on_disk->name(), scheme.in_memory->name(),
+                     scheme.activation_format().to_string());
 }
 
 TEST(QuantConfigTest, PlainCheckpointsStayPlain) {
@@ -57,7 +58,8 @@ TEST(QuantConfigTest, ReadsAutoFp8) {
   EXPECT_EQ(schemes_of(fixed, "model.layers.0.mlp.up_proj"), "fp8_tensor fp8_tensor f8_e4m3 per tensor");
   EXPECT_EQ(schemes_of(fixed, "model.layers.0.mlp.gate"), "bf16 bf16 bf16");
   EXPECT_EQ(schemes_of(fixed, "lm_head"), "bf16 bf16 bf16");
-  EXPECT_EQ(fixed.description(), "fp8_tensor, as stored (AutoFP8), activations static per tensor; lm_head bf16; 1 entry left bf16");
+  EXPECT_EQ(fixed.description(),
+            "fp8_tensor, as stored (AutoFP8), activations static per tensor; lm_head bf16; 1 entry left bf16");
   const QuantConfig dynamic =
       config_of(R"({"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": null})",
                 {.quantization = "fp8", .quantize_lm_head = true});
@@ -73,20 +75,23 @@ TEST(QuantConfigTest, NamesWhatItDoesNotKnow) {
   EXPECT_THAT(error_of(ErrorCode::kUnsupported,
                        R"({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]})"),
               HasSubstr("weight_block_size = [128,128] is not supported"));
-  EXPECT_THAT(error_of(ErrorCode::kUnsupported, R"({"quant_method": "fp8", "activation_scheme": "static", "kv_cache_scheme": "static"})"),
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported,
+                       R"({"quant_method": "fp8", "activation_scheme": "static", "kv_cache_scheme": "static"})"),
               HasSubstr("kv_cache_scheme"));
   EXPECT_THAT(error_of(ErrorCode::kUnsupported, R"({"quant_method": "fp8", "activation_scheme": "group"})"),
               HasSubstr("activation_scheme \"group\""));
   EXPECT_THAT(error_of(ErrorCode::kModel, R"({"quant_method": "fp8"})"), HasSubstr("activation_scheme"));
   EXPECT_THAT(error_of(ErrorCode::kModel, R"({"activation_scheme": "static"})"), HasSubstr("quant_method"));
   EXPECT_THAT(error_of(ErrorCode::kModel, R"(["fp8"])"), HasSubstr("expected a JSON object"));
-  EXPECT_THAT(error_of(ErrorCode::kModel, R"({"quant_method": "fp8", "activation_scheme": "static", "ignored_layers": [3]})"),
-              HasSubstr("ignored_layers: expected module names, found 3"));
+  EXPECT_THAT(
+      error_of(ErrorCode::kModel, R"({"quant_method": "fp8", "activation_scheme": "static", "ignored_layers": [3]})"),
+      HasSubstr("ignored_layers: expected module names, found 3"));
 }
 
 TEST(QuantConfigTest, RefusesContradictions) {
   constexpr std::string_view kStored = R"({"quant_method": "fp8", "activation_scheme": "dynamic"})";
-  EXPECT_THAT(error_of(ErrorCode::kModel, kStored, {.quantization = "fp8_channel"}), HasSubstr("already quantised, as fp8_tensor"));
+  EXPECT_THAT(error_of(ErrorCode::kModel, kStored, {.quantization = "fp8_channel"}),
+              HasSubstr("already quantised, as fp8_tensor"));
   EXPECT_THAT(error_of(ErrorCode::kModel, kStored, {.ignore = {"gate"}}), HasSubstr("ignore \"gate\""));
 }
 
@@ -119,11 +124,13 @@ TEST(ModulePatternTest, Matches) {
       {"re:^a.*b.*c$", "a-b-b-c", true},
       {"re:^a.*b.*c$", "a-b-b-d", false},
   };
-  for (const Case& c : cases) EXPECT_EQ(ModulePattern(c.entry).matches(c.module), c.expected) << c.entry << " " << c.module;
+  for (const Case& c : cases)
+    EXPECT_EQ(ModulePattern(c.entry).matches(c.module), c.expected) << c.entry << " " << c.module;
 }
 
 TEST(ModulePatternTest, NamesUnknownForms) {
-  for (const std::string_view entry : {"re:(a|b)", "re:layers.[0-9]", "re:a+", "re:a?", "re:x*", "re:a{2}", R"(re:\d)", "re:a^b", "re:a$b", R"(re:a\)"}) {
+  for (const std::string_view entry : {"re:(a|b)", "re:layers.[0-9]", "re:a+", "re:a?", "re:x*", "re:a{2}", R"(re:\d)",
+                                       "re:a^b", "re:a$b", R"(re:a\)"}) {
     try {
       ModulePattern pattern(entry);
       ADD_FAILURE() << entry;

@@ -28,18 +28,23 @@ RowScales row_scales(const ConstQuantTensor& matrix, int64_t row) {
   const int64_t cols = std::max<int64_t>(1, matrix.data.dim(1));
   switch (format.granularity) {
     case Granularity::kChannel:
-    case Granularity::kToken: return {scale + row, cols};
-    case Granularity::kGroup: return {scale + row * matrix.scale.dim(1), format.group_cols};
-    case Granularity::kBlock: return {scale + row / format.group_rows * matrix.scale.dim(1), format.group_cols};
+    case Granularity::kToken:
+      return {scale + row, cols};
+    case Granularity::kGroup:
+      return {scale + row * matrix.scale.dim(1), format.group_cols};
+    case Granularity::kBlock:
+      return {scale + row / format.group_rows * matrix.scale.dim(1), format.group_cols};
     case Granularity::kNone:
-    case Granularity::kTensor: break;
+    case Granularity::kTensor:
+      break;
   }
   return {scale, cols};
 }
 
 }  // namespace
 
-void QuantScheme::quantize(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float> amax) const {
+void QuantScheme::quantize(ConstTensor weight, QuantTensor out, ThreadPool& threads,
+                           std::span<const float> amax) const {
   OCTET_CHECK(weight.rank() == 2 && weight.shape == out.data.shape);
   OCTET_CHECK(weight.dtype == DType::kF32 || weight.dtype == DType::kBF16 || weight.dtype == DType::kF16);
   OCTET_CHECK(out.format == weight_format() && out.data.dtype == out.format.dtype);
@@ -56,7 +61,8 @@ void QuantScheme::dequantize(ConstQuantTensor weight, Tensor out) const {
     read_weight_row(weight.data, row, values);
     if (weight.format.quantized()) {
       const RowScales scales = row_scales(weight, row);
-      for (size_t k = 0; k < values.size(); ++k) values[k] *= scales.scales[static_cast<int64_t>(k) / scales.columns_per_scale];
+      for (size_t k = 0; k < values.size(); ++k)
+        values[k] *= scales.scales[static_cast<int64_t>(k) / scales.columns_per_scale];
     }
     write_weight_row(out, row, values);
   }

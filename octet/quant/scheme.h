@@ -1,5 +1,6 @@
-// QuantScheme: one way to store a linear's weight [N, K]. Two ends: the tensors it has on disk, and quantize / dequantize on
-// the CPU, which is its oracle. Dialects (the quantization_config of AutoFP8, compressed-tensors, ...) only map to schemes.
+// QuantScheme: one way to store a linear's weight [N, K]. Two ends: the tensors it has on disk, and quantize /
+// dequantize on the CPU, which is its oracle. Dialects (the quantization_config of AutoFP8, compressed-tensors, ...)
+// only map to schemes.
 #pragma once
 
 #include <span>
@@ -17,36 +18,37 @@ namespace octet {
 enum class WeightRole : uint8_t { kWeight, kWeightScale, kInputScale };
 
 struct StoredTensor {
-  std::string_view suffix;             // "weight", "weight_scale": appended to the module's name
+  std::string_view suffix;  // "weight", "weight_scale": appended to the module's name
   WeightRole role = WeightRole::kWeight;
-  std::vector<DType> dtypes;           // accepted on disk
-  std::vector<Shape> shapes;           // accepted for this linear, e.g. [], [1], [N], [N, 1]; -1 never occurs
+  std::vector<DType> dtypes;  // accepted on disk
+  std::vector<Shape> shapes;  // accepted for this linear, e.g. [], [1], [N], [N, 1]; -1 never occurs
   enum class Presence : uint8_t { kRequired, kOptional } presence = Presence::kRequired;
 };
 
 class QuantScheme {
  public:
   virtual ~QuantScheme() = default;
-  virtual std::string_view name() const = 0;                 // "fp8_channel", "bf16"
+  virtual std::string_view name() const = 0;  // "fp8_channel", "bf16"
   // Formats in memory. weight_format of a fused linear may be finer (per tensor expands to per channel).
   virtual QuantFormat weight_format() const = 0;
-  virtual QuantFormat activation_format() const = 0;         // not quantized() when activations stay as they are
+  virtual QuantFormat activation_format() const = 0;  // not quantized() when activations stay as they are
   virtual std::vector<StoredTensor> stored_tensors(int64_t n, int64_t k) const = 0;
 
-  // weight [N, K] f32|bf16|f16 -> out.data [N, K] and out.scale of out.format == weight_format(). Plain schemes convert.
-  // scale = max(amax, kMinWeightAmax) / 448 and q = sat_e4m3(w / scale), in F32. `amax`: one magnitude per
-  // scale of out, for a matrix that is part of a larger one (other ranks hold other rows or columns); when empty they are taken
-  // from `weight`, whose rows may be strided.
-  // A NaN stays NaN and does not count in amax.
+  // weight [N, K] f32|bf16|f16 -> out.data [N, K] and out.scale of out.format == weight_format(). Plain schemes
+  // convert. scale = max(amax, kMinWeightAmax) / 448 and q = sat_e4m3(w / scale), in F32. `amax`: one magnitude per
+  // scale of out, for a matrix that is part of a larger one (other ranks hold other rows or columns); when empty they
+  // are taken from `weight`, whose rows may be strided. A NaN stays NaN and does not count in amax.
   void quantize(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float> amax = {}) const;
   // The real weight q * scale, rounded to out's dtype (f32, bf16 or f16): [N, K], any format.
   void dequantize(ConstQuantTensor weight, Tensor out) const;
 
  private:
-  virtual void quantize_checked(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float> amax) const = 0;
+  virtual void quantize_checked(ConstTensor weight, QuantTensor out, ThreadPool& threads,
+                                std::span<const float> amax) const = 0;
 };
 
-// The floor of amax (AutoFP8's): a matrix or row of zeros gets scale 1e-12 / 448 and codes of zero, no division by zero.
+// The floor of amax (AutoFP8's): a matrix or row of zeros gets scale 1e-12 / 448 and codes of zero, no division by
+// zero.
 inline constexpr float kMinWeightAmax = 1e-12f;
 
 // The largest magnitude of a matrix f32|bf16|f16; NaN does not count.

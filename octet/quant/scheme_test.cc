@@ -31,7 +31,8 @@ struct Quantized {
 std::vector<std::byte> as_dtype(const std::vector<float>& values, DType dtype) {
   std::vector<std::byte> bytes(values.size() * static_cast<size_t>(dtype_bytes(dtype)));
   dispatch<DType::kF32, DType::kBF16, DType::kF16>(dtype, [&]<DType D>() {
-    for (size_t i = 0; i < values.size(); ++i) reinterpret_cast<CType<D>*>(bytes.data())[i] = from_f32<CType<D>>(values[i]);
+    for (size_t i = 0; i < values.size(); ++i)
+      reinterpret_cast<CType<D>*>(bytes.data())[i] = from_f32<CType<D>>(values[i]);
   });
   return bytes;
 }
@@ -48,7 +49,9 @@ Quantized quantize(const QuantScheme& scheme, const Matrix& matrix, DType dtype,
   result.scale.assign(static_cast<size_t>(scale_shape.num_elements()), kNaN);
   result.real.resize(static_cast<size_t>(shape.num_elements()));
   const QuantTensor out(Tensor(result.bytes.data(), format.dtype, shape),
-                        format.quantized() ? Tensor(reinterpret_cast<std::byte*>(result.scale.data()), DType::kF32, scale_shape) : Tensor(),
+                        format.quantized()
+                            ? Tensor(reinterpret_cast<std::byte*>(result.scale.data()), DType::kF32, scale_shape)
+                            : Tensor(),
                         format);
   scheme.quantize(ConstTensor(weight.data(), dtype, shape), out, threads, amax);
   scheme.dequantize(out, Tensor(reinterpret_cast<std::byte*>(result.real.data()), DType::kF32, shape));
@@ -59,7 +62,8 @@ Matrix random_matrix(int64_t n, int64_t k) {
   std::mt19937 random(7);
   std::normal_distribution<float> normal(0.0f, 0.02f);
   Matrix matrix{n, k, {}};
-  for (int64_t i = 0; i < n * k; ++i) matrix.values.push_back(normal(random) * std::exp2(static_cast<float>(i / k % 5)));
+  for (int64_t i = 0; i < n * k; ++i)
+    matrix.values.push_back(normal(random) * std::exp2(static_cast<float>(i / k % 5)));
   return matrix;
 }
 
@@ -141,7 +145,8 @@ TEST(SchemeTest, ThreadsDoNotChangeBits) {
 TEST(SchemeTest, PlainSchemesConvertOnce) {
   const Matrix matrix{1, 3, {1.0f, 0.333333343f, -65520.0f}};
   EXPECT_EQ(quantize(*find_scheme("f32"), matrix, DType::kF32, 1).real, matrix.values);
-  EXPECT_EQ(quantize(*find_scheme("bf16"), matrix, DType::kF32, 1).real, (std::vector<float>{1.0f, 0.333984375f, -65536.0f}));
+  EXPECT_EQ(quantize(*find_scheme("bf16"), matrix, DType::kF32, 1).real,
+            (std::vector<float>{1.0f, 0.333984375f, -65536.0f}));
   const Quantized f16 = quantize(*find_scheme("f16"), matrix, DType::kF32, 1);
   EXPECT_EQ(f16.real[1], 0.333251953125f);
   EXPECT_EQ(f16.real[2], -std::numeric_limits<float>::infinity());
@@ -153,7 +158,8 @@ TEST(SchemeTest, DequantizesBlocksAndGroups) {
   float out[6] = {};
   const QuantFormat block{.dtype = DType::kF32, .granularity = Granularity::kBlock, .group_rows = 1, .group_cols = 2};
   const ConstQuantTensor matrix(ConstTensor(reinterpret_cast<const std::byte*>(one), DType::kF32, Shape{2, 3}),
-                                ConstTensor(reinterpret_cast<const std::byte*>(scales), DType::kF32, Shape{2, 2}), block);
+                                ConstTensor(reinterpret_cast<const std::byte*>(scales), DType::kF32, Shape{2, 2}),
+                                block);
   find_scheme("f32")->dequantize(matrix, Tensor(reinterpret_cast<std::byte*>(out), DType::kF32, Shape{2, 3}));
   const float expected[6] = {2, 2, 3, 4, 4, 5};
   for (int i = 0; i < 6; ++i) EXPECT_EQ(out[i], expected[i]) << i;

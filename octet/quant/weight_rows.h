@@ -15,10 +15,11 @@ namespace octet {
 inline constexpr int64_t kRowsPerTask = 16;
 
 inline void read_weight_row(const ConstTensor& weight, int64_t row, std::span<float> out) {
-  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kF8E5M2, DType::kI8>(weight.dtype, [&]<DType D>() {
-    const auto* from = weight.row<CType<D>>(row);
-    for (float& value : out) value = static_cast<float>(to_f32(*from++));
-  });
+  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kF8E5M2, DType::kI8>(
+      weight.dtype, [&]<DType D>() {
+        const auto* from = weight.row<CType<D>>(row);
+        for (float& value : out) value = static_cast<float>(to_f32(*from++));
+      });
 }
 
 inline void write_weight_row(const Tensor& weight, int64_t row, std::span<const float> values) {

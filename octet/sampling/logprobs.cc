@@ -2,7 +2,8 @@
 
 namespace octet {
 
-PositionLogprobs position_logprobs(std::span<const float> row, int32_t token_id, int32_t num_alternatives, SamplingScratch& scratch) {
+PositionLogprobs position_logprobs(std::span<const float> row, int32_t token_id, int32_t num_alternatives,
+                                   SamplingScratch& scratch) {
   const double log_sum = row_log_sum_exp(row, row_max(row));
   const float value = row[static_cast<size_t>(token_id)];
   PositionLogprobs result;
@@ -15,7 +16,8 @@ PositionLogprobs position_logprobs(std::span<const float> row, int32_t token_id,
   for (size_t i = 0; i < scratch.sorted.size(); ++i) {
     const Candidate& candidate = scratch.sorted[i];
     if (i == 0 || candidate.value < scratch.sorted[i - 1].value) rank = static_cast<int32_t>(i) + 1;
-    result.push_back({.token_id = candidate.token_id, .logprob = static_cast<float>(candidate.value - log_sum), .rank = rank});
+    result.push_back(
+        {.token_id = candidate.token_id, .logprob = static_cast<float>(candidate.value - log_sum), .rank = rank});
   }
   return result;
 }

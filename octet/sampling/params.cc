@@ -20,7 +20,8 @@ void check_token(const char* field, int64_t id, int32_t vocab_size) {
 void check_logprobs(const char* field, const std::optional<int32_t>& value, int32_t max_logprobs) {
   if (!value || *value == -1) return;
   if (*value < 0 || *value > max_logprobs) {
-    fail(ErrorCode::kInvalid, "{}: must be between 0 and {}, or -1 for the whole vocabulary; was {}", field, max_logprobs, *value);
+    fail(ErrorCode::kInvalid, "{}: must be between 0 and {}, or -1 for the whole vocabulary; was {}", field,
+         max_logprobs, *value);
   }
 }
 

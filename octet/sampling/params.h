@@ -11,23 +11,23 @@ namespace octet {
 
 struct SamplingParams {
   int32_t n = 1;
-  double temperature = 1.0;          // < 1e-5: greedy
+  double temperature = 1.0;  // < 1e-5: greedy
   double top_p = 1.0;
-  int32_t top_k = 0;                 // 0 and -1: all
+  int32_t top_k = 0;  // 0 and -1: all
   double min_p = 0.0;
-  double repetition_penalty = 1.0;   // over prompt and output (HF)
-  double presence_penalty = 0.0;     // output only
+  double repetition_penalty = 1.0;  // over prompt and output (HF)
+  double presence_penalty = 0.0;    // output only
   double frequency_penalty = 0.0;
   std::optional<int64_t> seed;
-  std::vector<std::string> stop;     // texts; matched above the engine
+  std::vector<std::string> stop;  // texts; matched above the engine
   std::vector<int32_t> stop_token_ids;
   bool include_stop_str_in_output = false;
   bool ignore_eos = false;
   std::optional<int32_t> max_tokens = 16;  // nothing: to the end of the context
   int32_t min_tokens = 0;
-  std::optional<int32_t> logprobs;         // number of alternatives; 0 = the sampled token's only; -1 = whole vocabulary
+  std::optional<int32_t> logprobs;  // number of alternatives; 0 = the sampled token's only; -1 = whole vocabulary
   std::optional<int32_t> prompt_logprobs;
-  std::map<int32_t, float> logit_bias;     // clamped to +-100
+  std::map<int32_t, float> logit_bias;  // clamped to +-100
   std::vector<int32_t> allowed_token_ids;
   bool skip_special_tokens = true;
   bool detokenize = true;

@@ -1,5 +1,6 @@
-// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): a random number as a pure function of a
-// key and a counter. Sampling uses (seed; sequence index, position), so a token depends on nothing but its own request.
+// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): a random number as a pure function
+// of a key and a counter. Sampling uses (seed; sequence index, position), so a token depends on nothing but its own
+// request.
 #pragma once
 
 #include <array>
@@ -32,7 +33,8 @@ constexpr double sampling_uniform(uint64_t seed, uint32_t index, uint64_t positi
 
 // The seed of the engine's `counter`-th request that brings none.
 constexpr uint64_t derived_seed(uint64_t engine_seed, uint64_t counter) {
-  const PhiloxCounter bits = philox({static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 1}, engine_seed);
+  const PhiloxCounter bits =
+      philox({static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 1}, engine_seed);
   return (static_cast<uint64_t>(bits[0]) << 32) | bits[1];
 }
 

@@ -38,13 +38,15 @@ inline float exp_core(float x) {
 
 constexpr float kSmallest = -87.0f;
 
-// exp of a block of up to kRowBlock values; exact zeros below kSmallest.
-inline void exp_block(const float* in, int64_t count, float shift, float scale, float* out) {
-  for (int64_t i = 0; i < count; ++i) {
-    const float x = (in[i] - shift) * scale;
-    const float value = exp_core(x > kSmallest ? x : kSmallest);
-    out[i] = x > kSmallest ? value : 0.0f;
-  }
+// exp(x), exactly zero below kSmallest; without branches, so that loops of it become vector code.
+inline float exp_or_zero(float x) {
+  const float value = exp_core(larger(x, kSmallest));
+  const int32_t mask = -static_cast<int32_t>(x > kSmallest);
+  return std::bit_cast<float>(std::bit_cast<int32_t>(value) & mask);
+}
+
+void exp_block(const float* __restrict in, int64_t count, float shift, float scale, float* __restrict out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = exp_or_zero((in[i] - shift) * scale);
 }
 
 inline double sum_block(const float* in, int64_t count) {
@@ -109,9 +111,10 @@ void row_block_max(std::span<const float> row, std::vector<float>& block_max) {
   }
 }
 
-float fast_exp(float x) { return x > kSmallest ? exp_core(x) : 0.0f; }
+float fast_exp(float x) { return exp_or_zero(x); }
 
-double row_exp(std::span<const float> row, float shift, float scale, std::span<float> out, std::vector<double>& block_sums) {
+double row_exp(std::span<const float> row, float shift, float scale, std::span<float> out,
+               std::vector<double>& block_sums) {
   const auto size = static_cast<int64_t>(row.size());
   block_sums.clear();
   double total = 0.0;

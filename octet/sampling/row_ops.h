@@ -1,5 +1,5 @@
-// Passes over one row of logits. Written as loops over a few independent lanes, so that compilers make vector code of them
-// for any processor without being told its generation.
+// Passes over one row of logits. Written as loops over a few independent lanes, so that compilers make vector code of
+// them for any processor without being told its generation.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +24,10 @@ void row_block_max(std::span<const float> row, std::vector<float>& block_max);
 
 // exp(x) with a relative error below 2e-7 for x <= 0; 0 below -87.
 float fast_exp(float x);
-// out[i] = exp((row[i] - shift) * scale); block_sums[b] = the sum over block b of kRowBlock values. Returns the sum of all.
-double row_exp(std::span<const float> row, float shift, float scale, std::span<float> out, std::vector<double>& block_sums);
+// out[i] = exp((row[i] - shift) * scale); block_sums[b] = the sum over block b of kRowBlock values. Returns the sum of
+// all.
+double row_exp(std::span<const float> row, float shift, float scale, std::span<float> out,
+               std::vector<double>& block_sums);
 // log(sum(exp(row))), where max = row_max(row).
 double row_log_sum_exp(std::span<const float> row, float max);
 // How many values are greater than `value`.

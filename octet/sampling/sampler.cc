@@ -12,7 +12,10 @@ constexpr double kLeastTemperature = 0.01;  // below it logits / temperature wou
 }  // namespace
 
 SamplingState::SamplingState(const SamplingStart& start)
-    : greedy_(start.params.greedy()), num_logprobs_(start.params.logprobs), seed_(start.seed), index_(static_cast<uint32_t>(start.index)) {
+    : greedy_(start.params.greedy()),
+      num_logprobs_(start.params.logprobs),
+      seed_(start.seed),
+      index_(static_cast<uint32_t>(start.index)) {
   const SamplingParams& params = start.params;
   limits_ = {.temperature = static_cast<float>(std::max(params.temperature, kLeastTemperature)),
              .top_k = std::max(params.top_k, 0),
@@ -73,7 +76,9 @@ void SamplingState::accept(int32_t token_id) {
   if (penalizes_) count(token_id, 1);
 }
 
-double SamplingState::uniform(int64_t position) const { return sampling_uniform(seed_, index_, static_cast<uint64_t>(position)); }
+double SamplingState::uniform(int64_t position) const {
+  return sampling_uniform(seed_, index_, static_cast<uint64_t>(position));
+}
 
 Sampled sample(std::span<float> row, SamplingState& state, int64_t position, SamplingScratch& scratch) {
   Sampled result;
@@ -93,7 +98,8 @@ Sampled sample(std::span<float> row, SamplingState& state, int64_t position, Sam
       return result;
     }
   }
-  result.token_id = state.greedy() ? row_argmax(row) : sample_row(row, state.limits(), state.uniform(position), scratch);
+  result.token_id =
+      state.greedy() ? row_argmax(row) : sample_row(row, state.limits(), state.uniform(position), scratch);
   if (state.num_logprobs()) result.logprobs = position_logprobs(raw, result.token_id, *state.num_logprobs(), scratch);
   state.accept(result.token_id);
   return result;

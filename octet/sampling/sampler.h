@@ -1,6 +1,7 @@
 // SamplingState: what choosing the tokens of one sequence needs to remember. sample(): one row of logits to one token.
 //
-// The order is vLLM's: allowed_token_ids, min_tokens, logit_bias, penalties; then greedy, or temperature, min_p, top_k, top_p.
+// The order is vLLM's: allowed_token_ids, min_tokens, logit_bias, penalties; then greedy, or temperature, min_p, top_k,
+// top_p.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +18,10 @@ namespace octet {
 
 struct SamplingStart {
   const SamplingParams& params;
-  std::span<const int32_t> eos_token_ids;     // masked like stop ids until min_tokens are there; empty with ignore_eos
+  std::span<const int32_t> eos_token_ids;  // masked like stop ids until min_tokens are there; empty with ignore_eos
   std::span<const int32_t> prompt_token_ids;
   uint64_t seed = 0;
-  int32_t index = 0;                          // which of the request's n sequences
+  int32_t index = 0;  // which of the request's n sequences
 };
 
 class SamplingState {
@@ -54,10 +55,10 @@ class SamplingState {
   float repetition_penalty_ = 1.0f, presence_penalty_ = 0.0f, frequency_penalty_ = 0.0f;
   int64_t num_output_ = 0;
   int64_t min_tokens_ = 0;
-  std::vector<int32_t> ending_ids_;           // eos and stop ids
-  std::vector<int32_t> allowed_;              // sorted; empty: all
+  std::vector<int32_t> ending_ids_;  // eos and stop ids
+  std::vector<int32_t> allowed_;     // sorted; empty: all
   std::vector<std::pair<int32_t, float>> bias_;
-  std::vector<Count> counts_;                 // of distinct tokens; kept only when there are penalties
+  std::vector<Count> counts_;  // of distinct tokens; kept only when there are penalties
   std::unordered_map<int32_t, size_t> count_of_;
   bool penalizes_ = false;
 };

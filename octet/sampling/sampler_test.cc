@@ -87,7 +87,8 @@ TEST(Selection, TopKSortedIsASort) {
     for (float& x : row) x = std::round(x * 8.0f);  // many equal values
     std::vector<int32_t> ids(row.size());
     std::iota(ids.begin(), ids.end(), 0);
-    std::stable_sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) { return row[static_cast<size_t>(a)] > row[static_cast<size_t>(b)]; });
+    std::stable_sort(ids.begin(), ids.end(),
+                     [&](int32_t a, int32_t b) { return row[static_cast<size_t>(a)] > row[static_cast<size_t>(b)]; });
     for (int64_t k : {int64_t{0}, int64_t{1}, int64_t{5}, int64_t{200}, int64_t{4000}}) {
       std::vector<Candidate> found;
       top_k_sorted(row, k, scratch, found);
@@ -148,7 +149,8 @@ TEST(Selection, DrawsExactlyTheOraclesCumulativeDistribution) {
         sum += p;
       }
       EXPECT_TRUE(accepted.contains(sample_row(row, limits, u, scratch)))
-          << "trial " << trial << " u " << u << " k " << limits.top_k << " p " << limits.top_p << " min_p " << limits.min_p;
+          << "trial " << trial << " u " << u << " k " << limits.top_k << " p " << limits.top_p << " min_p "
+          << limits.min_p;
     }
   }
 }
@@ -160,7 +162,8 @@ struct Case {
   uint64_t seed = 0;
   int32_t index = 0;
   SamplingState state() const {
-    return SamplingState({.params = params, .eos_token_ids = eos, .prompt_token_ids = prompt, .seed = seed, .index = index});
+    return SamplingState(
+        {.params = params, .eos_token_ids = eos, .prompt_token_ids = prompt, .seed = seed, .index = index});
   }
 };
 
@@ -186,7 +189,8 @@ TEST(Sampler, DrawsFollowTheSoftmax) {
     double chi_square = 0.0;
     for (const auto& [id, p] : oracle(row, {.temperature = 0.8f})) {
       const double expected = p * kDraws;
-      chi_square += (counts[static_cast<size_t>(id)] - expected) * (counts[static_cast<size_t>(id)] - expected) / expected;
+      chi_square +=
+          (counts[static_cast<size_t>(id)] - expected) * (counts[static_cast<size_t>(id)] - expected) / expected;
     }
     EXPECT_LT(chi_square, 27.9);
   }
@@ -225,20 +229,22 @@ TEST(Sampler, PenaltiesAreThoseOfHuggingFaceAndOpenAi) {
   std::vector<float> row = {3.0f, -3.0f, 8.0f, 5.0f};
   SamplingScratch scratch;
   state.adjust(row, scratch);
-  EXPECT_FLOAT_EQ(row[0], 1.5f);                        // prompt: repetition only
-  EXPECT_FLOAT_EQ(row[1], -6.0f - 0.5f - 0.25f);        // prompt and one output
-  EXPECT_FLOAT_EQ(row[2], 4.0f - 2 * 0.5f - 0.25f);     // two outputs
+  EXPECT_FLOAT_EQ(row[0], 1.5f);                     // prompt: repetition only
+  EXPECT_FLOAT_EQ(row[1], -6.0f - 0.5f - 0.25f);     // prompt and one output
+  EXPECT_FLOAT_EQ(row[2], 4.0f - 2 * 0.5f - 0.25f);  // two outputs
   EXPECT_FLOAT_EQ(row[3], 5.0f);
 }
 
 TEST(Sampler, MasksAndBias) {
   const std::vector<float> row = {1.0f, 5.0f, 3.0f, 2.0f};
-  SamplingState allowed = Case{.params = {.temperature = 0.0, .allowed_token_ids = {3, 0, 3}}, .eos = {}, .prompt = {}}.state();
+  SamplingState allowed =
+      Case{.params = {.temperature = 0.0, .allowed_token_ids = {3, 0, 3}}, .eos = {}, .prompt = {}}.state();
   EXPECT_EQ(greedy_token(row, allowed), 3);
   SamplingState biased =
       Case{.params = {.temperature = 0.0, .logit_bias = {{0, 1e9f}, {1, -50.0f}}}, .eos = {}, .prompt = {}}.state();
   EXPECT_EQ(greedy_token(row, biased), 0);
-  SamplingState least = Case{.params = {.temperature = 0.0, .stop_token_ids = {2}, .min_tokens = 2}, .eos = {1}, .prompt = {}}.state();
+  SamplingState least =
+      Case{.params = {.temperature = 0.0, .stop_token_ids = {2}, .min_tokens = 2}, .eos = {1}, .prompt = {}}.state();
   EXPECT_EQ(greedy_token(row, least), 3);
   EXPECT_EQ(greedy_token(row, least), 3);
   EXPECT_EQ(greedy_token(row, least), 1);
@@ -246,7 +252,8 @@ TEST(Sampler, MasksAndBias) {
 
 TEST(Sampler, NamesWhatCannotBeSampled) {
   SamplingScratch scratch;
-  SamplingState none = Case{.params = {.temperature = 0.0, .min_tokens = 1, .allowed_token_ids = {1}}, .eos = {1}, .prompt = {}}.state();
+  SamplingState none =
+      Case{.params = {.temperature = 0.0, .min_tokens = 1, .allowed_token_ids = {1}}, .eos = {1}, .prompt = {}}.state();
   std::vector<float> row = {1.0f, 2.0f};
   EXPECT_EQ(sample(row, none, 0, scratch).outcome, SampleOutcome::kNothingAllowed);
   row = {1.0f, std::numeric_limits<float>::quiet_NaN()};
@@ -264,12 +271,16 @@ TEST(Sampler, LogprobsAreOfTheRawDistribution) {
   std::iota(order.begin(), order.end(), size_t{0});
   std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return raw[a] > raw[b]; });
   for (int32_t count : {0, 5, -1}) {
-    SamplingState state = Case{.params = {.temperature = 0.3, .logprobs = count, .logit_bias = {{123, 100.0f}}}, .eos = {}, .prompt = {}}.state();
+    SamplingState state = Case{
+        .params = {.temperature = 0.3, .logprobs = count, .logit_bias = {{123, 100.0f}}},
+        .eos = {},
+        .prompt = {}}.state();
     std::vector<float> row = raw;
     const Sampled sampled = sample(row, state, 0, scratch);
     ASSERT_EQ(sampled.token_id, 123);
     ASSERT_EQ(sampled.logprobs.size(), 1 + (count < 0 ? raw.size() : static_cast<size_t>(count)));
-    EXPECT_EQ(sampled.logprobs[0].rank, 1 + std::count_if(raw.begin(), raw.end(), [&](float x) { return x > raw[123]; }));
+    EXPECT_EQ(sampled.logprobs[0].rank,
+              1 + std::count_if(raw.begin(), raw.end(), [&](float x) { return x > raw[123]; }));
     EXPECT_NEAR(sampled.logprobs[0].logprob, raw[123] - std::log(sum), 1e-5);
     for (size_t i = 1; i < sampled.logprobs.size(); ++i) {
       EXPECT_EQ(sampled.logprobs[i].token_id, static_cast<int32_t>(order[i - 1]));

@@ -55,8 +55,8 @@ double total_weight(std::span<const Candidate> candidates, const Softmax& softma
   return total;
 }
 
-// Keeps the likeliest candidates whose weights reach `target`. Halves the range in which the last of them lies, each time by
-// partial selection, so that the work is linear in the number of candidates.
+// Keeps the likeliest candidates whose weights reach `target`. Halves the range in which the last of them lies, each
+// time by partial selection, so that the work is linear in the number of candidates.
 void keep_top_p(double target, const Softmax& softmax, SamplingScratch& scratch) {
   std::vector<Candidate>& order = scratch.sorted;
   order = scratch.candidates;
@@ -76,7 +76,8 @@ void keep_top_p(double target, const Softmax& softmax, SamplingScratch& scratch)
   }
   std::sort(begin, end, likelier);
   auto last = begin;
-  for (before += softmax.weight(last->value); before < target && last + 1 != end; before += softmax.weight(last->value)) ++last;
+  for (before += softmax.weight(last->value); before < target && last + 1 != end; before += softmax.weight(last->value))
+    ++last;
   const Candidate worst = *last;
   std::erase_if(scratch.candidates, [&](const Candidate& candidate) { return likelier(worst, candidate); });
 }
@@ -97,7 +98,8 @@ int32_t draw_from_all(std::span<const float> row, const Softmax& softmax, double
   scratch.weights.resize(row.size());
   double remaining = uniform * row_exp(row, softmax.max, softmax.scale, scratch.weights, scratch.block_sums);
   size_t block = 0;
-  while (block + 1 < scratch.block_sums.size() && remaining >= scratch.block_sums[block]) remaining -= scratch.block_sums[block++];
+  while (block + 1 < scratch.block_sums.size() && remaining >= scratch.block_sums[block])
+    remaining -= scratch.block_sums[block++];
   // Rounding may leave a remainder at the very end; the last token of positive weight takes it.
   int32_t token_id = -1;
   for (size_t i = block * kRowBlock; i < row.size(); ++i) {
@@ -109,7 +111,8 @@ int32_t draw_from_all(std::span<const float> row, const Softmax& softmax, double
   return token_id >= 0 ? token_id : row_argmax(row);
 }
 
-// The least logit that top p alone can need: raises the bound in steps while the tokens above it still hold enough weight.
+// The least logit that top p alone can need: raises the bound in steps while the tokens above it still hold enough
+// weight.
 float lower_bound_of_top_p(std::span<const float> row, const SelectionLimits& limits, const Softmax& softmax,
                            SamplingScratch& scratch) {
   scratch.weights.resize(row.size());
@@ -147,7 +150,8 @@ void top_k_sorted(std::span<const float> row, int64_t k, SamplingScratch& scratc
   out.resize(static_cast<size_t>(count));
 }
 
-int32_t sample_row(std::span<const float> row, const SelectionLimits& limits, double uniform, SamplingScratch& scratch) {
+int32_t sample_row(std::span<const float> row, const SelectionLimits& limits, double uniform,
+                   SamplingScratch& scratch) {
   const auto size = static_cast<int64_t>(row.size());
   const bool cuts_k = limits.top_k > 0 && limits.top_k < size;
   const bool cuts_p = limits.top_p < 1.0;

@@ -16,8 +16,8 @@ struct Candidate {
 
 // Temporary memory of one thread; grows to the vocabulary's size and stays.
 struct SamplingScratch {
-  std::vector<float> row;           // a copy of the logits
-  std::vector<float> weights;       // exp of all logits
+  std::vector<float> row;      // a copy of the logits
+  std::vector<float> weights;  // exp of all logits
   std::vector<double> block_sums;
   std::vector<float> block_max;
   std::vector<float> values;
@@ -38,7 +38,8 @@ struct SelectionLimits {
 // One draw from softmax(row / temperature) restricted, in this order, to
 //   min_p: tokens with at least min_p times the probability of the likeliest;
 //   top_k: tokens whose logit is at least the k-th largest (equal logits stay together, as in Hugging Face and vLLM);
-//   top_p: the smallest set of likeliest tokens whose probabilities, renormalised after the filters above, reach top_p; equal
+//   top_p: the smallest set of likeliest tokens whose probabilities, renormalised after the filters above, reach top_p;
+//   equal
 //          ones by token id.
 // `uniform` in [0, 1) picks by the cumulative distribution in the order of token ids. `row`: no NaN, not all -infinity.
 int32_t sample_row(std::span<const float> row, const SelectionLimits& limits, double uniform, SamplingScratch& scratch);

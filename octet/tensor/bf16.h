@@ -1,5 +1,5 @@
-// BF16 and FP16 values and their reference conversions: round to nearest even; NaN stays NaN (quiet, sign kept); F32 values
-// beyond FP16's range become infinities, as IEEE 754 says.
+// BF16 and FP16 values and their reference conversions: round to nearest even; NaN stays NaN (quiet, sign kept); F32
+// values beyond FP16's range become infinities, as IEEE 754 says.
 #pragma once
 
 #include <bit>

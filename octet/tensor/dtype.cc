@@ -10,9 +10,15 @@ struct Row {
 };
 
 constexpr Row kRows[] = {
-    {DType::kF32, "f32", "F32"},          {DType::kBF16, "bf16", "BF16"}, {DType::kF16, "f16", "F16"},
-    {DType::kF8E4M3, "f8_e4m3", "F8_E4M3"}, {DType::kF8E5M2, "f8_e5m2", "F8_E5M2"}, {DType::kI8, "i8", "I8"},
-    {DType::kU8, "u8", "U8"},             {DType::kI32, "i32", "I32"},    {DType::kI64, "i64", "I64"},
+    {DType::kF32, "f32", "F32"},
+    {DType::kBF16, "bf16", "BF16"},
+    {DType::kF16, "f16", "F16"},
+    {DType::kF8E4M3, "f8_e4m3", "F8_E4M3"},
+    {DType::kF8E5M2, "f8_e5m2", "F8_E5M2"},
+    {DType::kI8, "i8", "I8"},
+    {DType::kU8, "u8", "U8"},
+    {DType::kI32, "i32", "I32"},
+    {DType::kI64, "i64", "I64"},
     {DType::kBool, "bool", "BOOL"},
 };
 

@@ -57,7 +57,7 @@ constexpr F8E5M2 to_f8_e5m2(float value) {
   const uint32_t magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return F8E5M2{static_cast<uint8_t>(sign | 0x7eu)};
   if (magnitude >= 0x47600000u) return F8E5M2{static_cast<uint8_t>(sign | 0x7bu)};  // 57344 and more
-  if (magnitude < 0x38800000u) {  // below 2^-14: multiples of 2^-16
+  if (magnitude < 0x38800000u) {                                                    // below 2^-14: multiples of 2^-16
     const float aligned = std::bit_cast<float>(magnitude) + 0x1p7f;
     return F8E5M2{static_cast<uint8_t>(sign | (std::bit_cast<uint32_t>(aligned) - 0x43000000u))};
   }

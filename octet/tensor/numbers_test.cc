@@ -1,5 +1,6 @@
-// Conversions against what ml_dtypes and numpy compute: tests/golden/numbers/numbers.txt, made by scripts/record_numbers.py.
-// The inputs are made here by that script's rules; results are compared by fingerprints of 4096 of them.
+// Conversions against what ml_dtypes and numpy compute: tests/golden/numbers/numbers.txt, made by
+// scripts/record_numbers.py. The inputs are made here by that script's rules; results are compared by fingerprints of
+// 4096 of them.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -45,7 +46,9 @@ uint32_t canonical(float value) {
 uint32_t canonical(BF16 value) {
   return (value.bits & 0x7fffu) > 0x7f80u ? (value.bits & 0x8000u) | 0x7fc0u : value.bits;
 }
-uint32_t canonical(F16 value) { return (value.bits & 0x7fffu) > 0x7c00u ? (value.bits & 0x8000u) | 0x7e00u : value.bits; }
+uint32_t canonical(F16 value) {
+  return (value.bits & 0x7fffu) > 0x7c00u ? (value.bits & 0x8000u) | 0x7e00u : value.bits;
+}
 uint32_t canonical(F8E4M3 value) { return value.bits; }
 uint32_t canonical(F8E5M2 value) { return value.bits; }
 
@@ -56,7 +59,8 @@ void expect_golden(const std::string& name, const std::vector<uint32_t>& bits) {
   for (size_t chunk = 0; chunk < expected.size(); ++chunk) {
     uint64_t sum = 0;
     const size_t begin = chunk * kChunk;
-    for (size_t i = begin; i < std::min(bits.size(), begin + kChunk); ++i) sum += mix(bits[i] ^ (i - begin + 1) * kGolden);
+    for (size_t i = begin; i < std::min(bits.size(), begin + kChunk); ++i)
+      sum += mix(bits[i] ^ (i - begin + 1) * kGolden);
     EXPECT_EQ(sum, expected[chunk]) << name << ": inputs " << begin << " to " << begin + kChunk - 1;
   }
 }
@@ -77,7 +81,8 @@ std::vector<float> all_16_bit_values() {
 
 std::vector<float> random_values() {
   std::vector<float> values;
-  for (uint64_t i = 1; i <= kNumRandom; ++i) values.push_back(std::bit_cast<float>(static_cast<uint32_t>(mix(i * kGolden) >> 32)));
+  for (uint64_t i = 1; i <= kNumRandom; ++i)
+    values.push_back(std::bit_cast<float>(static_cast<uint32_t>(mix(i * kGolden) >> 32)));
   return values;
 }
 
@@ -85,14 +90,17 @@ std::vector<float> random_values() {
 std::vector<float> midpoints(int mantissa, uint32_t first_exponent, uint32_t last_exponent) {
   std::vector<uint32_t> middle;
   const double step = std::ldexp(1.0, static_cast<int>(first_exponent) - 127 - mantissa);
-  for (uint32_t i = 0; i < 1u << mantissa; ++i) middle.push_back(std::bit_cast<uint32_t>(static_cast<float>((i + 0.5) * step)));
+  for (uint32_t i = 0; i < 1u << mantissa; ++i)
+    middle.push_back(std::bit_cast<uint32_t>(static_cast<float>((i + 0.5) * step)));
   for (uint32_t exponent = first_exponent; exponent <= std::min(last_exponent + 1, 254u); ++exponent) {
-    for (uint32_t i = 0; i < 1u << mantissa; ++i) middle.push_back(exponent << 23 | i << (23 - mantissa) | 1u << (22 - mantissa));
+    for (uint32_t i = 0; i < 1u << mantissa; ++i)
+      middle.push_back(exponent << 23 | i << (23 - mantissa) | 1u << (22 - mantissa));
   }
   std::vector<float> values;
   for (const uint32_t sign : {0u, 0x80000000u}) {
     for (const uint32_t bits : middle) {
-      for (const uint32_t neighbour : {bits - 1, bits, bits + 1}) values.push_back(std::bit_cast<float>(neighbour | sign));
+      for (const uint32_t neighbour : {bits - 1, bits, bits + 1})
+        values.push_back(std::bit_cast<float>(neighbour | sign));
     }
   }
   return values;

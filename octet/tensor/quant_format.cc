@@ -5,12 +5,17 @@ namespace octet {
 Shape QuantFormat::scale_shape(int64_t rows, int64_t cols) const {
   const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   switch (granularity) {
-    case Granularity::kNone: return Shape{0};
-    case Granularity::kTensor: return Shape{1};
+    case Granularity::kNone:
+      return Shape{0};
+    case Granularity::kTensor:
+      return Shape{1};
     case Granularity::kChannel:
-    case Granularity::kToken: return Shape{rows};
-    case Granularity::kGroup: return Shape{rows, ceil_div(cols, group_cols)};
-    case Granularity::kBlock: return Shape{ceil_div(rows, group_rows), ceil_div(cols, group_cols)};
+    case Granularity::kToken:
+      return Shape{rows};
+    case Granularity::kGroup:
+      return Shape{rows, ceil_div(cols, group_cols)};
+    case Granularity::kBlock:
+      return Shape{ceil_div(rows, group_rows), ceil_div(cols, group_cols)};
   }
   return Shape{0};
 }
@@ -18,12 +23,23 @@ Shape QuantFormat::scale_shape(int64_t rows, int64_t cols) const {
 std::string QuantFormat::to_string() const {
   std::string text(dtype_name(dtype));
   switch (granularity) {
-    case Granularity::kNone: return text;
-    case Granularity::kTensor: text += " per tensor"; break;
-    case Granularity::kChannel: text += " per channel"; break;
-    case Granularity::kToken: text += " per token"; break;
-    case Granularity::kGroup: text += fmt::format(" per group of {}", group_cols); break;
-    case Granularity::kBlock: text += fmt::format(" per {}x{} block", group_rows, group_cols); break;
+    case Granularity::kNone:
+      return text;
+    case Granularity::kTensor:
+      text += " per tensor";
+      break;
+    case Granularity::kChannel:
+      text += " per channel";
+      break;
+    case Granularity::kToken:
+      text += " per token";
+      break;
+    case Granularity::kGroup:
+      text += fmt::format(" per group of {}", group_cols);
+      break;
+    case Granularity::kBlock:
+      text += fmt::format(" per {}x{} block", group_rows, group_cols);
+      break;
   }
   return text + (dynamic ? " (dynamic)" : "");
 }

@@ -1,5 +1,5 @@
-// How one stored matrix is quantised, as a value, and the matrix itself. One contract everywhere: real = q * scale, with
-// scales in F32.
+// How one stored matrix is quantised, as a value, and the matrix itself. One contract everywhere: real = q * scale,
+// with scales in F32.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ enum class Granularity : uint8_t {
 struct QuantFormat {
   DType dtype = DType::kF32;
   Granularity granularity = Granularity::kNone;
-  bool dynamic = false;     // activations: the scale is computed from the values at run time
+  bool dynamic = false;  // activations: the scale is computed from the values at run time
   int32_t group_rows = 0;
   int32_t group_cols = 0;
 
@@ -36,7 +36,8 @@ struct QuantFormat {
 inline constexpr QuantFormat plain_format(DType dtype) { return QuantFormat{.dtype = dtype}; }
 inline constexpr QuantFormat kF8Tensor{.dtype = DType::kF8E4M3, .granularity = Granularity::kTensor};
 inline constexpr QuantFormat kF8Channel{.dtype = DType::kF8E4M3, .granularity = Granularity::kChannel};
-inline constexpr QuantFormat kF8DynamicToken{.dtype = DType::kF8E4M3, .granularity = Granularity::kToken, .dynamic = true};
+inline constexpr QuantFormat kF8DynamicToken{
+    .dtype = DType::kF8E4M3, .granularity = Granularity::kToken, .dynamic = true};
 inline constexpr QuantFormat kF8StaticTensor{.dtype = DType::kF8E4M3, .granularity = Granularity::kTensor};
 
 // data [rows, cols] and scale (empty for kNone) as views.
@@ -52,8 +53,8 @@ struct BasicQuantTensor {
   // An unquantised matrix.
   explicit BasicQuantTensor(BasicTensor<Bytes> plain) : data(plain), format(plain_format(plain.dtype)) {}
   template <class Other>
-    requires(std::is_const_v<Bytes> && !std::is_const_v<Other>)
-  BasicQuantTensor(const BasicQuantTensor<Other>& other)  // NOLINT
+  requires(std::is_const_v<Bytes> && !std::is_const_v<Other>)
+      BasicQuantTensor(const BasicQuantTensor<Other>& other)  // NOLINT
       : data(other.data), scale(other.scale), format(other.format) {}
 
   int64_t num_bytes() const { return data.num_bytes() + (scale.empty() ? 0 : scale.num_bytes()); }

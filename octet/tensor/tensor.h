@@ -50,16 +50,44 @@ class Shape {
   int rank_ = 0;
 };
 
-template <class T> struct DTypeOf;
-template <> struct DTypeOf<float> { static constexpr DType value = DType::kF32; };
-template <> struct DTypeOf<BF16> { static constexpr DType value = DType::kBF16; };
-template <> struct DTypeOf<F16> { static constexpr DType value = DType::kF16; };
-template <> struct DTypeOf<F8E4M3> { static constexpr DType value = DType::kF8E4M3; };
-template <> struct DTypeOf<F8E5M2> { static constexpr DType value = DType::kF8E5M2; };
-template <> struct DTypeOf<int8_t> { static constexpr DType value = DType::kI8; };
-template <> struct DTypeOf<uint8_t> { static constexpr DType value = DType::kU8; };
-template <> struct DTypeOf<int32_t> { static constexpr DType value = DType::kI32; };
-template <> struct DTypeOf<int64_t> { static constexpr DType value = DType::kI64; };
+template <class T>
+struct DTypeOf;
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::kF32;
+};
+template <>
+struct DTypeOf<BF16> {
+  static constexpr DType value = DType::kBF16;
+};
+template <>
+struct DTypeOf<F16> {
+  static constexpr DType value = DType::kF16;
+};
+template <>
+struct DTypeOf<F8E4M3> {
+  static constexpr DType value = DType::kF8E4M3;
+};
+template <>
+struct DTypeOf<F8E5M2> {
+  static constexpr DType value = DType::kF8E5M2;
+};
+template <>
+struct DTypeOf<int8_t> {
+  static constexpr DType value = DType::kI8;
+};
+template <>
+struct DTypeOf<uint8_t> {
+  static constexpr DType value = DType::kU8;
+};
+template <>
+struct DTypeOf<int32_t> {
+  static constexpr DType value = DType::kI32;
+};
+template <>
+struct DTypeOf<int64_t> {
+  static constexpr DType value = DType::kI64;
+};
 
 // A mutable (Bytes = std::byte) or constant (const std::byte) view.
 template <class Bytes>
@@ -71,10 +99,13 @@ struct BasicTensor {
 
   BasicTensor() = default;
   BasicTensor(Bytes* bytes_, DType dtype_, Shape shape_)
-      : bytes(bytes_), dtype(dtype_), shape(shape_), row_stride(shape_.rank() > 0 && shape_[0] > 0 ? shape_.num_elements() / shape_[0] : 0) {}
+      : bytes(bytes_),
+        dtype(dtype_),
+        shape(shape_),
+        row_stride(shape_.rank() > 0 && shape_[0] > 0 ? shape_.num_elements() / shape_[0] : 0) {}
   template <class Other>
-    requires(std::is_const_v<Bytes> && !std::is_const_v<Other>)
-  BasicTensor(const BasicTensor<Other>& other)  // NOLINT: a view of constants is implicit, as with span
+  requires(std::is_const_v<Bytes> && !std::is_const_v<Other>)
+      BasicTensor(const BasicTensor<Other>& other)  // NOLINT: a view of constants is implicit, as with span
       : bytes(other.bytes), dtype(other.dtype), shape(other.shape), row_stride(other.row_stride) {}
 
   bool empty() const { return bytes == nullptr; }

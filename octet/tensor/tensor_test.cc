@@ -9,8 +9,8 @@ namespace octet {
 namespace {
 
 TEST(DTypeTest, NamesGoThereAndBack) {
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kF8E5M2, DType::kI8, DType::kU8,
-                            DType::kI32, DType::kI64, DType::kBool}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kF8E5M2, DType::kI8,
+                            DType::kU8, DType::kI32, DType::kI64, DType::kBool}) {
     EXPECT_EQ(dtype_from_safetensors(dtype_safetensors_name(dtype)), dtype);
     EXPECT_GT(dtype_bytes(dtype), 0);
   }
@@ -52,7 +52,8 @@ TEST(DispatchTest, CallsTheOneOrFails) {
 TEST(QuantFormatTest, ScaleShapesAndNames) {
   EXPECT_EQ(kF8Tensor.scale_shape(5, 7), (Shape{1}));
   EXPECT_EQ(kF8Channel.scale_shape(5, 7), (Shape{5}));
-  const QuantFormat block{.dtype = DType::kF8E4M3, .granularity = Granularity::kBlock, .group_rows = 2, .group_cols = 4};
+  const QuantFormat block{
+      .dtype = DType::kF8E4M3, .granularity = Granularity::kBlock, .group_rows = 2, .group_cols = 4};
   EXPECT_EQ(block.scale_shape(5, 7), (Shape{3, 2}));
   EXPECT_EQ(block.to_string(), "f8_e4m3 per 2x4 block");
   EXPECT_EQ(kF8DynamicToken.to_string(), "f8_e4m3 per token (dynamic)");

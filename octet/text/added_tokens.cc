@@ -34,9 +34,13 @@ bool starts_with_word(std::string_view text) {
   return !text.empty() && unicode::contains(unicode::word_of_whitespace(), utf8::decode_at(text, 0).code_point);
 }
 
-bool ends_with_word(std::string_view text) { return !text.empty() && starts_with_word(text.substr(start_of_last(text))); }
+bool ends_with_word(std::string_view text) {
+  return !text.empty() && starts_with_word(text.substr(start_of_last(text)));
+}
 
-bool is_white(std::string_view text, size_t at) { return unicode::contains(unicode::white_space(), utf8::decode_at(text, at).code_point); }
+bool is_white(std::string_view text, size_t at) {
+  return unicode::contains(unicode::white_space(), utf8::decode_at(text, at).code_point);
+}
 
 // Where the white space at the end of `text` begins.
 size_t white_from(std::string_view text) {
@@ -61,10 +65,12 @@ AddedTokens::AddedTokens(const Json& json, const Bpe& bpe, const Normalizer& nor
     if (token.content.empty()) continue;
     const std::optional<int32_t> in_vocab = bpe.token_to_id(token.content);
     if (in_vocab && *in_vocab != token.id) {
-      fail(ErrorCode::kModel, "{}: \"{}\" has id {}, the vocabulary says {}", place, token.content, token.id, *in_vocab);
+      fail(ErrorCode::kModel, "{}: \"{}\" has id {}, the vocabulary says {}", place, token.content, token.id,
+           *in_vocab);
     }
     if (!in_vocab && !bpe.id_to_token(token.id).empty()) {
-      fail(ErrorCode::kModel, "{}: \"{}\" and \"{}\" have the same id {}", place, token.content, bpe.id_to_token(token.id), token.id);
+      fail(ErrorCode::kModel, "{}: \"{}\" and \"{}\" have the same id {}", place, token.content,
+           bpe.id_to_token(token.id), token.id);
     }
     by_id_.emplace_back(token.id, tokens_.size());
     tokens_.push_back(std::move(token));
@@ -98,7 +104,8 @@ void AddedTokens::insert(Trie& trie, std::string_view pattern, size_t token) {
   for (const char c : pattern) {
     const auto byte = static_cast<uint8_t>(c);
     auto& children = trie.nodes[node].children;
-    const auto found = std::find_if(children.begin(), children.end(), [&](const auto& child) { return child.first == byte; });
+    const auto found =
+        std::find_if(children.begin(), children.end(), [&](const auto& child) { return child.first == byte; });
     if (found != children.end()) {
       node = found->second;
     } else {

@@ -186,7 +186,8 @@ void Bpe::merge_short(BpeWorkspace& workspace, std::vector<int32_t>& out) const 
   };
   for (size_t i = 0; i < count; ++i) look(i);
   while (count > 1) {
-    const size_t best = static_cast<size_t>(std::min_element(ranks.begin(), ranks.begin() + static_cast<std::ptrdiff_t>(count)) - ranks.begin());
+    const size_t best = static_cast<size_t>(
+        std::min_element(ranks.begin(), ranks.begin() + static_cast<std::ptrdiff_t>(count)) - ranks.begin());
     if (ranks[best] == kNoRank) break;
     ids[best] = merged[best];
     for (size_t i = best + 1; i + 1 < count; ++i) {
@@ -210,13 +211,16 @@ void Bpe::merge_long(BpeWorkspace& workspace, std::vector<int32_t>& out) const {
   symbols.clear();
   heap.clear();
   for (int32_t i = 0; i < count; ++i) {
-    symbols.push_back({.token_id = workspace.token_ids[static_cast<size_t>(i)], .previous = i - 1, .next = i + 1 < count ? i + 1 : -1});
+    symbols.push_back({.token_id = workspace.token_ids[static_cast<size_t>(i)],
+                       .previous = i - 1,
+                       .next = i + 1 < count ? i + 1 : -1});
   }
   const auto at = [&](int32_t i) -> BpeWorkspace::Symbol& { return symbols[static_cast<size_t>(i)]; };
   const auto candidate = [&](int32_t left) {
     const MergeTable::Merge* merge = merges_.find(at(left).token_id, at(at(left).next).token_id);
     if (merge == nullptr) return false;
-    heap.push_back({.order = static_cast<uint64_t>(merge->rank) << 32 | static_cast<uint32_t>(left), .token_id = merge->token_id});
+    heap.push_back(
+        {.order = static_cast<uint64_t>(merge->rank) << 32 | static_cast<uint32_t>(left), .token_id = merge->token_id});
     return true;
   };
   const auto later = [](const Candidate& a, const Candidate& b) { return a.order > b.order; };

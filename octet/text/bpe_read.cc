@@ -67,7 +67,8 @@ void Bpe::read_vocab(const json& model, const std::string& where) {
   for (const auto& [token, value] : vocab->items()) {
     if (!value.is_number_integer()) fail(ErrorCode::kModel, "{}: vocab: \"{}\": expected an integer", where, token);
     const bool small = value.is_number_unsigned() && value.get<uint64_t>() <= static_cast<uint64_t>(kMaxTokenId);
-    if (!small) fail(ErrorCode::kModel, "{}: vocab: \"{}\": id {} is outside [0, {}]", where, token, value.dump(), kMaxTokenId);
+    if (!small)
+      fail(ErrorCode::kModel, "{}: vocab: \"{}\": id {} is outside [0, {}]", where, token, value.dump(), kMaxTokenId);
     const auto id = value.get<size_t>();
     if (id >= token_of_id_.size()) token_of_id_.resize(id + 1, -1);
     if (token_of_id_[id] >= 0) {
@@ -105,7 +106,8 @@ void Bpe::read_merges(const json& model, const std::string& where) {
     const std::string both = pair.left + pair.right;
     const auto id_of = [&](const std::string& token) {
       const auto found = ids_.find(token);
-      if (found == ids_.end()) fail(ErrorCode::kModel, "{}: merges[{}]: \"{}\" is not in the vocabulary", where, i, token);
+      if (found == ids_.end())
+        fail(ErrorCode::kModel, "{}: merges[{}]: \"{}\" is not in the vocabulary", where, i, token);
       return found->second;
     };
     const int32_t left = id_of(pair.left);
@@ -125,7 +127,8 @@ void Bpe::index_symbols() {
   }
   all_bytes_known_ = true;
   for (int byte = 0; byte < 256; ++byte) {
-    const char32_t c = words_ == Words::kBytes ? byte_alphabet::to_code_point(static_cast<uint8_t>(byte)) : static_cast<char32_t>(byte);
+    const char32_t c = words_ == Words::kBytes ? byte_alphabet::to_code_point(static_cast<uint8_t>(byte))
+                                               : static_cast<char32_t>(byte);
     const auto symbol = character_symbols_.find(c);
     const auto index = static_cast<size_t>(byte);
     if (symbol != character_symbols_.end()) byte_symbols_[index] = symbol->second;

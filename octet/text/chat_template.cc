@@ -18,7 +18,8 @@ constexpr int64_t kMaxTemplateBytes = int64_t{16} << 20;
 
 // A role is what a template prints into its own markup; one that looks like a plain word may be trusted.
 bool is_plain_role(const std::string& role) {
-  return !role.empty() && std::all_of(role.begin(), role.end(), [](char c) { return (c >= 'a' && c <= 'z') || c == '_'; });
+  return !role.empty() &&
+         std::all_of(role.begin(), role.end(), [](char c) { return (c >= 'a' && c <= 'z') || c == '_'; });
 }
 
 Value to_value(Interpreter& run, const Json& json, TextOrigin origin, int depth = 0) {
@@ -63,7 +64,8 @@ Value messages_to_value(Interpreter& run, const Json& messages) {
 std::vector<std::pair<std::string, Value>> make_variables(Interpreter& run, const ChatInputs& inputs) {
   std::vector<std::pair<std::string, Value>> variables;
   const auto set = [&](const std::string& name, Value value) {
-    const auto found = std::find_if(variables.begin(), variables.end(), [&](const auto& pair) { return pair.first == name; });
+    const auto found =
+        std::find_if(variables.begin(), variables.end(), [&](const auto& pair) { return pair.first == name; });
     if (found == variables.end()) {
       variables.emplace_back(name, std::move(value));
     } else {

@@ -1,6 +1,6 @@
-// Chat templates: the Jinja that models ship, rendered byte for byte as Python's jinja2 does with Hugging Face's settings
-// (ImmutableSandboxedEnvironment, trim_blocks, lstrip_blocks, loopcontrols, `generation` blocks, tojson without HTML
-// escapes, raise_exception, strftime_now), with limits on steps and on output size.
+// Chat templates: the Jinja that models ship, rendered byte for byte as Python's jinja2 does with Hugging Face's
+// settings (ImmutableSandboxedEnvironment, trim_blocks, lstrip_blocks, loopcontrols, `generation` blocks, tojson
+// without HTML escapes, raise_exception, strftime_now), with limits on steps and on output size.
 //
 // Every character of the output knows whether it came from the template or from the caller's messages; see TextOrigin.
 #pragma once
@@ -18,12 +18,12 @@
 namespace octet {
 
 struct ChatInputs {
-  Json messages = Json::array();             // [{"role", "content", ...}], passed to the template as given
-  Json tools;                                // null or an array
+  Json messages = Json::array();  // [{"role", "content", ...}], passed to the template as given
+  Json tools;                     // null or an array
   bool add_generation_prompt = true;
-  std::string bos_token, eos_token;          // "" when the tokenizer has none
-  Json extra = Json::object();               // chat_template_kwargs: further variables (special tokens too: unk_token, ...)
-  std::optional<int64_t> now_unix_seconds;   // what strftime_now sees (local time); the clock when absent
+  std::string bos_token, eos_token;  // "" when the tokenizer has none
+  Json extra = Json::object();       // chat_template_kwargs: further variables (special tokens too: unk_token, ...)
+  std::optional<int64_t> now_unix_seconds;  // what strftime_now sees (local time); the clock when absent
 };
 
 struct RenderLimits {
@@ -36,8 +36,9 @@ class ChatTemplate {
  public:
   // Parses; throws Error{kModel} with the line for a syntax error.
   ChatTemplate(std::string_view source, std::string_view where);
-  // <folder>/chat_template.jinja, else tokenizer_config.json's chat_template (a string, or a list of {name, template} of
-  // which `name` or "default" is taken; "tool_use" when tools are given is the caller's choice). Nothing if there is none.
+  // <folder>/chat_template.jinja, else tokenizer_config.json's chat_template (a string, or a list of {name, template}
+  // of which `name` or "default" is taken; "tool_use" when tools are given is the caller's choice). Nothing if there is
+  // none.
   static std::optional<ChatTemplate> from_folder(const std::string& folder, std::string_view name = "default");
   ~ChatTemplate();
   ChatTemplate(ChatTemplate&&) noexcept;

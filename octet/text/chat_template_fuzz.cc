@@ -17,7 +17,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
     const ChatTemplate chat(std::string_view(reinterpret_cast<const char*>(bytes), size), "fuzz");
     ChatInputs inputs;
     inputs.messages = kMessages;
-    inputs.tools = Json::parse(R"([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}])");
+    inputs.tools =
+        Json::parse(R"([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}])");
     inputs.bos_token = "<s>";
     inputs.now_unix_seconds = 1721990096;
     chat.render_spans(inputs, RenderLimits{.max_steps = 20'000, .max_output_bytes = 1 << 16, .max_depth = 50});

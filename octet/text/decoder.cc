@@ -27,11 +27,10 @@ std::optional<char> fallback_byte(std::string_view token) {
   return static_cast<char>(high * 16 + low);
 }
 
-std::string bytes_of(std::string_view token) {
-  return byte_alphabet::to_bytes(token).value_or(std::string(token));
-}
+std::string bytes_of(std::string_view token) { return byte_alphabet::to_bytes(token).value_or(std::string(token)); }
 
-std::string replaced(const std::variant<std::string, Regex>& pattern, std::string_view content, std::string_view token) {
+std::string replaced(const std::variant<std::string, Regex>& pattern, std::string_view content,
+                     std::string_view token) {
   if (const auto* text = std::get_if<std::string>(&pattern)) return replace_all(token, *text, content);
   std::string out;
   size_t begin = 0;
@@ -76,7 +75,8 @@ void Decoder::add(const Json& json, const std::string& where) {
   const JsonObject object(json, where + " (" + type + ")");
   if (type == "Sequence") {
     const Json* parts = object.find_raw("decoders");
-    if (parts == nullptr || !parts->is_array()) fail(ErrorCode::kModel, "{}: decoders: expected a list", object.where());
+    if (parts == nullptr || !parts->is_array())
+      fail(ErrorCode::kModel, "{}: decoders: expected a list", object.where());
     for (const Json& part : *parts) add(part, where);
     return;
   }
@@ -102,10 +102,13 @@ void Decoder::add(const Json& json, const std::string& where) {
     steps_.emplace_back(ByteLevel{});
     joined_ = true;
   } else if (type == "Strip") {
-    steps_.emplace_back(Strip{.content = get_character(object, "content"), .start = get_count(object, "start"),
-                              .stop = get_count(object, "stop"), .joined = joined_});
+    steps_.emplace_back(Strip{.content = get_character(object, "content"),
+                              .start = get_count(object, "start"),
+                              .stop = get_count(object, "stop"),
+                              .joined = joined_});
   } else if (type == "Metaspace") {
-    const bool never = object.find_string("prepend_scheme").value_or("always") == "never" || !object.find_bool("add_prefix_space").value_or(true);
+    const bool never = object.find_string("prepend_scheme").value_or("always") == "never" ||
+                       !object.find_bool("add_prefix_space").value_or(true);
     steps_.emplace_back(Metaspace{.replacement = get_character(object, "replacement"), .drops_first = !never});
   } else {
     fail(ErrorCode::kModel, "{}: decoder type \"{}\" is not supported", where, type);
@@ -141,7 +144,8 @@ bool DecodeStream::holds_back() const {
 void DecodeStream::forget() {
   for (size_t i = 0; i < states_.size(); ++i) {
     const Decoder::Step& step = decoder_.steps_[i];
-    const bool holds_bytes = std::holds_alternative<Decoder::ByteFallback>(step) || std::holds_alternative<Decoder::ByteLevel>(step);
+    const bool holds_bytes =
+        std::holds_alternative<Decoder::ByteFallback>(step) || std::holds_alternative<Decoder::ByteLevel>(step);
     if (holds_bytes) states_[i].held.erase(0, utf8::valid_prefix(states_[i].held));
     if (std::holds_alternative<Decoder::Strip>(step)) states_[i].held.clear();
   }
@@ -178,8 +182,8 @@ void DecodeStream::run(size_t index, std::string token) {
   }
 }
 
-// A run of byte tokens is characters only when all of it is: one bad byte turns each of its bytes into U+FFFD, as in Hugging
-// Face's ByteFallback. So nothing of a run is certain before it ends.
+// A run of byte tokens is characters only when all of it is: one bad byte turns each of its bytes into U+FFFD, as in
+// Hugging Face's ByteFallback. So nothing of a run is certain before it ends.
 void DecodeStream::end_bytes(size_t index) {
   const std::string bytes = std::exchange(states_[index].held, {});
   if (bytes.empty()) return;

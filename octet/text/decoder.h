@@ -1,5 +1,5 @@
-// The decoder of a tokenizer.json, as a stream: tokens go in one by one, text comes out as soon as nothing that follows can
-// change it. Decoding a whole list is the same stream, pushed to its end.
+// The decoder of a tokenizer.json, as a stream: tokens go in one by one, text comes out as soon as nothing that follows
+// can change it. Decoding a whole list is the same stream, pushed to its end.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@ namespace octet {
 // The chain of steps, read once.
 class Decoder {
  public:
-  // `json` is the member "decoder", possibly null (tokens are joined by spaces then). Throws Error{kModel} naming a type, or
-  // a combination, that is not supported.
+  // `json` is the member "decoder", possibly null (tokens are joined by spaces then). Throws Error{kModel} naming a
+  // type, or a combination, that is not supported.
   Decoder(const Json& json, const std::string& where);
 
   // The bytes that `token` stands for in the middle of a text.

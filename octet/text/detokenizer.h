@@ -1,5 +1,5 @@
-// Streaming decode of one token stream: text comes out as soon as it is certain, never a broken character, and all pieces
-// together equal Tokenizer::decode of all ids.
+// Streaming decode of one token stream: text comes out as soon as it is certain, never a broken character, and all
+// pieces together equal Tokenizer::decode of all ids.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,9 @@ class Detokenizer {
   ~Detokenizer();
   Detokenizer(Detokenizer&&) noexcept;
 
-  // Adds one id. Nothing when the text is held back: characters are not complete, or (SentencePiece's byte tokens) a run of
-  // bytes has not ended, of which one bad byte would change all. May be empty. Constant time. Ids outside the vocabulary
-  // throw Error{kInvalid}.
+  // Adds one id. Nothing when the text is held back: characters are not complete, or (SentencePiece's byte tokens) a
+  // run of bytes has not ended, of which one bad byte would change all. May be empty. Constant time. Ids outside the
+  // vocabulary throw Error{kInvalid}.
   std::optional<std::string> push(int32_t token_id);
   // What is still held back, with incomplete characters as U+FFFD. Ends the stream.
   std::string finish();

@@ -18,7 +18,8 @@ constexpr std::string_view kByteLevel = R"({"normalizer":{"type":"NFC"},
 "pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"use_regex":true},"decoder":{"type":"ByteLevel"},
 "added_tokens":[{"id":300,"content":"<e>","special":true},{"id":301,"content":"<n>","rstrip":true}],
 "model":{"type":"BPE","vocab":VOCAB,"merges":["e e","ee e","a b","Ġ a"]}})";
-constexpr std::string_view kSentencePiece = R"({"normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"▁"},
+constexpr std::string_view kSentencePiece =
+    R"({"normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"▁"},
 {"type":"Replace","pattern":{"String":" "},"content":"▁"}]},"decoder":{"type":"Sequence","decoders":[
 {"type":"Replace","pattern":{"String":"▁"},"content":" "},{"type":"ByteFallback"},{"type":"Fuse"},
 {"type":"Strip","content":" ","start":1,"stop":0}]},"added_tokens":[{"id":300,"content":"<e>","special":true,"normalized":true}],
@@ -71,7 +72,8 @@ void check(const octet::Tokenizer& tokenizer, std::string_view bytes) {
   for (const char byte : bytes) raw.push_back(static_cast<uint8_t>(byte));
   check_stream(tokenizer, raw);
   const std::vector<octet::TextSpan> spans = {{.text = std::string(bytes), .origin = octet::TextOrigin::kUser}};
-  for (const int32_t id : tokenizer.encode_spans(spans, octet::AddSpecialTokens::kNo)) require(!tokenizer.is_special(id));
+  for (const int32_t id : tokenizer.encode_spans(spans, octet::AddSpecialTokens::kNo))
+    require(!tokenizer.is_special(id));
 }
 
 }  // namespace
@@ -83,7 +85,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   check(byte_level, bytes);
   check(sentence_piece, bytes);
   // SentencePiece style with bytes for every character is lossless on valid text without the marker and special tokens.
-  const bool plain = octet::utf8::is_valid(bytes) && bytes.find("\u2581") == std::string_view::npos && bytes.find("<e>") == std::string_view::npos;
+  const bool plain = octet::utf8::is_valid(bytes) && bytes.find("\u2581") == std::string_view::npos &&
+                     bytes.find("<e>") == std::string_view::npos;
   if (plain) {
     const auto ids = sentence_piece.encode(bytes, octet::AddSpecialTokens::kNo);
     require(sentence_piece.decode(ids, octet::SpecialTokens::kKeep) == bytes);

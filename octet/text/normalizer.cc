@@ -28,7 +28,8 @@ class Rewriter {
     out_.text.append(from_.text, begin, end - begin);
     if (from_.trusted.empty()) return;
     const auto first = from_.trusted.begin();
-    out_.trusted.insert(out_.trusted.end(), first + static_cast<std::ptrdiff_t>(begin), first + static_cast<std::ptrdiff_t>(end));
+    out_.trusted.insert(out_.trusted.end(), first + static_cast<std::ptrdiff_t>(begin),
+                        first + static_cast<std::ptrdiff_t>(end));
   }
   void put(std::string_view text, size_t begin, size_t end) {
     out_.text.append(text);
@@ -48,7 +49,9 @@ void MarkedText::append(std::string_view piece, uint8_t trust) {
   trusted.insert(trusted.end(), piece.size(), trust);
 }
 
-std::string component_type(const Json& json, const std::string& where) { return JsonObject(json, where).get_string("type"); }
+std::string component_type(const Json& json, const std::string& where) {
+  return JsonObject(json, where).get_string("type");
+}
 
 PatternSource parse_pattern(const JsonObject& object) {
   const Json* pattern = object.find_raw("pattern");
@@ -62,7 +65,8 @@ PatternSource parse_pattern(const JsonObject& object) {
 std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content) {
   std::string out;
   size_t begin = 0;
-  for (size_t at = text.find(pattern); at != std::string_view::npos && !pattern.empty(); at = text.find(pattern, begin)) {
+  for (size_t at = text.find(pattern); at != std::string_view::npos && !pattern.empty();
+       at = text.find(pattern, begin)) {
     out.append(text.substr(begin, at - begin)).append(content);
     begin = at + pattern.size();
   }
@@ -78,7 +82,8 @@ void Normalizer::add(const Json& json, const std::string& where) {
   const JsonObject object(json, where + " (" + type + ")");
   if (type == "Sequence") {
     const Json* parts = object.find_raw("normalizers");
-    if (parts == nullptr || !parts->is_array()) fail(ErrorCode::kModel, "{}: normalizers: expected a list", object.where());
+    if (parts == nullptr || !parts->is_array())
+      fail(ErrorCode::kModel, "{}: normalizers: expected a list", object.where());
     for (const Json& part : *parts) add(part, where);
   } else if (type == "NFC") {
     steps_.emplace_back(Unicode{UnicodeForm::kNfc});
@@ -126,7 +131,8 @@ void Normalizer::run(const Unicode& step, MarkedText& text) {
   std::string normal;
   size_t kept_from = 0;
   for (size_t begin = 0; begin < all.size();) {
-    if (static_cast<unsigned char>(all[begin]) < 0x80 && begin + 1 < all.size() && static_cast<unsigned char>(all[begin + 1]) < 0x80) {
+    if (static_cast<unsigned char>(all[begin]) < 0x80 && begin + 1 < all.size() &&
+        static_cast<unsigned char>(all[begin + 1]) < 0x80) {
       ++begin;
       continue;
     }
@@ -193,7 +199,9 @@ void Normalizer::run(const Lowercase&, MarkedText& text) {
 }
 
 void Normalizer::run(const Strip& step, MarkedText& text) {
-  const auto is_white = [&](size_t at) { return unicode::contains(unicode::white_space(), utf8::decode_at(text.text, at).code_point); };
+  const auto is_white = [&](size_t at) {
+    return unicode::contains(unicode::white_space(), utf8::decode_at(text.text, at).code_point);
+  };
   size_t begin = 0;
   size_t end = text.text.size();
   while (step.left && begin < end && is_white(begin)) begin += utf8::decode_at(text.text, begin).length;

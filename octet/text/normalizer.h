@@ -12,8 +12,8 @@
 
 namespace octet {
 
-// Text on its way through the tokenizer. `trusted`: one byte per byte of text, 1 where special tokens may be recognised;
-// empty when that is everywhere. `at_start`: the text begins where the whole input begins (Metaspace asks).
+// Text on its way through the tokenizer. `trusted`: one byte per byte of text, 1 where special tokens may be
+// recognised; empty when that is everywhere. `at_start`: the text begins where the whole input begins (Metaspace asks).
 struct MarkedText {
   std::string text;
   std::vector<uint8_t> trusted;

@@ -15,7 +15,9 @@ std::vector<int32_t> ids_of_special(const JsonObject& object, const std::string&
   std::vector<int32_t> out;
   for (const Json& id : (*token)["ids"]) {
     const bool known = id.is_number_unsigned() && id.get<uint64_t>() < static_cast<uint64_t>(vocab_size);
-    if (!known) fail(ErrorCode::kModel, "{}: special_tokens: \"{}\": id {} is not in the vocabulary", object.where(), name, id.dump());
+    if (!known)
+      fail(ErrorCode::kModel, "{}: special_tokens: \"{}\": id {} is not in the vocabulary", object.where(), name,
+           id.dump());
     out.push_back(id.get<int32_t>());
   }
   return out;
@@ -53,7 +55,8 @@ SequenceFrame parse_post_processor(const Json& json, int32_t vocab_size, const s
   if (type == "TemplateProcessing") return parse_template(object, vocab_size);
   if (type != "Sequence") fail(ErrorCode::kModel, "{}: post-processor type \"{}\" is not supported", where, type);
   const Json* parts = object.find_raw("processors");
-  if (parts == nullptr || !parts->is_array()) fail(ErrorCode::kModel, "{}: processors: expected a list", object.where());
+  if (parts == nullptr || !parts->is_array())
+    fail(ErrorCode::kModel, "{}: processors: expected a list", object.where());
   SequenceFrame frame;
   for (const Json& part : *parts) {
     const SequenceFrame next = parse_post_processor(part, vocab_size, where);

@@ -14,8 +14,8 @@ struct SequenceFrame {
   std::vector<int32_t> after;
 };
 
-// `json` is the member "post_processor", possibly null. Ids are below `vocab_size`. Throws Error{kModel} naming a type that
-// is not supported.
+// `json` is the member "post_processor", possibly null. Ids are below `vocab_size`. Throws Error{kModel} naming a type
+// that is not supported.
 SequenceFrame parse_post_processor(const Json& json, int32_t vocab_size, const std::string& where);
 
 }  // namespace octet

@@ -9,7 +9,8 @@
 namespace octet {
 namespace {
 
-constexpr std::string_view kByteLevelPattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kByteLevelPattern =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 SplitBehavior parse_behavior(const std::string& name, const std::string& where) {
   if (name == "Removed") return SplitBehavior::kRemoved;
@@ -33,11 +34,13 @@ void PreTokenizer::add(const Json& json, const std::string& where) {
   if (byte_level_) fail(ErrorCode::kModel, "{}: a pre-tokenizer after ByteLevel is not supported", object.where());
   if (type == "Sequence") {
     const Json* parts = object.find_raw("pretokenizers");
-    if (parts == nullptr || !parts->is_array()) fail(ErrorCode::kModel, "{}: pretokenizers: expected a list", object.where());
+    if (parts == nullptr || !parts->is_array())
+      fail(ErrorCode::kModel, "{}: pretokenizers: expected a list", object.where());
     for (const Json& part : *parts) add(part, where);
   } else if (type == "Split") {
     PatternSource source = parse_pattern(object);
-    Split split{.pattern = std::string(), .behavior = parse_behavior(object.get_string("behavior"), object.where()),
+    Split split{.pattern = std::string(),
+                .behavior = parse_behavior(object.get_string("behavior"), object.where()),
                 .invert = object.find_bool("invert").value_or(false)};
     if (source.is_regex) {
       split.pattern = Regex(source.text, object.where());
@@ -50,13 +53,16 @@ void PreTokenizer::add(const Json& json, const std::string& where) {
   } else if (type == "Digits") {
     const bool individual = object.find_bool("individual_digits").value_or(false);
     steps_.emplace_back(Split{.pattern = unicode::numeric(),
-                              .behavior = individual ? SplitBehavior::kIsolated : SplitBehavior::kContiguous, .invert = false});
-  } else if (type == "Punctuation") {
-    steps_.emplace_back(Split{.pattern = unicode::punctuation(),
-                              .behavior = parse_behavior(object.find_string("behavior").value_or("Isolated"), object.where()),
+                              .behavior = individual ? SplitBehavior::kIsolated : SplitBehavior::kContiguous,
                               .invert = false});
+  } else if (type == "Punctuation") {
+    steps_.emplace_back(
+        Split{.pattern = unicode::punctuation(),
+              .behavior = parse_behavior(object.find_string("behavior").value_or("Isolated"), object.where()),
+              .invert = false});
   } else if (type == "Whitespace") {
-    add(Json{{"type", "Split"}, {"pattern", {{"Regex", R"(\w+|[^\w\s]+)"}}}, {"behavior", "Removed"}, {"invert", true}}, where);
+    add(Json{{"type", "Split"}, {"pattern", {{"Regex", R"(\w+|[^\w\s]+)"}}}, {"behavior", "Removed"}, {"invert", true}},
+        where);
   } else if (type == "WhitespaceSplit") {
     steps_.emplace_back(Split{.pattern = unicode::white_space(), .behavior = SplitBehavior::kRemoved, .invert = false});
   } else if (type == "Metaspace") {
@@ -69,13 +75,15 @@ void PreTokenizer::add(const Json& json, const std::string& where) {
 void PreTokenizer::add_byte_level(const JsonObject& object) {
   if (object.find_bool("add_prefix_space").value_or(true)) steps_.emplace_back(PrefixSpace{});
   if (object.find_bool("use_regex").value_or(true)) {
-    steps_.emplace_back(Split{.pattern = Regex(kByteLevelPattern, object.where()), .behavior = SplitBehavior::kIsolated, .invert = false});
+    steps_.emplace_back(Split{
+        .pattern = Regex(kByteLevelPattern, object.where()), .behavior = SplitBehavior::kIsolated, .invert = false});
   }
   byte_level_ = true;
 }
 
 void PreTokenizer::add_metaspace(const JsonObject& object) {
-  Metaspace step{.replacement = object.get_string("replacement"), .prepend = Prepend::kAlways,
+  Metaspace step{.replacement = object.get_string("replacement"),
+                 .prepend = Prepend::kAlways,
                  .split = object.find_bool("split").value_or(true)};
   if (step.replacement.empty() || utf8::decode_at(step.replacement, 0).length != step.replacement.size()) {
     fail(ErrorCode::kModel, "{}: replacement: expected one character, found \"{}\"", object.where(), step.replacement);
@@ -113,7 +121,8 @@ std::vector<PreTokenizer::Match> PreTokenizer::matches_in(const Split& split, st
     out.reserve(found.size() + 1);
     for (const TextRange& match : found) add(match);
   } else if (const auto* string = std::get_if<std::string>(&split.pattern)) {
-    for (size_t at = text.find(*string); at != std::string_view::npos && !string->empty(); at = text.find(*string, last)) {
+    for (size_t at = text.find(*string); at != std::string_view::npos && !string->empty();
+         at = text.find(*string, last)) {
       add({at, at + string->size()});
     }
   } else {
@@ -141,10 +150,15 @@ void PreTokenizer::cut(const Split& split, std::string_view text, size_t offset,
       case SplitBehavior::kRemoved:
         if (match.is_match) continue;
         break;
-      case SplitBehavior::kIsolated: break;
-      case SplitBehavior::kContiguous: join = match.is_match == previous; break;
+      case SplitBehavior::kIsolated:
+        break;
+      case SplitBehavior::kContiguous:
+        join = match.is_match == previous;
+        break;
       case SplitBehavior::kMergedWithPrevious:
-      case SplitBehavior::kMergedWithNext: join = match.is_match && !previous; break;
+      case SplitBehavior::kMergedWithNext:
+        join = match.is_match && !previous;
+        break;
     }
     previous = match.is_match;
     if (!join || out.size() == first) {
@@ -188,7 +202,8 @@ void PreTokenizer::run(const Metaspace& step, Words& words) {
     const TextRange& word = words.ranges[i];
     const std::string text =
         replace_all(std::string_view(words.text).substr(word.begin, word.end - word.begin), " ", step.replacement);
-    const bool prepend = step.prepend == Prepend::kAlways || (step.prepend == Prepend::kFirst && i == 0 && words.at_start);
+    const bool prepend =
+        step.prepend == Prepend::kAlways || (step.prepend == Prepend::kFirst && i == 0 && words.at_start);
     const size_t begin = out.text.size();
     if (prepend && !text.starts_with(step.replacement)) out.text += step.replacement;
     out.text += text;

@@ -69,8 +69,8 @@ Regex::Regex(std::string_view pattern, std::string_view where) {
   int code = 0;
   PCRE2_SIZE offset = 0;
   Owned<pcre2_code> compiled(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                                           PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &offset,
-                                           compile.get()));
+                                           PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code,
+                                           &offset, compile.get()));
   if (!compiled) fail(ErrorCode::kModel, "{}: regular expression \"{}\": {}", where, pattern, message_of(code));
   pcre2_jit_compile(compiled.get(), PCRE2_JIT_COMPLETE);  // without JIT (a hardened kernel) the interpreter runs
   compiled_ = std::make_unique<Compiled>(Compiled{.code = std::move(compiled)});
@@ -88,11 +88,12 @@ std::vector<TextRange> Regex::find_all(std::string_view text) const {
   bool matched_before = false;
   size_t last_end = 0;
   while (position <= text.size()) {
-    const int count = pcre2_match(compiled_->code.get(), subject, text.size(), position, PCRE2_NO_UTF_CHECK, scratch.match.get(),
-                                  scratch.limits.get());
+    const int count = pcre2_match(compiled_->code.get(), subject, text.size(), position, PCRE2_NO_UTF_CHECK,
+                                  scratch.match.get(), scratch.limits.get());
     if (count == PCRE2_ERROR_NOMATCH) break;
     if (count == PCRE2_ERROR_JIT_STACKLIMIT && scratch.grow_stack()) continue;
-    if (count < 0) fail(ErrorCode::kInvalid, "splitting {} bytes of text into words: {}", text.size(), message_of(count));
+    if (count < 0)
+      fail(ErrorCode::kInvalid, "splitting {} bytes of text into words: {}", text.size(), message_of(count));
     const PCRE2_SIZE* range = pcre2_get_ovector_pointer(scratch.match.get());
     const TextRange match{.begin = range[0], .end = range[1]};
     if (match.end < match.begin) fail(ErrorCode::kInvalid, "splitting text into words: \\K in a lookahead");

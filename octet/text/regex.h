@@ -1,6 +1,6 @@
-// The regular expressions of a tokenizer.json: written for Oniguruma (Ruby's syntax), run by PCRE2 with JIT. Every Unicode
-// class (\p{L}, \s, \d, \w and their opposites) is spelled out as the code points that Oniguruma means. Syntax that the two
-// libraries read differently throws Error{kModel}.
+// The regular expressions of a tokenizer.json: written for Oniguruma (Ruby's syntax), run by PCRE2 with JIT. Every
+// Unicode class (\p{L}, \s, \d, \w and their opposites) is spelled out as the code points that Oniguruma means. Syntax
+// that the two libraries read differently throws Error{kModel}.
 #pragma once
 
 #include <memory>
@@ -22,8 +22,8 @@ class Regex {
   Regex(Regex&&) noexcept;
   Regex& operator=(Regex&&) noexcept;
 
-  // Every match in `text` (valid UTF-8), from left to right. Thread-safe. Throws Error{kInvalid} when a match takes more
-  // steps or memory than a sane pattern on a sane text would.
+  // Every match in `text` (valid UTF-8), from left to right. Thread-safe. Throws Error{kInvalid} when a match takes
+  // more steps or memory than a sane pattern on a sane text would.
   std::vector<TextRange> find_all(std::string_view text) const;
 
  private:

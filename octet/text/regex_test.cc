@@ -12,13 +12,15 @@ namespace {
 
 std::vector<std::string> matches(std::string_view pattern, std::string_view text) {
   std::vector<std::string> out;
-  for (const TextRange& range : Regex(pattern, "test").find_all(text)) out.emplace_back(text.substr(range.begin, range.end - range.begin));
+  for (const TextRange& range : Regex(pattern, "test").find_all(text))
+    out.emplace_back(text.substr(range.begin, range.end - range.begin));
   return out;
 }
 
 TEST(Regex, ClassesAreThoseOfOniguruma) {
   EXPECT_EQ(matches(R"(\s)", "a\u180Eb\u00A0c"), (std::vector<std::string>{"\u00A0"}));  // PCRE2 10.42 takes U+180E
-  EXPECT_EQ(matches(R"(\p{L}+)", "x\U0001E5D0\U00031350 1"), (std::vector<std::string>{"x\U0001E5D0\U00031350"}));  // newer letters
+  EXPECT_EQ(matches(R"(\p{L}+)", "x\U0001E5D0\U00031350 1"),
+            (std::vector<std::string>{"x\U0001E5D0\U00031350"}));  // newer letters
   EXPECT_EQ(matches(R"([^\s\p{L}\p{N}]+)", "a!? b"), (std::vector<std::string>{"!?"}));
   EXPECT_EQ(matches(R"((?i:'s))", "'S '\u017F"), (std::vector<std::string>{"'S", "'\u017F"}));
   EXPECT_EQ(matches(R"(\P{L}+)", "ab12c"), (std::vector<std::string>{"12"}));
@@ -28,7 +30,8 @@ TEST(Regex, ClassesAreThoseOfOniguruma) {
 TEST(Regex, EmptyMatchesAdvance) { EXPECT_EQ(matches("x*", "axé").size(), 3u); }
 
 TEST(Regex, WhatTheLibrariesReadDifferentlyIsRefused) {
-  for (const char* pattern : {R"(\h)", R"([a&&b])", R"([[:alpha:]])", R"(a{1,3}+)", R"((?m:.))", R"(\p{Han})", R"((*UTF))", R"(a{,3})", "[", "\\"}) {
+  for (const char* pattern : {R"(\h)", R"([a&&b])", R"([[:alpha:]])", R"(a{1,3}+)", R"((?m:.))", R"(\p{Han})",
+                              R"((*UTF))", R"(a{,3})", "[", "\\"}) {
     EXPECT_THROW(Regex(pattern, "test"), Error) << pattern;
   }
 }

@@ -45,7 +45,8 @@ RangeList copy_of(unicode::Ranges ranges) { return {ranges.begin(), ranges.end()
 RangeList category_ranges(std::string_view name) {
   RangeList out;
   for (const unicode::NamedRanges& category : unicode::categories()) {
-    if (category.name.substr(0, name.size()) == name) out.insert(out.end(), category.ranges.begin(), category.ranges.end());
+    if (category.name.substr(0, name.size()) == name)
+      out.insert(out.end(), category.ranges.begin(), category.ranges.end());
   }
   return merged(std::move(out));
 }
@@ -123,8 +124,10 @@ class Translator {
 
   void interval() {
     const size_t end = pattern_.find('}', position_);
-    const std::string_view body = pattern_.substr(position_ + 1, end == std::string_view::npos ? 0 : end - position_ - 1);
-    if (body.empty() || body[0] == ',' || body.find_first_not_of("0123456789,") != std::string_view::npos) unsupported("this use of {");
+    const std::string_view body =
+        pattern_.substr(position_ + 1, end == std::string_view::npos ? 0 : end - position_ - 1);
+    if (body.empty() || body[0] == ',' || body.find_first_not_of("0123456789,") != std::string_view::npos)
+      unsupported("this use of {");
     out_ += fmt::format("{{{}}}", body);
     position_ = end + 1;
     if (next_is("+")) unsupported("a quantifier after {}");  // Ruby: repeat it; PCRE2: possessive
@@ -133,15 +136,32 @@ class Translator {
   // After a backslash: the characters of \p{..}, \s, \d, \w and their opposites; nullopt for another escape.
   std::optional<RangeList> class_escape() {
     switch (pattern_.empty() || position_ >= pattern_.size() ? '\0' : pattern_[position_]) {
-      case 's': ++position_; return copy_of(unicode::space());
-      case 'S': ++position_; return complement(copy_of(unicode::space()));
-      case 'd': ++position_; return copy_of(unicode::digit());
-      case 'D': ++position_; return complement(copy_of(unicode::digit()));
-      case 'w': ++position_; return copy_of(unicode::word());
-      case 'W': ++position_; return complement(copy_of(unicode::word()));
-      case 'p': ++position_; return property(false);
-      case 'P': ++position_; return property(true);
-      default: return std::nullopt;
+      case 's':
+        ++position_;
+        return copy_of(unicode::space());
+      case 'S':
+        ++position_;
+        return complement(copy_of(unicode::space()));
+      case 'd':
+        ++position_;
+        return copy_of(unicode::digit());
+      case 'D':
+        ++position_;
+        return complement(copy_of(unicode::digit()));
+      case 'w':
+        ++position_;
+        return copy_of(unicode::word());
+      case 'W':
+        ++position_;
+        return complement(copy_of(unicode::word()));
+      case 'p':
+        ++position_;
+        return property(false);
+      case 'P':
+        ++position_;
+        return property(true);
+      default:
+        return std::nullopt;
     }
   }
 
@@ -162,19 +182,29 @@ class Translator {
   void plain_escape() {
     const char c = take();
     switch (c) {
-      case 'n': case 'r': case 't': case 'f': case 'a': case 'e':
+      case 'n':
+      case 'r':
+      case 't':
+      case 'f':
+      case 'a':
+      case 'e':
         out_ += '\\';
         out_ += c;
         return;
-      case 'v': out_ += "\\x0b"; return;
-      case 'x': hex_escape(); return;
+      case 'v':
+        out_ += "\\x0b";
+        return;
+      case 'x':
+        hex_escape();
+        return;
       case 'u': {
         std::string digits;
         for (int i = 0; i < 4; ++i) digits += take();
         append_hex(digits);
         return;
       }
-      default: break;
+      default:
+        break;
     }
     const bool letter_or_digit = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
     if (letter_or_digit) unsupported(fmt::format("\\{}", c));
@@ -195,7 +225,8 @@ class Translator {
   }
 
   void append_hex(const std::string& digits) {
-    if (digits.empty() || digits.size() > 6 || digits.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos) {
+    if (digits.empty() || digits.size() > 6 ||
+        digits.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos) {
       unsupported("this hexadecimal escape");
     }
     out_ += fmt::format("\\x{{{}}}", digits);
@@ -230,6 +261,8 @@ class Translator {
 
 }  // namespace
 
-std::string translate_pattern(std::string_view pattern, std::string_view where) { return Translator(pattern, where).run(); }
+std::string translate_pattern(std::string_view pattern, std::string_view where) {
+  return Translator(pattern, where).run();
+}
 
 }  // namespace octet

@@ -14,10 +14,11 @@ namespace {
 constexpr int64_t kMaxFileBytes = int64_t{256} << 20;
 constexpr int kMaxDepth = 64;
 
-// nlohmann's ordered objects search linearly, which a vocabulary of 128,000 entries does not survive; so the file is read
-// into sorted ones. Depth is bounded first because copying a value recurses.
+// nlohmann's ordered objects search linearly, which a vocabulary of 128,000 entries does not survive; so the file is
+// read into sorted ones. Depth is bounded first because copying a value recurses.
 nlohmann::json parse_sorted(std::string_view text, std::string_view where) {
-  if (text.size() > static_cast<size_t>(kMaxFileBytes)) fail(ErrorCode::kModel, "{}: larger than {} bytes", where, kMaxFileBytes);
+  if (text.size() > static_cast<size_t>(kMaxFileBytes))
+    fail(ErrorCode::kModel, "{}: larger than {} bytes", where, kMaxFileBytes);
   int depth = 0;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -53,7 +54,8 @@ Json member(const nlohmann::json& root, const char* key) { return Json(raw_membe
 Tokenizer::Model::Model(const nlohmann::json& root, const std::string& where)
     : normalizer(member(root, "normalizer"), where + ": normalizer"),
       pre_tokenizer(member(root, "pre_tokenizer"), where + ": pre_tokenizer"),
-      bpe(raw_member(root, "model"), pre_tokenizer.is_byte_level() ? Bpe::Words::kBytes : Bpe::Words::kText, where + ": model"),
+      bpe(raw_member(root, "model"), pre_tokenizer.is_byte_level() ? Bpe::Words::kBytes : Bpe::Words::kText,
+          where + ": model"),
       added_tokens(member(root, "added_tokens"), bpe, normalizer, where + ": added_tokens"),
       decoder(member(root, "decoder"), where + ": decoder"),
       vocab_size(bpe.vocab_size()) {
@@ -86,11 +88,13 @@ void Tokenizer::Model::encode_words(MarkedText text, BpeWorkspace& workspace, st
 namespace {
 
 MarkedText part_of(const MarkedText& text, TextRange range) {
-  MarkedText part{.text = text.text.substr(range.begin, range.end - range.begin), .trusted = {},
+  MarkedText part{.text = text.text.substr(range.begin, range.end - range.begin),
+                  .trusted = {},
                   .at_start = text.at_start && range.begin == 0};
   if (!text.trusted.empty()) {
     const auto first = text.trusted.begin();
-    part.trusted.assign(first + static_cast<std::ptrdiff_t>(range.begin), first + static_cast<std::ptrdiff_t>(range.end));
+    part.trusted.assign(first + static_cast<std::ptrdiff_t>(range.begin),
+                        first + static_cast<std::ptrdiff_t>(range.end));
   }
   return part;
 }
@@ -147,7 +151,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, AddSpecialTokens a
 
 std::vector<int32_t> Tokenizer::encode_spans(std::span<const TextSpan> spans, AddSpecialTokens add) const {
   MarkedText text{.text = {}, .trusted = {}, .at_start = true};
-  for (const TextSpan& span : spans) text.append(utf8::repair_lossy(span.text), span.origin == TextOrigin::kTrusted ? 1 : 0);
+  for (const TextSpan& span : spans)
+    text.append(utf8::repair_lossy(span.text), span.origin == TextOrigin::kTrusted ? 1 : 0);
   return model_->encode(text, add);
 }
 

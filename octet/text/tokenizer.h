@@ -1,5 +1,5 @@
-// Text to token ids and back, as Hugging Face's `tokenizers` does it for a tokenizer.json: the same ids for every input.
-// Immutable after construction; every method may be called from many threads.
+// Text to token ids and back, as Hugging Face's `tokenizers` does it for a tokenizer.json: the same ids for every
+// input. Immutable after construction; every method may be called from many threads.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +14,11 @@ namespace octet {
 
 class DecodeStream;
 
-enum class SpecialTokens { kKeep, kSkip };        // when decoding
-enum class AddSpecialTokens { kNo, kYes };        // when encoding: run the post-processor's template (BOS, EOS)
+enum class SpecialTokens { kKeep, kSkip };  // when decoding
+enum class AddSpecialTokens { kNo, kYes };  // when encoding: run the post-processor's template (BOS, EOS)
 
-// A piece of a rendered chat prompt. Text that a user wrote is never parsed for special tokens: "<|im_end|>" spelled in a
-// message stays text. `kTrusted` text comes from the template itself.
+// A piece of a rendered chat prompt. Text that a user wrote is never parsed for special tokens: "<|im_end|>" spelled in
+// a message stays text. `kTrusted` text comes from the template itself.
 enum class TextOrigin { kTrusted, kUser };
 struct TextSpan {
   std::string text;
@@ -27,8 +27,8 @@ struct TextSpan {
 
 class Tokenizer {
  public:
-  // Parses the contents of a tokenizer.json; `where` names the file in errors. Throws Error{kModel} for damaged files and
-  // names any component type that is not supported.
+  // Parses the contents of a tokenizer.json; `where` names the file in errors. Throws Error{kModel} for damaged files
+  // and names any component type that is not supported.
   Tokenizer(std::string_view tokenizer_json, std::string_view where);
   // Reads <folder>/tokenizer.json.
   static Tokenizer from_folder(const std::string& folder);
@@ -38,8 +38,8 @@ class Tokenizer {
 
   // UTF-8 in; invalid bytes are read as U+FFFD, one per maximal invalid piece.
   std::vector<int32_t> encode(std::string_view text, AddSpecialTokens add) const;
-  // Encodes the concatenation of the spans, each valid or repaired by itself. Special added tokens are recognised only where every byte is trusted; joins
-  // between spans behave as in one text otherwise.
+  // Encodes the concatenation of the spans, each valid or repaired by itself. Special added tokens are recognised only
+  // where every byte is trusted; joins between spans behave as in one text otherwise.
   std::vector<int32_t> encode_spans(std::span<const TextSpan> spans, AddSpecialTokens add) const;
 
   // Valid UTF-8 out. Ids outside the vocabulary throw Error{kInvalid}.

@@ -23,7 +23,8 @@ constexpr int64_t kMaxBytes = 1 << 22;
 
 std::vector<std::string> families() {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(kGoldens)) names.push_back(entry.path().filename().string());
+  for (const auto& entry : std::filesystem::directory_iterator(kGoldens))
+    names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -106,7 +107,8 @@ TEST_P(Family, ManyThreadsEncodeTheSame) {
   for (size_t t = 0; t < wrong.size(); ++t) {
     threads.emplace_back([&, t] {
       for (const Json& row : cases["encode"]) {
-        wrong[t] += tokenizer.encode(row[0].get<std::string>(), AddSpecialTokens::kYes) != row[1].get<std::vector<int32_t>>();
+        wrong[t] +=
+            tokenizer.encode(row[0].get<std::string>(), AddSpecialTokens::kYes) != row[1].get<std::vector<int32_t>>();
       }
     });
   }
@@ -228,8 +230,11 @@ TEST(TokenizerFile, UnsupportedTypesAreNamed) {
   expect_model_error(with_member(R"("pre_tokenizer":{"type":"UnicodeScripts"})"), "UnicodeScripts");
   expect_model_error(with_member(R"("post_processor":{"type":"RobertaProcessing"})"), "RobertaProcessing");
   expect_model_error(with_member(R"("decoder":{"type":"WordPiece"})"), "WordPiece");
-  expect_model_error(with_member(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"\\p{Greek}"},"behavior":"Isolated"})"), "Greek");
-  expect_model_error(with_member(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated"})"), "regular expression");
+  expect_model_error(
+      with_member(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"\\p{Greek}"},"behavior":"Isolated"})"),
+      "Greek");
+  expect_model_error(with_member(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated"})"),
+                     "regular expression");
 }
 
 }  // namespace

@@ -43,7 +43,9 @@ void sort_marks(std::vector<utf8proc_int32_t>& text) {
 
 }  // namespace
 
-bool is_nfc_alone(char32_t code_point) { return code_point < 0xC0 || !unicode::contains(unicode::nfc_changes(), code_point); }
+bool is_nfc_alone(char32_t code_point) {
+  return code_point < 0xC0 || !unicode::contains(unicode::nfc_changes(), code_point);
+}
 
 size_t normalization_boundary(std::string_view text, size_t position) {
   position += utf8::decode_at(text, position).length;
@@ -66,7 +68,8 @@ void append_normal_form(std::string& out, std::string_view segment, UnicodeForm 
   sort_marks(text);
   if (form == UnicodeForm::kNfc || form == UnicodeForm::kNfkc) {
     const auto options = static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE);
-    const utf8proc_ssize_t length = utf8proc_normalize_utf32(text.data(), static_cast<utf8proc_ssize_t>(text.size()), options);
+    const utf8proc_ssize_t length =
+        utf8proc_normalize_utf32(text.data(), static_cast<utf8proc_ssize_t>(text.size()), options);
     OCTET_CHECK(length >= 0);
     text.resize(static_cast<size_t>(length));
   }

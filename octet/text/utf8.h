@@ -21,7 +21,8 @@ void append(std::string& out, char32_t code_point);
 enum class Form { kValid, kInvalid, kIncomplete };  // kIncomplete: cut off by the end of the text
 struct Piece {
   Form form = Form::kValid;
-  size_t length = 0;  // of the character, or of the maximal invalid piece, which U+FFFD stands for (WHATWG, Rust, Python)
+  size_t length =
+      0;  // of the character, or of the maximal invalid piece, which U+FFFD stands for (WHATWG, Rust, Python)
 };
 Piece piece_at(std::string_view bytes, size_t position);
 

@@ -1,5 +1,5 @@
-// Runs a fuzz target without libFuzzer: every file of the seed folder, then bounded random mutations of them from a fixed
-// generator. Usage: <fuzzer> SEED_FOLDER [ROUNDS]. A target must neither crash nor hang nor throw.
+// Runs a fuzz target without libFuzzer: every file of the seed folder, then bounded random mutations of them from a
+// fixed generator. Usage: <fuzzer> SEED_FOLDER [ROUNDS]. A target must neither crash nor hang nor throw.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -21,9 +21,15 @@ void mutate(std::string& bytes, std::mt19937& random) {
   for (size_t i = 0; i < edits; ++i) {
     if (bytes.empty()) bytes.push_back('x');
     switch (pick(4)) {
-      case 0: bytes[pick(bytes.size())] = static_cast<char>(random()); break;
-      case 1: bytes[pick(bytes.size())] ^= static_cast<char>(1u << pick(8)); break;
-      case 2: bytes.resize(pick(bytes.size())); break;
+      case 0:
+        bytes[pick(bytes.size())] = static_cast<char>(random());
+        break;
+      case 1:
+        bytes[pick(bytes.size())] ^= static_cast<char>(1u << pick(8));
+        break;
+      case 2:
+        bytes.resize(pick(bytes.size()));
+        break;
       default: {
         const size_t from = pick(bytes.size());
         const std::string piece = bytes.substr(from, 1 + pick(32));

@@ -1,5 +1,5 @@
-// FP8 linears against PyTorch (scripts/make_golden.py fp8): the same model with weights and activations replaced by the real
-// numbers that their FP8 codes stand for.
+// FP8 linears against PyTorch (scripts/make_golden.py fp8): the same model with weights and activations replaced by the
+// real numbers that their FP8 codes stand for.
 #include <gtest/gtest.h>
 
 #include "model_runner.h"
@@ -7,42 +7,36 @@
 namespace octet {
 namespace {
 
-// Two computations of one activation differ in the last bits of F32, and now and then (about once in 50,000 values) that moves
-// a value over a rounding boundary of E4M3, a step of 1/16 of it. Attention carries the step to every later row, where it is
-// as large as the effects of quantisation are in so small a model. So: rows agree as in F32 until the first such step, which
-// the first rows are too few to meet, and stay within what quantising changes afterwards.
-void expect_same_until_a_flip(const std::vector<float>& logits, const std::vector<float>& expected, int64_t columns) {
-  constexpr size_t kRowsWithoutFlip = 3;
-  const std::vector<double> errors = row_errors(logits, expected, columns);
-  ASSERT_GT(errors.size(), kRowsWithoutFlip);
-  for (size_t row = 0; row < errors.size(); ++row) EXPECT_LT(errors[row], row < kRowsWithoutFlip ? 1e-5 : 0.2) << "row " << row;
-}
-
 class Fp8 : public testing::TestWithParam<KernelSelection> {};
 INSTANTIATE_TEST_SUITE_P(Kernels, Fp8, testing::Values(KernelSelection::kReferenceOnly, KernelSelection::kFastest));
 
 TEST_P(Fp8, QuantisedWhileLoading) {
   for (const std::string variant : {"llama3", "qwen2"}) {
-    ModelRunner runner(RunnerOptions{.folder = golden_folder(variant), .quant = {.quantization = "fp8"}, .kernels = GetParam()});
+    ModelRunner runner(RunnerOptions{.folder = golden_folder(variant),
+                                     .quant = {.quantization = "fp8"},
+                                     .kernels = GetParam(),
+                                     .num_sequences = 10});
     for (const Model::LinearRow& row : runner.model().linears()) {
       if (row.module == "lm_head") continue;
       EXPECT_EQ(row.weight, kF8Channel) << row.module;
       EXPECT_EQ(row.activation, kF8DynamicToken) << row.module;
     }
     const std::vector<int32_t> prompt = Recording(variant, "golden.safetensors").integers("input_ids");
-    expect_same_until_a_flip(runner.step({Piece{0, prompt}}), Recording(variant, "golden_fp8.safetensors").floats("logits"),
-                              runner.vocab_size());
+    expect_same_but_for_flips(runner.step(pieces_of(prompt, kFp8Piece)),
+                              Recording(variant, "golden_fp8.safetensors").floats("logits"), runner.vocab_size());
   }
 }
 
 TEST_P(Fp8, StoredWithStaticScales) {
-  ModelRunner runner(RunnerOptions{.folder = golden_folder("llama_autofp8"), .kernels = GetParam()});
+  ModelRunner runner(
+      RunnerOptions{.folder = golden_folder("llama_autofp8"), .kernels = GetParam(), .num_sequences = 10});
   const std::vector<Model::LinearRow> rows = runner.model().linears();
   EXPECT_EQ(rows[0].weight, kF8Channel);  // q, k, v have scales of their own
   EXPECT_EQ(rows[1].weight, kF8Tensor);   // o_proj
   EXPECT_EQ(rows[0].activation, kF8StaticTensor);
   const Recording golden("llama_autofp8", "golden_fp8.safetensors");
-  expect_same_until_a_flip(runner.step({Piece{0, golden.integers("input_ids")}}), golden.floats("logits"), runner.vocab_size());
+  expect_same_but_for_flips(runner.step(pieces_of(golden.integers("input_ids"), kFp8Piece)), golden.floats("logits"),
+                            runner.vocab_size());
 }
 
 // The lm_head may be quantised too, tied or not.
@@ -57,7 +51,7 @@ TEST_P(Fp8, QuantisedLmHead) {
     const Piece prompt{0, Recording(variant, "golden.safetensors").integers("input_ids")};
     const double error = row_error(quantised.step({prompt}), plain.step({prompt}), plain.vocab_size());
     EXPECT_GT(error, 1e-4);
-    EXPECT_LT(error, 0.1);
+    EXPECT_LT(error, 0.25);
   }
 }
 

@@ -1,5 +1,5 @@
-// Every variant of the Llama family against Hugging Face transformers (scripts/make_golden.py): hidden states, logits and
-// greedy tokens, through the paged cache, in chunks and in mixed batches.
+// Every variant of the Llama family against Hugging Face transformers (scripts/make_golden.py): hidden states, logits
+// and greedy tokens, through the paged cache, in chunks and in mixed batches.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -13,8 +13,9 @@ namespace {
 // The norm: for each row (token) max |ours - theirs| / max |theirs|; F32 against F32 in another order of summation.
 constexpr double kTolerance = 1e-4;
 
-const std::vector<std::string> kVariants = {"llama2",         "llama3",  "llama_linear", "llama_dynamic", "llama_yarn", "llama_attention_bias",
-                                            "llama_mlp_bias", "mistral", "qwen2",        "qwen2_window",  "qwen3",      "smollm2"};
+const std::vector<std::string> kVariants = {
+    "llama2",         "llama3",  "llama_linear", "llama_dynamic", "llama_yarn", "llama_attention_bias",
+    "llama_mlp_bias", "mistral", "qwen2",        "qwen2_window",  "qwen3",      "smollm2"};
 
 struct GoldenCase {
   std::string variant;
@@ -23,7 +24,9 @@ struct GoldenCase {
 
 class Golden : public testing::TestWithParam<GoldenCase> {
  protected:
-  RunnerOptions options() const { return RunnerOptions{.folder = golden_folder(GetParam().variant), .kernels = GetParam().kernels}; }
+  RunnerOptions options() const {
+    return RunnerOptions{.folder = golden_folder(GetParam().variant), .kernels = GetParam().kernels};
+  }
   Recording recording() const { return Recording(GetParam().variant, "golden.safetensors"); }
 };
 
@@ -54,7 +57,8 @@ TEST_P(Golden, GreedyTokensInAnyChunks) {
 TEST_P(Golden, LogitsDoNotDependOnTheBatch) {
   const std::vector<int32_t> prompt = recording().integers("input_ids");
   const auto part = [&](size_t begin, size_t end) {
-    return std::vector<int32_t>(prompt.begin() + static_cast<int64_t>(begin), prompt.begin() + static_cast<int64_t>(end));
+    return std::vector<int32_t>(prompt.begin() + static_cast<int64_t>(begin),
+                                prompt.begin() + static_cast<int64_t>(end));
   };
   ModelRunner alone(options());
   const std::vector<float> expected = alone.step({Piece{0, prompt}});
@@ -101,7 +105,8 @@ TEST(GoldenBf16, CacheInBf16StaysClose) {
     ModelRunner exact(RunnerOptions{.folder = folder, .plain_dtype = DType::kBF16, .kernels = kernels});
     const Piece prompt{0, golden.integers("input_ids")};
     EXPECT_LT(row_error(exact.step({prompt}), golden.floats("logits"), exact.vocab_size()), kTolerance);
-    ModelRunner rounded(RunnerOptions{.folder = folder, .plain_dtype = DType::kBF16, .kv_dtype = DType::kBF16, .kernels = kernels});
+    ModelRunner rounded(
+        RunnerOptions{.folder = folder, .plain_dtype = DType::kBF16, .kv_dtype = DType::kBF16, .kernels = kernels});
     const double error = row_error(rounded.step({prompt}), golden.floats("logits"), rounded.vocab_size());
     EXPECT_GT(error, kTolerance);  // it does round
     EXPECT_LT(error, 0.05);
@@ -116,14 +121,16 @@ TEST(Models, UnknownArchitectureNamesTheSupportedOnes) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
-    EXPECT_THAT(error.what(), testing::HasSubstr("architecture \"GPT2LMHeadModel\" is not supported; supported: LlamaForCausalLM, "
-                                                 "MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"));
+    EXPECT_THAT(error.what(),
+                testing::HasSubstr("architecture \"GPT2LMHeadModel\" is not supported; supported: LlamaForCausalLM, "
+                                   "MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"));
   }
 }
 
 TEST(Models, DummyWeightsGiveFiniteLogits) {
   for (const std::string quantization : {"", "fp8", "fp8_tensor"}) {
-    ModelRunner runner(RunnerOptions{.folder = golden_folder("qwen3"), .quant = {.quantization = quantization}, .dummy_weights = true});
+    ModelRunner runner(RunnerOptions{
+        .folder = golden_folder("qwen3"), .quant = {.quantization = quantization}, .dummy_weights = true});
     const std::vector<float> logits = runner.step({Piece{0, {1, 2, 3}}});
     double sum = 0.0;
     for (const float logit : logits) sum += std::abs(logit);

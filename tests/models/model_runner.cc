@@ -1,5 +1,7 @@
 #include "model_runner.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -16,8 +18,8 @@ ModelRunner::ModelRunner(const RunnerOptions& options, Comm* comm)
     : options_(options),
       single_(make_single_comm()),
       comm_(comm != nullptr ? comm : single_.get()),
-      backend_(kernel_table(Device{}, options.kernels), Launch{.threads = &threads_, .scratch = &scratch_, .features = cpu_features()},
-               DType::kF32),
+      backend_(kernel_table(Device{}, options.kernels),
+               Launch{.threads = &threads_, .scratch = &scratch_, .features = cpu_features()}, DType::kF32),
       config_(ModelConfig::from_folder(options.folder)),
       quant_(config_.quantization_config(), options.quant, options.plain_dtype),
       lengths_(static_cast<size_t>(options.num_sequences), 0) {
@@ -82,7 +84,12 @@ Batch ModelRunner::make_batch(const std::vector<Piece>& pieces) {
 
 std::vector<float> ModelRunner::step(const std::vector<Piece>& pieces) {
   arena_->reset();
-  Step step{.backend = backend_, .arena = *arena_, .kv = *kv_, .comm = *comm_, .batch = make_batch(pieces), .observe = observe};
+  Step step{.backend = backend_,
+            .arena = *arena_,
+            .kv = *kv_,
+            .comm = *comm_,
+            .batch = make_batch(pieces),
+            .observe = observe};
   const Tensor hidden = model_->forward(step);
   return to_floats(model_->logits(step, hidden));
 }
@@ -91,7 +98,8 @@ std::vector<int32_t> ModelRunner::generate(const std::vector<int32_t>& prompt, i
   std::vector<float> logits;
   for (size_t begin = 0; begin < prompt.size(); begin += static_cast<size_t>(chunk)) {
     const size_t end = std::min(prompt.size(), begin + static_cast<size_t>(chunk));
-    logits = step({Piece{sequence, {prompt.begin() + static_cast<int64_t>(begin), prompt.begin() + static_cast<int64_t>(end)}}});
+    logits = step(
+        {Piece{sequence, {prompt.begin() + static_cast<int64_t>(begin), prompt.begin() + static_cast<int64_t>(end)}}});
   }
   std::vector<int32_t> tokens;
   while (true) {
@@ -102,7 +110,9 @@ std::vector<int32_t> ModelRunner::generate(const std::vector<int32_t>& prompt, i
   }
 }
 
-std::string golden_folder(const std::string& variant) { return std::string(OCTET_SOURCE_DIR) + "/tests/golden/models/" + variant; }
+std::string golden_folder(const std::string& variant) {
+  return std::string(OCTET_SOURCE_DIR) + "/tests/golden/models/" + variant;
+}
 
 // Read apart from the reader under test: 8 bytes of length, a JSON header, the data.
 Recording::Recording(const std::string& variant, const std::string& file)
@@ -115,7 +125,8 @@ Recording::Recording(const std::string& variant, const std::string& file)
 
 Recording::Part Recording::part(const std::string& name) const {
   const Json& entry = header_.at(name);
-  return Part{dtype_from_safetensors(entry.at("dtype").get<std::string>()).value(), entry.at("data_offsets").at(0), entry.at("data_offsets").at(1)};
+  return Part{dtype_from_safetensors(entry.at("dtype").get<std::string>()).value(), entry.at("data_offsets").at(0),
+              entry.at("data_offsets").at(1)};
 }
 
 std::vector<float> Recording::floats(const std::string& name) const {
@@ -162,6 +173,21 @@ std::vector<float> to_floats(ConstTensor matrix) {
     values.insert(values.end(), row, row + matrix.dim(1));
   }
   return values;
+}
+
+std::vector<Piece> pieces_of(const std::vector<int32_t>& tokens, int length) {
+  std::vector<Piece> pieces;
+  for (auto begin = tokens.begin(); begin < tokens.end(); begin += length) {
+    pieces.push_back(Piece{static_cast<int>(pieces.size()), {begin, begin + length}});
+  }
+  return pieces;
+}
+
+void expect_same_but_for_flips(const std::vector<float>& logits, const std::vector<float>& expected, int64_t columns) {
+  std::vector<double> errors = row_errors(logits, expected, columns);
+  std::sort(errors.begin(), errors.end());
+  EXPECT_LT(errors[errors.size() * 9 / 10 - 1], 1e-4);
+  EXPECT_LT(errors.back(), 0.25);
 }
 
 void on_ranks(int world_size, const std::function<void(int rank, Comm& comm)>& fn) {

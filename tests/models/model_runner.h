@@ -1,4 +1,5 @@
-// One rank that runs a Model on given tokens, for the tests of this folder: weights, kernels, cache and arena without an engine.
+// One rank that runs a Model on given tokens, for the tests of this folder: weights, kernels, cache and arena without
+// an engine.
 #pragma once
 
 #include <deque>
@@ -104,6 +105,15 @@ double row_error(const std::vector<float>& a, const std::vector<float>& b, int64
 // That of every row.
 std::vector<double> row_errors(const std::vector<float>& a, const std::vector<float>& b, int64_t columns);
 std::vector<float> to_floats(ConstTensor matrix);
+
+// `tokens` as sequences 0, 1, ... of `length` tokens each.
+std::vector<Piece> pieces_of(const std::vector<int32_t>& tokens, int length);
+// For FP8 activations: two computations of one model differ in the last bits of F32, and now and then that moves a
+// value over a rounding boundary of E4M3 (a sixteenth of it), after which everything that depends on it differs by
+// about as much as FP8 differs from F32. In many short sequences such a flip reaches few rows. So: nine rows in ten
+// agree as in F32 (1e-4), and none is farther off than FP8 itself is (a quarter).
+void expect_same_but_for_flips(const std::vector<float>& logits, const std::vector<float>& expected, int64_t columns);
+inline constexpr int kFp8Piece = 4;  // as in scripts/make_golden.py
 
 // Runs fn(rank, comm) on world_size threads; rethrows the first exception.
 void on_ranks(int world_size, const std::function<void(int rank, Comm& comm)>& fn);

@@ -1,7 +1,6 @@
 // Tensor parallelism: 2 and 4 ranks on threads give what 1 rank gives; FP8 weights and scales are the same bits.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cstring>
 
 #include "model_runner.h"
@@ -19,21 +18,25 @@ struct ParallelCase {
 
 class Parallel : public testing::TestWithParam<ParallelCase> {};
 
-// 4 ranks and 2 key-value heads: each is held by two ranks. Vocabularies of 131 are padded. qwen2: tied, biases; llama_mlp_bias
-// and llama_attention_bias: biases of row-parallel linears are added once.
+// 4 ranks and 2 key-value heads: each is held by two ranks. Vocabularies of 131 are padded. qwen2: tied, biases;
+// llama_mlp_bias and llama_attention_bias: biases of row-parallel linears are added once.
 INSTANTIATE_TEST_SUITE_P(Variants, Parallel,
-                         testing::Values(ParallelCase{"llama2", 2}, ParallelCase{"llama2", 4}, ParallelCase{"llama3", 2},
-                                         ParallelCase{"llama3", 4}, ParallelCase{"qwen2", 4}, ParallelCase{"qwen3", 2},
-                                         ParallelCase{"mistral", 2}, ParallelCase{"llama_mlp_bias", 2},
-                                         ParallelCase{"llama_attention_bias", 4}),
-                         [](const auto& test) { return test.param.variant + "_" + std::to_string(test.param.world_size); });
+                         testing::Values(ParallelCase{"llama2", 2}, ParallelCase{"llama2", 4},
+                                         ParallelCase{"llama3", 2}, ParallelCase{"llama3", 4}, ParallelCase{"qwen2", 4},
+                                         ParallelCase{"qwen3", 2}, ParallelCase{"mistral", 2},
+                                         ParallelCase{"llama_mlp_bias", 2}, ParallelCase{"llama_attention_bias", 4}),
+                         [](const auto& test) {
+                           return test.param.variant + "_" + std::to_string(test.param.world_size);
+                         });
 
 TEST_P(Parallel, LogitsAndGreedyTokens) {
   const Recording golden(GetParam().variant, "golden.safetensors");
   const std::vector<int32_t> prompt = golden.integers("input_ids");
   on_ranks(GetParam().world_size, [&](int, Comm& comm) {
-    ModelRunner runner(RunnerOptions{.folder = golden_folder(GetParam().variant), .kernels = KernelSelection::kFastest, .num_sequences = 2},
-                       &comm);
+    ModelRunner runner(
+        RunnerOptions{
+            .folder = golden_folder(GetParam().variant), .kernels = KernelSelection::kFastest, .num_sequences = 2},
+        &comm);
     EXPECT_LT(row_error(runner.step({Piece{1, prompt}}), golden.floats("logits"), runner.vocab_size()), kTolerance);
     EXPECT_EQ(runner.generate(prompt, 7, 64), golden.integers("greedy"));
     EXPECT_LE(runner.peak_bytes(), runner.model().activation_bytes(128, 128));
@@ -44,16 +47,15 @@ TEST_P(Parallel, Fp8LogitsAreThoseOfOneRank) {
   const std::string folder = golden_folder(GetParam().variant);
   const std::vector<int32_t> prompt = Recording(GetParam().variant, "golden.safetensors").integers("input_ids");
   for (const std::string quantization : {"fp8", "fp8_tensor"}) {
-    const RunnerOptions options{.folder = folder, .quant = {.quantization = quantization}, .kernels = KernelSelection::kFastest};
+    const RunnerOptions options{.folder = folder,
+                                .quant = {.quantization = quantization},
+                                .kernels = KernelSelection::kFastest,
+                                .num_sequences = 10};
     ModelRunner one(options);
-    const std::vector<float> expected = one.step({Piece{0, prompt}});
+    const std::vector<float> expected = one.step(pieces_of(prompt, kFp8Piece));
     on_ranks(GetParam().world_size, [&](int, Comm& comm) {
       ModelRunner runner(options, &comm);
-      std::vector<double> errors = row_errors(runner.step({Piece{0, prompt}}), expected, runner.vocab_size());
-      std::sort(errors.begin(), errors.end());
-      // Now and then a last bit moves an activation over a rounding boundary of E4M3 (see fp8_test.cc).
-      EXPECT_LT(errors[errors.size() / 2], kTolerance);
-      EXPECT_LT(errors.back(), 0.05);
+      expect_same_but_for_flips(runner.step(pieces_of(prompt, kFp8Piece)), expected, runner.vocab_size());
       EXPECT_LE(runner.peak_bytes(), runner.model().activation_bytes(128, 128));
     });
   }
@@ -87,7 +89,8 @@ TEST(ParallelWeights, Fp8CodesAndScalesAreThoseOfOneRank) {
         const ConstTensor whole = one.parameters().at(layer + name + ".weight");
         EXPECT_EQ(bytes_of(part), columns_of(whole, rank * part.dim(1), part.dim(1))) << name;
         EXPECT_EQ(bytes_of(half.parameters().at(layer + name + ".weight_scale")),
-                  bytes_of(one.parameters().at(layer + name + ".weight_scale"))) << name;
+                  bytes_of(one.parameters().at(layer + name + ".weight_scale")))
+            << name;
       }
       // gate and up, each split along N: [gate of this rank; up of this rank]
       const ConstTensor part = half.parameters().at(layer + "mlp.gate_proj.weight");
@@ -105,7 +108,10 @@ TEST(ParallelWeights, Fp8CodesAndScalesAreThoseOfOneRank) {
 }
 
 TEST(ParallelWeights, HeadsThatDoNotDivideAreAnError) {
-  EXPECT_THROW(on_ranks(2, [&](int, Comm& comm) { ModelRunner runner(RunnerOptions{.folder = golden_folder("smollm2")}, &comm); }), Error);
+  EXPECT_THROW(
+      on_ranks(2,
+               [&](int, Comm& comm) { ModelRunner runner(RunnerOptions{.folder = golden_folder("smollm2")}, &comm); }),
+      Error);
 }
 
 }  // namespace

@@ -50,7 +50,9 @@ TEST(SmolLm2, GreedyTokensOfTransformers) {
   int sequence = 0;
   for (const Json& prompt : golden.at("prompts")) {
     const auto expected = prompt.at("greedy").get<std::vector<int32_t>>();
-    EXPECT_EQ(runner.generate(prompt.at("input_ids").get<std::vector<int32_t>>(), 8, static_cast<int>(expected.size()), sequence++), expected);
+    EXPECT_EQ(runner.generate(prompt.at("input_ids").get<std::vector<int32_t>>(), 8, static_cast<int>(expected.size()),
+                              sequence++),
+              expected);
   }
 }
 

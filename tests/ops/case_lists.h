@@ -18,15 +18,24 @@ struct Case {
 
 template <class Op>
 std::vector<Case<Op>> cases();
-template <> std::vector<Case<EmbeddingOp>> cases();
-template <> std::vector<Case<GatherRowsOp>> cases();
-template <> std::vector<Case<MatmulOp>> cases();
-template <> std::vector<Case<PagedAttentionOp>> cases();
-template <> std::vector<Case<QuantizeOp>> cases();
-template <> std::vector<Case<RmsNormOp>> cases();
-template <> std::vector<Case<RopeKvOp>> cases();
-template <> std::vector<Case<RopeTableOp>> cases();
-template <> std::vector<Case<SiluAndMulOp>> cases();
+template <>
+std::vector<Case<EmbeddingOp>> cases();
+template <>
+std::vector<Case<GatherRowsOp>> cases();
+template <>
+std::vector<Case<MatmulOp>> cases();
+template <>
+std::vector<Case<PagedAttentionOp>> cases();
+template <>
+std::vector<Case<QuantizeOp>> cases();
+template <>
+std::vector<Case<RmsNormOp>> cases();
+template <>
+std::vector<Case<RopeKvOp>> cases();
+template <>
+std::vector<Case<RopeTableOp>> cases();
+template <>
+std::vector<Case<SiluAndMulOp>> cases();
 
 // A mixed batch over a paged cache.
 struct AttentionShape {
@@ -43,6 +52,7 @@ struct AttentionFormats {
 // Cache slots beyond a sequence's tokens hold NaN, table entries beyond its blocks nonsense.
 PagedAttentionOp make_attention(CaseMemory& memory, const AttentionShape& shape, const AttentionFormats& formats);
 
-inline const QuantFormat kOutputFormats[] = {plain_format(DType::kF32), plain_format(DType::kBF16), kF8DynamicToken, kF8StaticTensor};
+inline const QuantFormat kOutputFormats[] = {plain_format(DType::kF32), plain_format(DType::kBF16), kF8DynamicToken,
+                                             kF8StaticTensor};
 
 }  // namespace octet::ops_test

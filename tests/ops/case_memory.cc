@@ -41,9 +41,11 @@ CaseMemory::Block& CaseMemory::add(std::string name, DType dtype, Shape shape, L
   block->name = std::move(name);
   block->view = Tensor(nullptr, dtype, shape);
   if (layout == Layout::kStrided && shape.rank() > 1) block->view.row_stride += kGapElements;
-  const int64_t span = num_rows(block->view) == 0 ? 0 : row_begin(block->view, num_rows(block->view) - 1) + row_elements(block->view);
+  const int64_t span =
+      num_rows(block->view) == 0 ? 0 : row_begin(block->view, num_rows(block->view) - 1) + row_elements(block->view);
   block->memory.assign(static_cast<size_t>(span * dtype_bytes(dtype)) + 2 * guard_bytes, kGuard);
-  // An input has no guards: an address sanitizer then sees a read beyond its end. An empty tensor has an address all the same.
+  // An input has no guards: an address sanitizer then sees a read beyond its end. An empty tensor has an address all
+  // the same.
   if (block->memory.empty()) block->memory.reserve(1);
   block->view.bytes = block->memory.data() + guard_bytes;
   blocks_.push_back(std::move(block));
@@ -92,24 +94,27 @@ Tensor CaseMemory::in_out(std::string name, DType dtype, Shape shape, Bound boun
 ConstQuantTensor CaseMemory::quant_input(const QuantFormat& format, int64_t rows, int64_t cols, Layout layout) {
   if (!format.quantized()) return ConstQuantTensor(input(format.dtype, Shape{rows, cols}, normal_values, layout));
   // Codes of up to about 200 and scales that bring them back to about 1.
-  const ConstTensor data = input(format.dtype, Shape{rows, cols}, [](Random& r) { return 64.0f * r.normal(); }, layout);
-  const ConstTensor scale =
-      input(DType::kF32, format.scale_shape(rows, cols), [](Random& r) { return static_cast<float>((0.5 + r.uniform()) / 64.0); });
+  const ConstTensor data = input(
+      format.dtype, Shape{rows, cols}, [](Random& r) { return 64.0f * r.normal(); }, layout);
+  const ConstTensor scale = input(DType::kF32, format.scale_shape(rows, cols),
+                                  [](Random& r) { return static_cast<float>((0.5 + r.uniform()) / 64.0); });
   return ConstQuantTensor(data, scale, format);
 }
 
-QuantTensor CaseMemory::quant_output(const std::string& name, const QuantFormat& format, int64_t rows, int64_t cols, Bound f32,
-                                     double share, Layout layout) {
+QuantTensor CaseMemory::quant_output(const std::string& name, const QuantFormat& format, int64_t rows, int64_t cols,
+                                     Bound f32, double share, Layout layout) {
   if (!format.quantized()) {
-    return QuantTensor(output(name, format.dtype, Shape{rows, cols}, rounded_bound(format.dtype, f32), layout), Tensor(), format);
+    return QuantTensor(output(name, format.dtype, Shape{rows, cols}, rounded_bound(format.dtype, f32), layout),
+                       Tensor(), format);
   }
   const Tensor data = output(name, format.dtype, Shape{rows, cols}, Bound{.share_of_neighbours = share}, layout);
   const Shape scale_shape = format.scale_shape(rows, cols);
-  const Bound of_scale = share > 0.0 ? Bound{.absolute = f32.absolute / 448.0, .relative = f32.relative + 0x1p-23} : kExact;
-  const Tensor scale = format.dynamic
-                           ? output(name + ".scale", DType::kF32, scale_shape, of_scale)
-                           : in_out(name + ".scale", DType::kF32, scale_shape, kExact,
-                                    [](Random& r) { return static_cast<float>((0.5 + r.uniform()) / 150.0); });
+  const Bound of_scale =
+      share > 0.0 ? Bound{.absolute = f32.absolute / 448.0, .relative = f32.relative + 0x1p-23} : kExact;
+  const Tensor scale = format.dynamic ? output(name + ".scale", DType::kF32, scale_shape, of_scale)
+                                      : in_out(name + ".scale", DType::kF32, scale_shape, kExact, [](Random& r) {
+                                          return static_cast<float>((0.5 + r.uniform()) / 150.0);
+                                        });
   return QuantTensor(data, scale, format);
 }
 
@@ -146,7 +151,8 @@ std::string CaseMemory::differences(const Snapshot& expected, const Snapshot& fo
   return text;
 }
 
-std::string CaseMemory::difference(const Block& block, const std::vector<std::byte>& expected, const std::vector<std::byte>& found) {
+std::string CaseMemory::difference(const Block& block, const std::vector<std::byte>& expected,
+                                   const std::vector<std::byte>& found) {
   const Tensor& view = block.view;
   const auto first = static_cast<size_t>(view.bytes - block.memory.data());
   const auto bytes = static_cast<size_t>(dtype_bytes(view.dtype));
@@ -167,7 +173,8 @@ std::string CaseMemory::difference(const Block& block, const std::vector<std::by
       }
       const double error = std::fabs(static_cast<double>(want) - got);
       if (!is_8_bit(view.dtype) && error <= block.bound.absolute + block.bound.relative * std::fabs(want)) continue;
-      return fmt::format("{}: row {} element {}: expected {}, found {} (off by {:.3g})\n", block.name, i, k, want, got, error);
+      return fmt::format("{}: row {} element {}: expected {}, found {} (off by {:.3g})\n", block.name, i, k, want, got,
+                         error);
     }
   }
   const double share = block.bound.share_of_neighbours;
@@ -176,7 +183,9 @@ std::string CaseMemory::difference(const Block& block, const std::vector<std::by
     return fmt::format("{}: {} of {} elements are a code away\n", block.name, num_neighbours, view.num_elements());
   }
   for (size_t i = 0; i < found.size(); ++i) {
-    if (!inside[i] && found[i] != kGuard) return fmt::format("{}: byte {} outside its elements was written\n", block.name, static_cast<int64_t>(i) - static_cast<int64_t>(first));
+    if (!inside[i] && found[i] != kGuard)
+      return fmt::format("{}: byte {} outside its elements was written\n", block.name,
+                         static_cast<int64_t>(i) - static_cast<int64_t>(first));
   }
   return "";
 }

@@ -1,5 +1,6 @@
-// CaseMemory: the arguments of one op call, so that kernel after kernel can run on them from the same state. It knows which
-// are outputs, how far they may differ, and what surrounds them: guard bytes before, after and between strided rows.
+// CaseMemory: the arguments of one op call, so that kernel after kernel can run on them from the same state. It knows
+// which are outputs, how far they may differ, and what surrounds them: guard bytes before, after and between strided
+// rows.
 #pragma once
 
 #include <cstddef>
@@ -13,8 +14,9 @@
 
 namespace octet::ops_test {
 
-// |found - expected| <= absolute + relative * |expected|; for 8-bit outputs instead at most one code's distance, for at most
-// this share of the elements (and always for two of them): a sum's last bit decides between two codes now and then.
+// |found - expected| <= absolute + relative * |expected|; for 8-bit outputs instead at most one code's distance, for at
+// most this share of the elements (and always for two of them): a sum's last bit decides between two codes now and
+// then.
 struct Bound {
   double absolute = 0.0;
   double relative = 0.0;
@@ -49,18 +51,20 @@ class CaseMemory {
                 Layout layout = Layout::kContiguous);
 
   // A matrix in a format with scales that give values of the fill's magnitude.
-  ConstQuantTensor quant_input(const QuantFormat& format, int64_t rows, int64_t cols, Layout layout = Layout::kContiguous);
-  // `f32`: the bound of the values before they are rounded to the format. 8-bit data may be off by one code for `share` of
-  // the elements and the scales by what the largest value may; with share 0 both are exact.
-  QuantTensor quant_output(const std::string& name, const QuantFormat& format, int64_t rows, int64_t cols, Bound f32, double share,
-                           Layout layout = Layout::kContiguous);
+  ConstQuantTensor quant_input(const QuantFormat& format, int64_t rows, int64_t cols,
+                               Layout layout = Layout::kContiguous);
+  // `f32`: the bound of the values before they are rounded to the format. 8-bit data may be off by one code for `share`
+  // of the elements and the scales by what the largest value may; with share 0 both are exact.
+  QuantTensor quant_output(const std::string& name, const QuantFormat& format, int64_t rows, int64_t cols, Bound f32,
+                           double share, Layout layout = Layout::kContiguous);
 
   // Everything as before the first call: outputs hold `poison` in every byte.
   void reset(std::byte poison);
   // The bytes of all outputs, guards included.
   using Snapshot = std::vector<std::vector<std::byte>>;
   Snapshot outputs() const;
-  // What differs more than the bounds allow, as text; empty when nothing does. Bytes round the elements must be untouched.
+  // What differs more than the bounds allow, as text; empty when nothing does. Bytes round the elements must be
+  // untouched.
   std::string differences(const Snapshot& expected, const Snapshot& found) const;
 
  private:
@@ -74,7 +78,8 @@ class CaseMemory {
   };
   Block& add(std::string name, DType dtype, Shape shape, Layout layout, size_t guard_bytes);
   void fill_block(Block& block, const Fill& fill);
-  static std::string difference(const Block& block, const std::vector<std::byte>& expected, const std::vector<std::byte>& found);
+  static std::string difference(const Block& block, const std::vector<std::byte>& expected,
+                                const std::vector<std::byte>& found);
 
   Random random_;
   std::vector<std::unique_ptr<Block>> blocks_;

@@ -15,13 +15,15 @@ struct Heads {
   int64_t num_heads, num_kv_heads, head_dim;
 };
 Heads draw_heads(Random& random) {
-  return random.pick<Heads>({{1, 1, 16}, {4, 2, 64}, {9, 3, 64}, {8, 1, 32}, {6, 2, 24}, {2, 2, 128}, {4, 4, 80}, {12, 2, 8}});
+  return random.pick<Heads>(
+      {{1, 1, 16}, {4, 2, 64}, {9, 3, 64}, {8, 1, 32}, {6, 2, 24}, {2, 2, 128}, {4, 4, 80}, {12, 2, 8}});
 }
 
 std::vector<int32_t> shuffled(Random& random, int64_t count) {
   std::vector<int32_t> order(static_cast<size_t>(count));
   std::iota(order.begin(), order.end(), 0);
-  for (int64_t i = count - 1; i > 0; --i) std::swap(order[static_cast<size_t>(i)], order[static_cast<size_t>(random.between(0, i))]);
+  for (int64_t i = count - 1; i > 0; --i)
+    std::swap(order[static_cast<size_t>(i)], order[static_cast<size_t>(random.between(0, i))]);
   return order;
 }
 
@@ -59,7 +61,8 @@ PagedAttentionOp make_attention(CaseMemory& m, const AttentionShape& shape, cons
       const int64_t block = i / (shape.num_kv_heads * shape.block_size * d);
       const int64_t offset = i / d % shape.block_size;
       ++i;
-      return used[static_cast<size_t>(block * shape.block_size + offset)] ? random.normal() : std::numeric_limits<float>::quiet_NaN();
+      return used[static_cast<size_t>(block * shape.block_size + offset)] ? random.normal()
+                                                                          : std::numeric_limits<float>::quiet_NaN();
     });
   };
   const int64_t tokens = query_start.back();
@@ -67,7 +70,8 @@ PagedAttentionOp make_attention(CaseMemory& m, const AttentionShape& shape, cons
   const Bound f32{.absolute = 2e-6, .relative = 4e-6};
   PagedAttentionOp op;
   op.out = m.output("out", formats.out, Shape{tokens, width_of_q}, rounded_bound(formats.out, f32));
-  if (formats.quantized.quantized()) op.quantized = m.quant_output("quantized", formats.quantized, tokens, width_of_q, f32, 0.01);
+  if (formats.quantized.quantized())
+    op.quantized = m.quant_output("quantized", formats.quantized, tokens, width_of_q, f32, 0.01);
   op.q = m.input(formats.q, Shape{tokens, width_of_q}, normal_values, Layout::kStrided);
   op.k_cache = make_cache();
   op.v_cache = make_cache();
@@ -94,19 +98,20 @@ std::vector<Case<PagedAttentionOp>> cases() {
     for (const DType cache : kCaches) {
       for (const auto& [name, sequences] : batches) {
         for (const QuantFormat& quantized : {plain, kF8DynamicToken, kF8StaticTensor}) {
-          list.push_back({fmt::format("{} of {}, cache {}, written {}", name, dtype_name(q), dtype_name(cache),
-                                      quantized.quantized() ? quantized.to_string() : "plain"),
-                          [=, sequences = sequences](CaseMemory& m) {
-                            const Heads heads = draw_heads(m.random());
-                            const AttentionShape shape{.sequences = sequences,
-                                                       .num_heads = heads.num_heads,
-                                                       .num_kv_heads = heads.num_kv_heads,
-                                                       .head_dim = heads.head_dim,
-                                                       .block_size = m.random().pick<int64_t>({16, 32}),
-                                                       .sliding_window = m.random().pick<int64_t>({0, 0, 1, 5, 20, 64})};
-                            const DType out = m.random().coin() ? q : DType::kF32;
-                            return make_attention(m, shape, {.q = q, .cache = cache, .out = out, .quantized = quantized});
-                          }});
+          list.push_back(
+              {fmt::format("{} of {}, cache {}, written {}", name, dtype_name(q), dtype_name(cache),
+                           quantized.quantized() ? quantized.to_string() : "plain"),
+               [=, sequences = sequences](CaseMemory& m) {
+                 const Heads heads = draw_heads(m.random());
+                 const AttentionShape shape{.sequences = sequences,
+                                            .num_heads = heads.num_heads,
+                                            .num_kv_heads = heads.num_kv_heads,
+                                            .head_dim = heads.head_dim,
+                                            .block_size = m.random().pick<int64_t>({16, 32}),
+                                            .sliding_window = m.random().pick<int64_t>({0, 0, 1, 5, 20, 64})};
+                 const DType out = m.random().coin() ? q : DType::kF32;
+                 return make_attention(m, shape, {.q = q, .cache = cache, .out = out, .quantized = quantized});
+               }});
         }
       }
     }
@@ -134,7 +139,8 @@ std::vector<Case<RopeKvOp>> cases() {
                           op.v_scale = m.random().pick({1.0f, 0.7f});
                           const Shape cache_shape{3, hkv, block_size, d};
                           const auto make_cache = [&](const char* cache_name, float scale) {
-                            Bound bound = rounded_bound(cache, {.absolute = f32.absolute / scale, .relative = f32.relative});
+                            Bound bound =
+                                rounded_bound(cache, {.absolute = f32.absolute / scale, .relative = f32.relative});
                             bound.share_of_neighbours = 0.01;
                             return m.in_out(cache_name, cache, cache_shape, bound);
                           };
@@ -149,8 +155,10 @@ std::vector<Case<RopeKvOp>> cases() {
                             op.qkv = m.input(qkv, qkv_shape, normal_values, Layout::kStrided);
                             op.q_out = m.output("q_out", qkv, Shape{tokens, hq * d}, rounded_bound(qkv, f32));
                           }
-                          op.cos = m.input(DType::kF32, Shape{tokens, half}, [](Random& r) { return static_cast<float>(2 * r.uniform() - 1); });
-                          op.sin = m.input(DType::kF32, Shape{tokens, half}, [](Random& r) { return static_cast<float>(2 * r.uniform() - 1); });
+                          op.cos = m.input(DType::kF32, Shape{tokens, half},
+                                           [](Random& r) { return static_cast<float>(2 * r.uniform() - 1); });
+                          op.sin = m.input(DType::kF32, Shape{tokens, half},
+                                           [](Random& r) { return static_cast<float>(2 * r.uniform() - 1); });
                           op.slot_mapping = m.integers(Shape{tokens}, slots);
                           if (form == "query and key norm") {
                             op.q_norm = m.input(DType::kF32, Shape{d});

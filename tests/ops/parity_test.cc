@@ -26,7 +26,9 @@ bool is_reference(std::string_view kernel) { return kernel.starts_with("referenc
 class Team {
  public:
   explicit Team(int num_threads) : threads_(num_threads), scratch_(num_threads) {}
-  Launch launch() { return Launch{.stream = {}, .threads = &threads_, .scratch = &scratch_, .features = cpu_features()}; }
+  Launch launch() {
+    return Launch{.stream = {}, .threads = &threads_, .scratch = &scratch_, .features = cpu_features()};
+  }
 
  private:
   ThreadPool threads_;
@@ -34,7 +36,8 @@ class Team {
 };
 
 template <class Op>
-CaseMemory::Snapshot run(const Kernel<Op>& kernel, const Op& op, CaseMemory& memory, std::byte poison, const Launch& launch) {
+CaseMemory::Snapshot run(const Kernel<Op>& kernel, const Op& op, CaseMemory& memory, std::byte poison,
+                         const Launch& launch) {
   memory.reset(poison);
   kernel.run(op, launch);
   return memory.outputs();
@@ -52,7 +55,8 @@ const Kernel<Op>& reference_kernel(const Op& op, const Launch& launch) {
 template <class Op>
 class ParityTest : public ::testing::Test {};
 
-using AllOps = ::testing::Types<EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeKvOp, RopeTableOp, SiluAndMulOp>;
+using AllOps = ::testing::Types<EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeKvOp,
+                                RopeTableOp, SiluAndMulOp>;
 class OpNames {
  public:
   template <class Op>
@@ -80,7 +84,8 @@ TYPED_TEST(ParityTest, EveryKernelAgreesWithTheReference) {
       SCOPED_TRACE(kernel.name);
       const CaseMemory::Snapshot found = run(kernel, op, memory, std::byte{0xff}, one.launch());
       EXPECT_EQ(memory.differences(expected, found), "");
-      EXPECT_EQ(found, run(kernel, op, memory, std::byte{0x7f}, two.launch())) << "bits depend on threads or on what outputs held";
+      EXPECT_EQ(found, run(kernel, op, memory, std::byte{0x7f}, two.launch()))
+          << "bits depend on threads or on what outputs held";
     }
     if (this->HasFailure()) return;
   }
@@ -97,7 +102,8 @@ TYPED_TEST(ParityTest, EveryKernelTakesSomeCase) {
     const TypeParam op = test_case.make(memory);
     for (size_t i = 0; i < kernels.size(); ++i) takes[i] = takes[i] || kernels[i].declines(op, launch).empty();
   }
-  for (size_t i = 0; i < kernels.size(); ++i) EXPECT_TRUE(takes[i]) << kernels[i].name << ", OCTET_TEST_SEED=" << base_seed();
+  for (size_t i = 0; i < kernels.size(); ++i)
+    EXPECT_TRUE(takes[i]) << kernels[i].name << ", OCTET_TEST_SEED=" << base_seed();
 }
 
 // A row of a matmul alone, in a part of the batch and in the batch: the same bits.

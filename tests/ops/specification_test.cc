@@ -1,5 +1,5 @@
-// The reference kernels against PyTorch in F64: tests/golden/ops/ops.json, made by scripts/record_ops.py. What is left is one
-// rounding to F32 per result, so the bounds are a few units of 2^-24.
+// The reference kernels against PyTorch in F64: tests/golden/ops/ops.json, made by scripts/record_ops.py. What is left
+// is one rounding to F32 per result, so the bounds are a few units of 2^-24.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -51,7 +51,11 @@ TEST(SpecificationTest, RmsNorm) {
   const Json& g = golden()["rms_norm"];
   const Shape shape{3, 37};
   Floats x(g["x"], shape), residual(g["residual"], shape), weight(g["weight"], Shape{37}), out(shape);
-  run_reference(RmsNormOp{.out = QuantTensor(out.f32()), .x = x.f32(), .residual = residual.f32(), .weight = weight.f32(), .epsilon = 1e-5f});
+  run_reference(RmsNormOp{.out = QuantTensor(out.f32()),
+                          .x = x.f32(),
+                          .residual = residual.f32(),
+                          .weight = weight.f32(),
+                          .epsilon = 1e-5f});
   expect_close(g["out"], out.values().data());
   expect_close(g["residual_out"], residual.values().data(), 0.0);
 }
@@ -72,7 +76,8 @@ TEST(SpecificationTest, Quantize) {
   EXPECT_EQ(scale.values(), g["scale"].get<std::vector<float>>());
   EXPECT_EQ(out.values(), g["out"].get<std::vector<uint8_t>>());
   static_scale.values()[0] = g["static_scale"].get<float>();
-  run_reference(QuantizeOp{.out = QuantTensor(out.as(DType::kF8E4M3), static_scale.f32(), kF8StaticTensor), .x = x.f32()});
+  run_reference(
+      QuantizeOp{.out = QuantTensor(out.as(DType::kF8E4M3), static_scale.f32(), kF8StaticTensor), .x = x.f32()});
   EXPECT_EQ(out.values(), g["static_out"].get<std::vector<uint8_t>>());
 }
 
@@ -80,7 +85,10 @@ TEST(SpecificationTest, Matmul) {
   const Json& g = golden()["matmul"];
   const Shape x_shape{4, 41}, weight_shape{9, 41}, out_shape{4, 9};
   Floats x(g["x"], x_shape), weight(g["weight"], weight_shape), bias(g["bias"], Shape{9}), out(out_shape);
-  run_reference(MatmulOp{.out = out.f32(), .x = ConstQuantTensor(ConstTensor(x.f32())), .weight = ConstQuantTensor(ConstTensor(weight.f32())), .bias = bias.f32()});
+  run_reference(MatmulOp{.out = out.f32(),
+                         .x = ConstQuantTensor(ConstTensor(x.f32())),
+                         .weight = ConstQuantTensor(ConstTensor(weight.f32())),
+                         .bias = bias.f32()});
   expect_close(g["out"], out.values().data());
   Codes q_x(g["q_x"], x_shape), q_weight(g["q_weight"], weight_shape);
   Floats scale_x(g["scale_x"], Shape{4}), scale_weight(g["scale_weight"], Shape{9});
@@ -96,7 +104,8 @@ TEST(SpecificationTest, RopeTableAndRopeKv) {
   constexpr int64_t kTokens = 4, kHeads = 4, kKvHeads = 2, kDim = 12;
   Ints positions(g["positions"], Shape{kTokens}), slots(Shape{kTokens});
   Floats inv_freq(g["inv_freq"], Shape{4}), cos(Shape{kTokens, 4}), sin(Shape{kTokens, 4});
-  run_reference(RopeTableOp{.cos = cos.f32(), .sin = sin.f32(), .positions = positions.as(DType::kI32), .inv_freq = inv_freq.f32()});
+  run_reference(RopeTableOp{
+      .cos = cos.f32(), .sin = sin.f32(), .positions = positions.as(DType::kI32), .inv_freq = inv_freq.f32()});
   expect_close(g["cos"], cos.values().data(), 0.0);
   expect_close(g["sin"], sin.values().data(), 0.0);
 
@@ -104,9 +113,18 @@ TEST(SpecificationTest, RopeTableAndRopeKv) {
   const Shape cache_shape{3, kKvHeads, 2, kDim};
   Floats qkv(g["qkv"], Shape{kTokens, (kHeads + 2 * kKvHeads) * kDim}), q_out(Shape{kTokens, kHeads * kDim});
   Floats k_cache(cache_shape), v_cache(cache_shape), q_norm(g["q_norm"], Shape{kDim}), k_norm(g["k_norm"], Shape{kDim});
-  run_reference(RopeKvOp{.q_out = q_out.f32(), .k_cache = k_cache.f32(), .v_cache = v_cache.f32(), .qkv = qkv.f32(), .cos = cos.f32(),
-                         .sin = sin.f32(), .slot_mapping = slots.as(DType::kI32), .q_norm = q_norm.f32(), .k_norm = k_norm.f32(),
-                         .norm_epsilon = 1e-6f, .k_scale = g["k_scale"].get<float>(), .v_scale = g["v_scale"].get<float>()});
+  run_reference(RopeKvOp{.q_out = q_out.f32(),
+                         .k_cache = k_cache.f32(),
+                         .v_cache = v_cache.f32(),
+                         .qkv = qkv.f32(),
+                         .cos = cos.f32(),
+                         .sin = sin.f32(),
+                         .slot_mapping = slots.as(DType::kI32),
+                         .q_norm = q_norm.f32(),
+                         .k_norm = k_norm.f32(),
+                         .norm_epsilon = 1e-6f,
+                         .k_scale = g["k_scale"].get<float>(),
+                         .v_scale = g["v_scale"].get<float>()});
   expect_close(g["q_out"], q_out.values().data(), 3e-7);
   for (size_t t = 0; t < kTokens; ++t) {
     for (size_t h = 0; h < kKvHeads; ++h) {
@@ -130,7 +148,8 @@ void expect_attention(const Json& g) {
   Floats q(g["q"], Shape{num_queries, heads * d}), out(Shape{num_queries, heads * d});
   Floats k_cache(Shape{num_blocks, kv_heads, kBlockSize, d}), v_cache(Shape{num_blocks, kv_heads, kBlockSize, d});
   Ints table(Shape{1, num_blocks}), query_start(Shape{2}), seq_lens(Shape{1});
-  for (int64_t b = 0; b < num_blocks; ++b) table.values()[static_cast<size_t>(b)] = static_cast<int32_t>(num_blocks - 1 - b);
+  for (int64_t b = 0; b < num_blocks; ++b)
+    table.values()[static_cast<size_t>(b)] = static_cast<int32_t>(num_blocks - 1 - b);
   for (int64_t p = 0; p < num_keys; ++p) {
     for (int64_t i = 0; i < kv_heads * d; ++i) {
       const int64_t block = num_blocks - 1 - p / kBlockSize;

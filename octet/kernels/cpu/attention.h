@@ -1,11 +1,11 @@
-// Paged attention with an online softmax (Milakov & Gimelshein 2018; Dao et al. 2022): keys and values are decoded once per
-// block for all query heads of a KV head and a tile of queries.
+// Paged attention with an online softmax (Milakov & Gimelshein 2018; Dao et al. 2022): keys and values are decoded once
+// per block for all query heads of a KV head and a tile of queries.
 //
-// Why a row's bits depend on its own query and keys only. Keys form blocks of kBlock and partitions of kPartition by their
-// absolute position. Each row keeps its own maximum, sum and accumulator per partition; a block outside its range leaves them
-// untouched, keys outside its range are never multiplied in, every score and every output element has one fixed order of
-// additions, and partitions merge in order. So tiles, chunks, the batch and the number of threads only decide who computes
-// what. Long contexts with few rows spread their partitions over the threads.
+// Why a row's bits depend on its own query and keys only. Keys form blocks of kBlock and partitions of kPartition by
+// their absolute position. Each row keeps its own maximum, sum and accumulator per partition; a block outside its range
+// leaves them untouched, keys outside its range are never multiplied in, every score and every output element has one
+// fixed order of additions, and partitions merge in order. So tiles, chunks, the batch and the number of threads only
+// decide who computes what. Long contexts with few rows spread their partitions over the threads.
 #pragma once
 
 #include <limits>
@@ -23,7 +23,7 @@ struct AttentionConfig {
   static constexpr int64_t kPartition = 256;  // keys per independent part of a row
   static constexpr int64_t kTileRows = 48;    // rows (queries x heads of a group) per tile, where a group is not larger
   static constexpr int kRowsAtOnce = 3;
-  static constexpr int kColumnsAtOnce = 4;    // vectors
+  static constexpr int kColumnsAtOnce = 4;  // vectors
 };
 
 // Queries first_row .. + num_queries of one sequence times the query heads of one KV head.
@@ -62,7 +62,8 @@ struct AttentionPlan {
 
   int64_t state_floats() const { return (max_rows * (stride + 2) + 15) / 16 * 16; }
   int64_t tile_floats() const {
-    return AttentionConfig::kBlock * stride + max_rows * (stride + AttentionConfig::kBlock) + alpha_floats() + 2 * state_floats();
+    return AttentionConfig::kBlock * stride + max_rows * (stride + AttentionConfig::kBlock) + alpha_floats() +
+           2 * state_floats();
   }
   int64_t alpha_floats() const { return (max_rows + 15) / 16 * 16; }
   AttentionState state_at(float* p) const {
@@ -180,10 +181,14 @@ class AttentionWorker {
   // Keys `keys` of the block as F32 rows of kv_.
   void gather(const ConstTensor& cache, const AttentionTile& tile, int64_t block, KeyRange keys) {
     switch (cache.dtype) {
-      case DType::kF32: return gather_as<float>(cache, tile, block, keys);
-      case DType::kBF16: return gather_as<BF16>(cache, tile, block, keys);
-      case DType::kF8E4M3: return gather_as<F8E4M3>(cache, tile, block, keys);
-      default: return gather_as<F8E5M2>(cache, tile, block, keys);
+      case DType::kF32:
+        return gather_as<float>(cache, tile, block, keys);
+      case DType::kBF16:
+        return gather_as<BF16>(cache, tile, block, keys);
+      case DType::kF8E4M3:
+        return gather_as<F8E4M3>(cache, tile, block, keys);
+      default:
+        return gather_as<F8E5M2>(cache, tile, block, keys);
     }
   }
   template <class C>
@@ -237,7 +242,8 @@ class AttentionWorker {
       }
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
-        _mm_storeu_ps(scores_ + (row + r) * AttentionConfig::kBlock + j, V::sum4(sums[r][0], sums[r][1], sums[r][2], sums[r][3]));
+        _mm_storeu_ps(scores_ + (row + r) * AttentionConfig::kBlock + j,
+                      V::sum4(sums[r][0], sums[r][1], sums[r][2], sums[r][3]));
       }
     }
   }
@@ -279,7 +285,8 @@ class AttentionWorker {
     for (int64_t r = 0; r < rows;) {
       const KeyRange keys = range_in_block(tile, r, block);
       int64_t same = 1;
-      while (same < AttentionConfig::kRowsAtOnce && r + same < rows && range_in_block(tile, r + same, block) == keys) ++same;
+      while (same < AttentionConfig::kRowsAtOnce && r + same < rows && range_in_block(tile, r + same, block) == keys)
+        ++same;
       if (keys.begin < keys.end) {
         if (same == 3) accumulate_rows<3>(r, keys, state.acc);
         if (same == 2) accumulate_rows<2>(r, keys, state.acc);
@@ -292,7 +299,8 @@ class AttentionWorker {
   void accumulate_rows(int64_t row, KeyRange keys, float* acc) {
     constexpr int kColumns = AttentionConfig::kColumnsAtOnce;
     int64_t d = 0;
-    for (; d + kColumns * V::kLanes <= stride_; d += kColumns * V::kLanes) accumulate_columns<R, kColumns>(row, d, keys, acc);
+    for (; d + kColumns * V::kLanes <= stride_; d += kColumns * V::kLanes)
+      accumulate_columns<R, kColumns>(row, d, keys, acc);
     for (; d < stride_; d += V::kLanes) accumulate_columns<R, 1>(row, d, keys, acc);
   }
   template <int R, int C>
@@ -351,9 +359,13 @@ int64_t make_tiles(const AttentionPlan<V>& plan, AttentionTile* tiles) {
     for (int64_t i = 0; i < num_queries; i += plan.tile_queries) {
       for (int64_t h = 0; h < plan.op.num_kv_heads(); ++h, ++count) {
         if (!tiles) continue;
-        AttentionTile tile{.sequence = s, .kv_head = h, .first_row = query_start[s] + i,
+        AttentionTile tile{.sequence = s,
+                           .kv_head = h,
+                           .first_row = query_start[s] + i,
                            .num_queries = std::min(plan.tile_queries, num_queries - i),
-                           .first_position = seq_lens[s] - num_queries + i, .key_begin = 0, .key_end = 0};
+                           .first_position = seq_lens[s] - num_queries + i,
+                           .key_begin = 0,
+                           .key_end = 0};
         tile.key_begin = plan.visible(tile, 0).begin;
         tile.key_end = tile.first_position + tile.num_queries;
         tiles[count] = tile;
@@ -365,8 +377,8 @@ int64_t make_tiles(const AttentionPlan<V>& plan, AttentionTile* tiles) {
 
 // Few tiles with long contexts: partitions in parallel, then each tile's merge.
 template <class V>
-void run_attention_split(const AttentionPlan<V>& plan, const Launch& launch, const AttentionTile* tiles, int64_t num_tiles,
-                         int64_t num_partitions, float* states, float* own) {
+void run_attention_split(const AttentionPlan<V>& plan, const Launch& launch, const AttentionTile* tiles,
+                         int64_t num_tiles, int64_t num_partitions, float* states, float* own) {
   const auto scratch_of = [&](int thread) {
     if (thread == 0) return own;
     return reinterpret_cast<float*>(launch.scratch->get(thread, plan.tile_floats() * int64_t{sizeof(float)}));

@@ -20,9 +20,8 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-#include "octet/kernels/cpu/avx2_vector.h"
-
 #include "octet/kernels/cpu/attention.h"
+#include "octet/kernels/cpu/avx2_vector.h"
 #include "octet/kernels/cpu/elementwise.h"
 #include "octet/kernels/cpu/matmul.h"
 #include "octet/kernels/cpu/rope.h"

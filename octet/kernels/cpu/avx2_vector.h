@@ -43,11 +43,17 @@ struct Avx2 {
   [[gnu::always_inline]] static inline Int iand(Int a, Int b) { return _mm256_and_si256(a, b); }
   [[gnu::always_inline]] static inline Int ior(Int a, Int b) { return _mm256_or_si256(a, b); }
   template <int N>
-  [[gnu::always_inline]] static inline Int shift_left(Int a) { return _mm256_slli_epi32(a, N); }
+  [[gnu::always_inline]] static inline Int shift_left(Int a) {
+    return _mm256_slli_epi32(a, N);
+  }
   template <int N>
-  [[gnu::always_inline]] static inline Int shift_right(Int a) { return _mm256_srli_epi32(a, N); }
+  [[gnu::always_inline]] static inline Int shift_right(Int a) {
+    return _mm256_srli_epi32(a, N);
+  }
   template <int N>
-  [[gnu::always_inline]] static inline Int shift_right_signed(Int a) { return _mm256_srai_epi32(a, N); }
+  [[gnu::always_inline]] static inline Int shift_right_signed(Int a) {
+    return _mm256_srai_epi32(a, N);
+  }
   // a > b ? yes : no, per lane, signed.
   [[gnu::always_inline]] static inline Int select_gt(Int a, Int b, Int yes, Int no) {
     return _mm256_blendv_epi8(no, yes, _mm256_cmpgt_epi32(a, b));
@@ -80,8 +86,8 @@ struct Avx2 {
     std::memcpy(&codes, p, sizeof(codes));
     return _mm256_set1_epi64x(codes);
   }
-  // True values, NaN codes kept: by way of FP16, which has E4M3's subnormals as its own (times 2^-8). For caches, where small
-  // values are common: load's subnormal F32 cost an FMA or a product about 100 cycles each.
+  // True values, NaN codes kept: by way of FP16, which has E4M3's subnormals as its own (times 2^-8). For caches, where
+  // small values are common: load's subnormal F32 cost an FMA or a product about 100 cycles each.
   [[gnu::always_inline]] static inline Float load_true(const F8E4M3* p) {
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
     const __m128i half = _mm_and_si128(_mm_srai_epi16(_mm_unpacklo_epi8(_mm_setzero_si128(), bytes), 1),

@@ -14,7 +14,8 @@
 #include "octet/kernels/cpu/split.h"
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC diagnostic ignored "-Wuninitialized"  // g++ 12 warns about its own _mm512_undefined_epi32
@@ -22,9 +23,8 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #endif
 
-#include "octet/kernels/cpu/avx512_vector.h"
-
 #include "octet/kernels/cpu/attention.h"
+#include "octet/kernels/cpu/avx512_vector.h"
 #include "octet/kernels/cpu/elementwise.h"
 #include "octet/kernels/cpu/matmul.h"
 #include "octet/kernels/cpu/rope.h"
@@ -45,7 +45,8 @@ void add_avx512_kernels(KernelTable& table) {
   table.of<QuantizeOp>().push_back({"cpu.avx512.quantize", &quantize_declines<Avx512>, &run_quantize<Avx512>});
   table.of<RmsNormOp>().push_back({"cpu.avx512.rms_norm", &rms_norm_declines<Avx512>, &run_rms_norm<Avx512>});
   table.of<RopeKvOp>().push_back({"cpu.avx512.rope_kv", &rope_kv_declines<Avx512>, &run_rope_kv<Avx512>});
-  table.of<SiluAndMulOp>().push_back({"cpu.avx512.silu_and_mul", &silu_and_mul_declines<Avx512>, &run_silu_and_mul<Avx512>});
+  table.of<SiluAndMulOp>().push_back(
+      {"cpu.avx512.silu_and_mul", &silu_and_mul_declines<Avx512>, &run_silu_and_mul<Avx512>});
 }
 
 }  // namespace octet

@@ -1,5 +1,5 @@
-// Avx512: sixteen F32 lanes (F, BW, DQ, VL). The conventions stand in avx2_vector.h; lanes add as the two halves' sum does
-// there. Included only after avx512.cc's target pragma.
+// Avx512: sixteen F32 lanes (F, BW, DQ, VL). The conventions stand in avx2_vector.h; lanes add as the two halves' sum
+// does there. Included only after avx512.cc's target pragma.
 #pragma once
 
 #include <immintrin.h>
@@ -38,11 +38,17 @@ struct Avx512 {
   [[gnu::always_inline]] static inline Int iand(Int a, Int b) { return _mm512_and_si512(a, b); }
   [[gnu::always_inline]] static inline Int ior(Int a, Int b) { return _mm512_or_si512(a, b); }
   template <int N>
-  [[gnu::always_inline]] static inline Int shift_left(Int a) { return _mm512_slli_epi32(a, N); }
+  [[gnu::always_inline]] static inline Int shift_left(Int a) {
+    return _mm512_slli_epi32(a, N);
+  }
   template <int N>
-  [[gnu::always_inline]] static inline Int shift_right(Int a) { return _mm512_srli_epi32(a, N); }
+  [[gnu::always_inline]] static inline Int shift_right(Int a) {
+    return _mm512_srli_epi32(a, N);
+  }
   template <int N>
-  [[gnu::always_inline]] static inline Int shift_right_signed(Int a) { return _mm512_srai_epi32(a, N); }
+  [[gnu::always_inline]] static inline Int shift_right_signed(Int a) {
+    return _mm512_srai_epi32(a, N);
+  }
   [[gnu::always_inline]] static inline Int select_gt(Int a, Int b, Int yes, Int no) {
     return _mm512_mask_mov_epi32(no, _mm512_cmpgt_epi32_mask(a, b), yes);
   }

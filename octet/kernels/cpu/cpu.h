@@ -1,10 +1,12 @@
-// The CPU's fast kernels: every op in F32 activations for processors with AVX2 + FMA + F16C and with AVX-512. Rows decline
-// at run time by Launch.features; whatever they decline (other processors, BF16 activations) falls to the reference rows.
+// The CPU's fast kernels: every op in F32 activations for processors with AVX2 + FMA + F16C and with AVX-512. Rows
+// decline at run time by Launch.features; whatever they decline (other processors, BF16 activations) falls to the
+// reference rows.
 //
 // One source, two instruction sets: each kernel is a template over a vector type (avx2_vector.h, avx512_vector.h), and
-// avx2.cc / avx512.cc instantiate them under a target pragma. The pragma stands after all other includes: a header's inline
-// function compiled for AVX-512 might be the copy the linker keeps for everybody. A lambda inside a template gets the target
-// at the place of instantiation, not of definition: lambdas in these templates hold no vectors, they only call functions.
+// avx2.cc / avx512.cc instantiate them under a target pragma. The pragma stands after all other includes: a header's
+// inline function compiled for AVX-512 might be the copy the linker keeps for everybody. A lambda inside a template
+// gets the target at the place of instantiation, not of definition: lambdas in these templates hold no vectors, they
+// only call functions.
 #pragma once
 
 #include "octet/ops/ops.h"

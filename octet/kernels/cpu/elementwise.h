@@ -1,4 +1,5 @@
-// quantize, rms_norm, silu_and_mul, embedding, gather_rows: one pass per row, rows shared among threads when there are many.
+// quantize, rms_norm, silu_and_mul, embedding, gather_rows: one pass per row, rows shared among threads when there are
+// many.
 #pragma once
 
 #include <cmath>
@@ -77,7 +78,8 @@ void run_quantize(const QuantizeOp& op, const Launch& launch) {
       } else if (op.out.format.quantized()) {
         quantize_row<V>(op.x.template row<float>(t), op.out, t);
       } else {
-        std::memcpy(op.out.data.template row<float>(t), op.x.template row<float>(t), static_cast<size_t>(count) * sizeof(float));
+        std::memcpy(op.out.data.template row<float>(t), op.x.template row<float>(t),
+                    static_cast<size_t>(count) * sizeof(float));
       }
     }
   });

@@ -1,6 +1,6 @@
 // A row's bits depend on its own input only: not on how many rows run with it, nor on the number of threads. Every
-// comparison here is bit for bit between two ways of asking the fast kernels for the same rows; that the values are right
-// is the parity tests' business.
+// comparison here is bit for bit between two ways of asking the fast kernels for the same rows; that the values are
+// right is the parity tests' business.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -18,7 +18,8 @@ class Team {
   explicit Team(int num_threads) : threads_(num_threads), scratch_(num_threads) {}
   template <class Op>
   void run(const Op& op) {
-    Backend(kernel_table(Device{}), Launch{.stream = {}, .threads = &threads_, .scratch = &scratch_, .features = cpu_features()},
+    Backend(kernel_table(Device{}),
+            Launch{.stream = {}, .threads = &threads_, .scratch = &scratch_, .features = cpu_features()},
             DType::kF32)(op);
   }
 
@@ -69,12 +70,15 @@ TEST_F(Invariance, MatmulRowsStandAlone) {
       const Tensor x = random(f8 ? dtype : DType::kF32, {kTokens, cols}), x_scale = random(DType::kF32, {kTokens});
       const auto op = [&](const Tensor& out, int64_t begin, int64_t count) {
         if (!f8) {
-          return MatmulOp{.out = out.rows(begin, count), .x = ConstQuantTensor(ConstTensor(x.rows(begin, count))),
-                          .weight = ConstQuantTensor(ConstTensor(w)), .bias = w_scale};
+          return MatmulOp{.out = out.rows(begin, count),
+                          .x = ConstQuantTensor(ConstTensor(x.rows(begin, count))),
+                          .weight = ConstQuantTensor(ConstTensor(w)),
+                          .bias = w_scale};
         }
         return MatmulOp{.out = out.rows(begin, count),
                         .x = ConstQuantTensor(x.rows(begin, count), x_scale.rows(begin, count), kF8DynamicToken),
-                        .weight = ConstQuantTensor(w, w_scale, kF8Channel), .bias = {}};
+                        .weight = ConstQuantTensor(w, w_scale, kF8Channel),
+                        .bias = {}};
       };
       const Tensor whole = make(DType::kF32, {kTokens, kRows}), threaded = make(DType::kF32, {kTokens, kRows}),
                    pieces = make(DType::kF32, {kTokens, kRows});
@@ -91,20 +95,29 @@ TEST_F(Invariance, MatmulRowsStandAlone) {
 
 TEST_F(Invariance, AttentionRowsStandAlone) {
   constexpr int64_t kKvHeads = 2, kHeads = 6, kDim = 24, kBlockSize = 16, kLength = 700, kNumBlocks = 44;
-  const Tensor k = random(DType::kBF16, {kNumBlocks, kKvHeads, kBlockSize, kDim}), v = random(DType::kBF16, {kNumBlocks, kKvHeads, kBlockSize, kDim});
+  const Tensor k = random(DType::kBF16, {kNumBlocks, kKvHeads, kBlockSize, kDim}),
+               v = random(DType::kBF16, {kNumBlocks, kKvHeads, kBlockSize, kDim});
   std::vector<int32_t> order(kNumBlocks);
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i * 29 % order.size());
   const Tensor table = ints(order, {1, kNumBlocks});
   const Tensor q = random(DType::kF32, {kLength, kHeads * kDim});
   for (const int64_t window : {0, 33, 300}) {
     const auto run = [&](Team& team, const Tensor& out, int64_t begin, int64_t count) {
-      team.run(PagedAttentionOp{.out = out.rows(begin, count), .quantized = {}, .q = q.rows(begin, count), .k_cache = k, .v_cache = v,
+      team.run(PagedAttentionOp{.out = out.rows(begin, count),
+                                .quantized = {},
+                                .q = q.rows(begin, count),
+                                .k_cache = k,
+                                .v_cache = v,
                                 .query_start = ints({0, static_cast<int32_t>(count)}, {2}),
-                                .seq_lens = ints({static_cast<int32_t>(begin + count)}, {1}), .block_table = table,
-                                .softmax_scale = 0.2f, .sliding_window = window});
+                                .seq_lens = ints({static_cast<int32_t>(begin + count)}, {1}),
+                                .block_table = table,
+                                .softmax_scale = 0.2f,
+                                .sliding_window = window});
     };
-    const Tensor whole = make(DType::kF32, {kLength, kHeads * kDim}), threaded = make(DType::kF32, {kLength, kHeads * kDim}),
-                 chunks = make(DType::kF32, {kLength, kHeads * kDim}), singly = make(DType::kF32, {kLength, kHeads * kDim});
+    const Tensor whole = make(DType::kF32, {kLength, kHeads * kDim}),
+                 threaded = make(DType::kF32, {kLength, kHeads * kDim}),
+                 chunks = make(DType::kF32, {kLength, kHeads * kDim}),
+                 singly = make(DType::kF32, {kLength, kHeads * kDim});
     run(one_, whole, 0, kLength);
     run(three_, threaded, 0, kLength);
     for (int64_t t = 0; t < kLength; t += 97) run(three_, chunks, t, std::min<int64_t>(97, kLength - t));
@@ -122,8 +135,15 @@ TEST_F(Invariance, MaskedKeysAreNeverRead) {
   for (int64_t i = kLength * kDim; i < k.num_elements(); ++i) k.data<float>()[i] = v.data<float>()[i] = std::nanf("");
   for (int64_t i = 0; i < 20 * kDim; ++i) k.data<float>()[i] = v.data<float>()[i] = std::nanf("");  // out of the window
   const Tensor q = random(DType::kF32, {4, kDim}), out = make(DType::kF32, {4, kDim});
-  three_.run(PagedAttentionOp{.out = out, .quantized = {}, .q = q, .k_cache = k, .v_cache = v, .query_start = ints({0, 4}, {2}),
-                              .seq_lens = ints({kLength}, {1}), .block_table = ints({0, 1, 2}, {1, 3}), .softmax_scale = 1.0f,
+  three_.run(PagedAttentionOp{.out = out,
+                              .quantized = {},
+                              .q = q,
+                              .k_cache = k,
+                              .v_cache = v,
+                              .query_start = ints({0, 4}, {2}),
+                              .seq_lens = ints({kLength}, {1}),
+                              .block_table = ints({0, 1, 2}, {1, 3}),
+                              .softmax_scale = 1.0f,
                               .sliding_window = 17});
   for (int64_t i = 0; i < out.num_elements(); ++i) EXPECT_TRUE(std::isfinite(out.data<float>()[i])) << "element " << i;
 }

@@ -1,13 +1,14 @@
 // Matrix product for every number of tokens, weights decoded in registers.
 //
-// Order of K: each output (t, n) has one vector accumulator; lane l adds the products of k = l, l + kLanes, ... in order with
-// FMA, and V::sum4 adds the lanes. No tiling, thread count or T changes that, so a row's bits depend on its own x only.
+// Order of K: each output (t, n) has one vector accumulator; lane l adds the products of k = l, l + kLanes, ... in
+// order with FMA, and V::sum4 adds the lanes. No tiling, thread count or T changes that, so a row's bits depend on its
+// own x only.
 //
-// FP8 weights enter the FMA as value * 2^-120 (their bits moved to F32's place) while there are few tokens, so x is staged
-// times 2^64 and the sum taken times 2^56: subnormal codes come out exact and no product drops below F32's range. With more
-// tokens the panel holds true values (an FMA with a subnormal input costs about 100 cycles, the panel pays it once). Powers
-// of two change no mantissa: both give the same bits as long as sums of x * q stay below 2^60. E4M3 NaN codes in weights are not
-// looked for here (they read as +-480): loading refuses them.
+// FP8 weights enter the FMA as value * 2^-120 (their bits moved to F32's place) while there are few tokens, so x is
+// staged times 2^64 and the sum taken times 2^56: subnormal codes come out exact and no product drops below F32's
+// range. With more tokens the panel holds true values (an FMA with a subnormal input costs about 100 cycles, the panel
+// pays it once). Powers of two change no mantissa: both give the same bits as long as sums of x * q stay below 2^60.
+// E4M3 NaN codes in weights are not looked for here (they read as +-480): loading refuses them.
 #pragma once
 
 #include <algorithm>
@@ -20,10 +21,10 @@
 namespace octet {
 
 struct MatmulConfig {
-  static constexpr int64_t kTokenBlock = 64;    // tokens whose x stays in L2 while a thread walks its weights
-  static constexpr int64_t kChunk = 768;        // k per pass: a panel of 3 rows and the x of 4 tokens stay in L1
-  static constexpr int64_t kMaxStaged = 256;    // tokens of x staged at once
-  static constexpr int64_t kRowGrain = 24;      // threads' shares of N are multiples of it
+  static constexpr int64_t kTokenBlock = 64;       // tokens whose x stays in L2 while a thread walks its weights
+  static constexpr int64_t kChunk = 768;           // k per pass: a panel of 3 rows and the x of 4 tokens stay in L1
+  static constexpr int64_t kMaxStaged = 256;       // tokens of x staged at once
+  static constexpr int64_t kRowGrain = 24;         // threads' shares of N are multiples of it
   static constexpr int64_t kPrefetchBytes = 2048;  // beyond the rows after these
   static constexpr int kPanelRows = 3;
   static constexpr int kTileTokens = 4;
@@ -38,12 +39,12 @@ struct MatmulView {
   int64_t x_stride;
   float* out;
   int64_t out_stride;
-  float sum_factor;       // of the raw sum: undoes staging and decoding
-  const float* x_scale;   // per token (x_scale_step 1), one (0)
+  float sum_factor;      // of the raw sum: undoes staging and decoding
+  const float* x_scale;  // per token (x_scale_step 1), one (0)
   int64_t x_scale_step;
   const float* w_scale;
   int64_t w_scale_step;
-  const float* bias;      // or null
+  const float* bias;  // or null
 };
 
 // R rows from n times T tokens from t, over k in [k_begin, k_end).
@@ -59,13 +60,15 @@ struct MatmulTile {
 enum class WeightSource { kDecode, kDecodeToPanel, kPanel };
 
 template <class V, int R, int T, class W>
-[[gnu::always_inline]] inline void finish_tile(const MatmulView<W>& m, const MatmulTile& tile, typename V::Float (&sums)[R * T]) {
+[[gnu::always_inline]] inline void finish_tile(const MatmulView<W>& m, const MatmulTile& tile,
+                                               typename V::Float (&sums)[R * T]) {
   constexpr int kCount = R * T;
   alignas(16) float totals[(kCount + 3) / 4 * 4];
 #pragma GCC unroll 16
   for (int i = 0; i < kCount; i += 4) {
     const int last = kCount - 1;
-    _mm_store_ps(totals + i, V::sum4(sums[i], sums[std::min(i + 1, last)], sums[std::min(i + 2, last)], sums[std::min(i + 3, last)]));
+    _mm_store_ps(totals + i, V::sum4(sums[i], sums[std::min(i + 1, last)], sums[std::min(i + 2, last)],
+                                     sums[std::min(i + 3, last)]));
   }
   for (int t = 0; t < T; ++t) {
     const float scale_x = m.x_scale[(tile.t + t) * m.x_scale_step];
@@ -78,11 +81,11 @@ template <class V, int R, int T, class W>
   }
 }
 
-// The next vectors of R weight rows (`count` of their elements valid) times those of T tokens, added to sums. Panels are
-// read at once and x streamed past them; decoded weights go into their FMAs one by one, or registers run out.
+// The next vectors of R weight rows (`count` of their elements valid) times those of T tokens, added to sums. Panels
+// are read at once and x streamed past them; decoded weights go into their FMAs one by one, or registers run out.
 template <class V, int R, int T, WeightSource kSource, class W>
-[[gnu::always_inline]] inline void step_tile(const W* weight, int64_t num_k, float* panel, const float* x, int64_t x_stride,
-                                             int64_t count, typename V::Float (&sums)[R * T]) {
+[[gnu::always_inline]] inline void step_tile(const W* weight, int64_t num_k, float* panel, const float* x,
+                                             int64_t x_stride, int64_t count, typename V::Float (&sums)[R * T]) {
   if constexpr (kSource == WeightSource::kPanel) {
     typename V::Float w[R];
 #pragma GCC unroll 16
@@ -144,7 +147,9 @@ void run_tile(const MatmulView<W>& m, const MatmulTile& tile) {
 template <class V, int R, int T, class W>
 void run_rows_direct(const MatmulView<W>& m, int64_t token, int64_t begin, int64_t end) {
   int64_t n = begin;
-  const auto tile = [&] { return MatmulTile{.n = n, .t = token, .k_begin = 0, .k_end = m.num_k, .panel = nullptr, .sums = nullptr}; };
+  const auto tile = [&] {
+    return MatmulTile{.n = n, .t = token, .k_begin = 0, .k_end = m.num_k, .panel = nullptr, .sums = nullptr};
+  };
   for (; n + R <= end; n += R) run_tile<V, R, T, WeightSource::kDecode>(m, tile());
   for (; n < end; ++n) run_tile<V, 1, T, WeightSource::kDecode>(m, tile());
 }
@@ -152,20 +157,28 @@ void run_rows_direct(const MatmulView<W>& m, int64_t token, int64_t begin, int64
 template <class V, class W>
 void run_direct(const MatmulView<W>& m, int64_t num_tokens, int64_t begin, int64_t end) {
   switch (num_tokens) {
-    case 1: return run_rows_direct<V, 8, 1>(m, 0, begin, end);
-    case 2: return run_rows_direct<V, 4, 2>(m, 0, begin, end);
-    case 3: return run_rows_direct<V, 3, 3>(m, 0, begin, end);
-    default: return run_rows_direct<V, 2, 4>(m, 0, begin, end);
+    case 1:
+      return run_rows_direct<V, 8, 1>(m, 0, begin, end);
+    case 2:
+      return run_rows_direct<V, 4, 2>(m, 0, begin, end);
+    case 3:
+      return run_rows_direct<V, 3, 3>(m, 0, begin, end);
+    default:
+      return run_rows_direct<V, 2, 4>(m, 0, begin, end);
   }
 }
 
 template <class V, int R, WeightSource kSource, class W>
 [[gnu::always_inline]] inline void run_tokens(const MatmulView<W>& m, const MatmulTile& tile, int64_t num_tokens) {
   switch (num_tokens) {
-    case 1: return run_tile<V, R, 1, kSource>(m, tile);
-    case 2: return run_tile<V, R, 2, kSource>(m, tile);
-    case 3: return run_tile<V, R, 3, kSource>(m, tile);
-    default: return run_tile<V, R, 4, kSource>(m, tile);
+    case 1:
+      return run_tile<V, R, 1, kSource>(m, tile);
+    case 2:
+      return run_tile<V, R, 2, kSource>(m, tile);
+    case 3:
+      return run_tile<V, R, 3, kSource>(m, tile);
+    default:
+      return run_tile<V, R, 4, kSource>(m, tile);
   }
 }
 
@@ -176,7 +189,8 @@ void run_panel(const MatmulView<W>& m, int64_t n, int64_t t_begin, int64_t t_end
   for (int64_t k = 0; k < m.num_k; k += MatmulConfig::kChunk) {
     const int64_t k_end = std::min(k + MatmulConfig::kChunk, m.num_k);
     for (int64_t t = t_begin; t < t_end; t += kTile) {
-      const MatmulTile tile{.n = n, .t = t, .k_begin = k, .k_end = k_end, .panel = panel, .sums = sums + (t - t_begin) * R * V::kLanes};
+      const MatmulTile tile{
+          .n = n, .t = t, .k_begin = k, .k_end = k_end, .panel = panel, .sums = sums + (t - t_begin) * R * V::kLanes};
       const int64_t count = std::min(kTile, t_end - t);
       if (t == t_begin) {
         run_tokens<V, R, WeightSource::kDecodeToPanel>(m, tile, count);
@@ -189,7 +203,8 @@ void run_panel(const MatmulView<W>& m, int64_t n, int64_t t_begin, int64_t t_end
 
 template <class V>
 constexpr int64_t matmul_panel_bytes() {
-  return MatmulConfig::kPanelRows * (MatmulConfig::kChunk + MatmulConfig::kTokenBlock * V::kLanes) * int64_t{sizeof(float)};
+  return MatmulConfig::kPanelRows * (MatmulConfig::kChunk + MatmulConfig::kTokenBlock * V::kLanes) *
+         int64_t{sizeof(float)};
 }
 
 template <class V, class W>
@@ -277,10 +292,18 @@ void run_matmul(const MatmulOp& op, const Launch& launch) {
   for (int64_t t = 0; t < op.x.data.dim(0); t += MatmulConfig::kMaxStaged) {
     const int64_t count = std::min(MatmulConfig::kMaxStaged, op.x.data.dim(0) - t);
     switch (op.weight.data.dtype) {
-      case DType::kF32: run_matmul_tokens<V, float>(op, launch, t, count); break;
-      case DType::kBF16: run_matmul_tokens<V, BF16>(op, launch, t, count); break;
-      case DType::kF16: run_matmul_tokens<V, F16>(op, launch, t, count); break;
-      default: run_matmul_tokens<V, F8E4M3>(op, launch, t, count); break;
+      case DType::kF32:
+        run_matmul_tokens<V, float>(op, launch, t, count);
+        break;
+      case DType::kBF16:
+        run_matmul_tokens<V, BF16>(op, launch, t, count);
+        break;
+      case DType::kF16:
+        run_matmul_tokens<V, F16>(op, launch, t, count);
+        break;
+      default:
+        run_matmul_tokens<V, F8E4M3>(op, launch, t, count);
+        break;
     }
   }
 }

@@ -1,4 +1,5 @@
-// rope_kv: rotary embedding with the optional norm of each head before it, and the write of K and V into the paged cache.
+// rope_kv: rotary embedding with the optional norm of each head before it, and the write of K and V into the paged
+// cache.
 #pragma once
 
 #include <string>
@@ -76,10 +77,18 @@ struct RopeRow {
     const int64_t slot = op.slot_mapping.data<int32_t>()[t];
     if (slot >= 0) {
       switch (op.k_cache.dtype) {
-        case DType::kF32: write_kv<float>(t, slot); break;
-        case DType::kBF16: write_kv<BF16>(t, slot); break;
-        case DType::kF8E4M3: write_kv<F8E4M3>(t, slot); break;
-        default: write_kv<F8E5M2>(t, slot); break;
+        case DType::kF32:
+          write_kv<float>(t, slot);
+          break;
+        case DType::kBF16:
+          write_kv<BF16>(t, slot);
+          break;
+        case DType::kF8E4M3:
+          write_kv<F8E4M3>(t, slot);
+          break;
+        default:
+          write_kv<F8E5M2>(t, slot);
+          break;
       }
     }
     const float* q = op.qkv.template row<float>(t);

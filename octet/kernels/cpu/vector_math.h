@@ -36,9 +36,9 @@ template <class V>
 
 // The layout of an 8-bit float type, for encode_f8.
 struct F8E4M3Layout {
-  static constexpr int kShift = 20;                 // mantissa bits that F32 has more
-  static constexpr int kBiasGap = 120;              // F32's exponent bias less this type's
-  static constexpr float kAlign = 0x1p14f;          // adding it rounds a subnormal to this type's last place
+  static constexpr int kShift = 20;         // mantissa bits that F32 has more
+  static constexpr int kBiasGap = 120;      // F32's exponent bias less this type's
+  static constexpr float kAlign = 0x1p14f;  // adding it rounds a subnormal to this type's last place
   static constexpr int32_t kAlignBits = 0x46800000;
   static constexpr int32_t kMinNormal = 0x3c800000;  // bits of 2^-6
   static constexpr int32_t kMax = 0x43e00000;        // bits of 448
@@ -54,16 +54,19 @@ struct F8E5M2Layout {
   static constexpr int32_t kMaxCode = 0x7b, kNanCode = 0x7e;
 };
 
-// 8-bit codes of F32 lanes, in the low byte of each lane: float8.h's conversion (nearest even, saturating), all lanes at once.
+// 8-bit codes of F32 lanes, in the low byte of each lane: float8.h's conversion (nearest even, saturating), all lanes
+// at once.
 template <class V, class Layout>
 [[gnu::always_inline]] inline typename V::Int encode_f8(typename V::Float value) {
   const auto bits = V::bits(value);
   const auto sign = V::iand(V::template shift_right<24>(bits), V::iset(0x80));
   const auto magnitude = V::iand(bits, V::iset(0x7fffffff));
   const auto odd = V::iand(V::template shift_right<Layout::kShift>(magnitude), V::iset(1));
-  const auto rounded = V::iadd(V::iadd(magnitude, odd), V::iset((1 << (Layout::kShift - 1)) - 1 - (Layout::kBiasGap << 23)));
+  const auto rounded =
+      V::iadd(V::iadd(magnitude, odd), V::iset((1 << (Layout::kShift - 1)) - 1 - (Layout::kBiasGap << 23)));
   const auto normal = V::template shift_right<Layout::kShift>(rounded);
-  const auto subnormal = V::isub(V::bits(V::add(V::from_bits(magnitude), V::set(Layout::kAlign))), V::iset(Layout::kAlignBits));
+  const auto subnormal =
+      V::isub(V::bits(V::add(V::from_bits(magnitude), V::set(Layout::kAlign))), V::iset(Layout::kAlignBits));
   auto code = V::select_gt(V::iset(Layout::kMinNormal), magnitude, subnormal, normal);
   code = V::select_gt(magnitude, V::iset(Layout::kMax - 1), V::iset(Layout::kMaxCode), code);
   code = V::select_gt(magnitude, V::iset(0x7f800000), V::iset(Layout::kNanCode), code);
@@ -99,7 +102,9 @@ template <class V, class T>
 }
 
 template <class V>
-[[gnu::always_inline]] inline void store_as(float* p, typename V::Float a) { V::store(p, a); }
+[[gnu::always_inline]] inline void store_as(float* p, typename V::Float a) {
+  V::store(p, a);
+}
 template <class V>
 [[gnu::always_inline]] inline void store_as(BF16* p, typename V::Float a) {
   V::store_low(reinterpret_cast<uint16_t*>(p), encode_bf16<V>(a));
@@ -128,9 +133,9 @@ void convert_row(const T* from, int64_t count, float factor, float* to) {
   if (i < count) V::store(to + i, V::mul(load_exact_partial<V>(from + i, count - i), by));
 }
 
-// e^x to about 1 ulp over all of F32: 2^n * e^r with n = round(x / ln 2) and |r| <= ln 2 / 2, Taylor to r^7 (remainder below
-// 0.1 ulp). 2^n goes in two factors, so that overflow gives infinity and small results round through the subnormals.
-// exp(-inf) = 0 and exp(0) = 1 exactly; NaN stays NaN.
+// e^x to about 1 ulp over all of F32: 2^n * e^r with n = round(x / ln 2) and |r| <= ln 2 / 2, Taylor to r^7 (remainder
+// below 0.1 ulp). 2^n goes in two factors, so that overflow gives infinity and small results round through the
+// subnormals. exp(-inf) = 0 and exp(0) = 1 exactly; NaN stays NaN.
 template <class V>
 [[gnu::always_inline]] inline typename V::Float exp(typename V::Float x) {
   x = V::min(V::set(89.0f), V::max(V::set(-104.0f), x));

@@ -21,7 +21,6 @@
 #endif
 
 #include "octet/kernels/cpu/avx2_vector.h"
-
 #include "octet/kernels/cpu/vector_math.h"
 
 namespace octet {
@@ -66,9 +65,11 @@ class Avx2Math : public ::testing::Test {
 // Samples of every sign, exponent and mantissa, and the neighbours of rounding boundaries.
 std::vector<float> floats_everywhere() {
   std::vector<float> values;
-  for (uint64_t bits = 0; bits < uint64_t{1} << 32; bits += 4099) values.push_back(std::bit_cast<float>(static_cast<uint32_t>(bits)));
+  for (uint64_t bits = 0; bits < uint64_t{1} << 32; bits += 4099)
+    values.push_back(std::bit_cast<float>(static_cast<uint32_t>(bits)));
   for (uint32_t top = 0; top < 1u << 12; ++top) {  // halfway points of E4M3, and a step to either side
-    for (uint32_t low : {0x00000u, 0x7ffffu, 0x80000u, 0x80001u, 0xfffffu}) values.push_back(std::bit_cast<float>(top << 20 | low));
+    for (uint32_t low : {0x00000u, 0x7ffffu, 0x80000u, 0x80001u, 0xfffffu})
+      values.push_back(std::bit_cast<float>(top << 20 | low));
   }
   for (uint32_t top = 0; top < 1u << 16; ++top) {  // halfway points of BF16
     for (uint32_t low : {0x7fffu, 0x8000u, 0x8001u}) values.push_back(std::bit_cast<float>(top << 16 | low));
@@ -96,7 +97,8 @@ void expect_encodes_as_scalar() {
         if constexpr (std::is_same_v<T, F8E4M3>) return to_f8_e4m3(values[i + j]);
         if constexpr (std::is_same_v<T, F8E5M2>) return to_f8_e5m2(values[i + j]);
       }();
-      if (codes[j].bits != expected.bits && ++wrong < 5) ADD_FAILURE() << values[i + j] << ": " << +codes[j].bits << ", expected " << +expected.bits;
+      if (codes[j].bits != expected.bits && ++wrong < 5)
+        ADD_FAILURE() << values[i + j] << ": " << +codes[j].bits << ", expected " << +expected.bits;
     }
   }
   EXPECT_EQ(wrong, 0);

@@ -18,7 +18,9 @@ void run(const EmbeddingOp& op, const Launch&) {
 }  // namespace
 
 Kernel<EmbeddingOp> reference_embedding() {
-  return {.name = "reference.embedding", .declines = [](const EmbeddingOp&, const Launch&) { return std::string(); }, .run = run};
+  return {.name = "reference.embedding",
+          .declines = [](const EmbeddingOp&, const Launch&) { return std::string(); },
+          .run = run};
 }
 
 }  // namespace octet

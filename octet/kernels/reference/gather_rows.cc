@@ -15,7 +15,9 @@ void run(const GatherRowsOp& op, const Launch&) {
 }  // namespace
 
 Kernel<GatherRowsOp> reference_gather_rows() {
-  return {.name = "reference.gather_rows", .declines = [](const GatherRowsOp&, const Launch&) { return std::string(); }, .run = run};
+  return {.name = "reference.gather_rows",
+          .declines = [](const GatherRowsOp&, const Launch&) { return std::string(); },
+          .run = run};
 }
 
 }  // namespace octet

@@ -8,12 +8,17 @@ float scale_at(const ConstQuantTensor& matrix, int64_t row, int64_t col) {
   const float* scale = matrix.scale.data<float>();
   const QuantFormat& format = matrix.format;
   switch (format.granularity) {
-    case Granularity::kNone: return 1.0f;
-    case Granularity::kTensor: return scale[0];
+    case Granularity::kNone:
+      return 1.0f;
+    case Granularity::kTensor:
+      return scale[0];
     case Granularity::kChannel:
-    case Granularity::kToken: return scale[row];
-    case Granularity::kGroup: return scale[row * matrix.scale.dim(1) + col / format.group_cols];
-    case Granularity::kBlock: return scale[row / format.group_rows * matrix.scale.dim(1) + col / format.group_cols];
+    case Granularity::kToken:
+      return scale[row];
+    case Granularity::kGroup:
+      return scale[row * matrix.scale.dim(1) + col / format.group_cols];
+    case Granularity::kBlock:
+      return scale[row / format.group_rows * matrix.scale.dim(1) + col / format.group_cols];
   }
   return 1.0f;
 }

@@ -62,7 +62,8 @@ void run(const PagedAttentionOp& op, const Launch& launch) {
     const int64_t first_row = query_start[s];
     const int64_t num_queries = query_start[s + 1] - first_row;
     const int64_t num_keys = op.seq_lens.data<int32_t>()[s];
-    OCTET_CHECK(first_row >= 0 && num_queries >= 0 && first_row + num_queries <= op.q.dim(0) && num_queries <= num_keys);
+    OCTET_CHECK(first_row >= 0 && num_queries >= 0 && first_row + num_queries <= op.q.dim(0) &&
+                num_queries <= num_keys);
     OCTET_CHECK(num_keys <= op.block_table.dim(1) * op.block_size());
     for_each(launch, num_queries, [&](int64_t i) {
       const int64_t position = num_keys - num_queries + i;

@@ -1,6 +1,6 @@
-// The reference kernels: the specification of every op, as clear loops with sums in F64 and one rounding per result. One
-// thread, no vector code, every format that the op's check() allows unless a kernel says it declines. Tests compare all
-// other kernels with these; they also run what no fast kernel takes.
+// The reference kernels: the specification of every op, as clear loops with sums in F64 and one rounding per result.
+// One thread, no vector code, every format that the op's check() allows unless a kernel says it declines. Tests compare
+// all other kernels with these; they also run what no fast kernel takes.
 #pragma once
 
 #include "octet/ops/ops.h"

@@ -18,7 +18,8 @@ void normalize(Head& head, const ConstTensor& weight, float epsilon) {
   if (!weight) return;
   double sum_of_squares = 0.0;
   for (const double value : head) sum_of_squares += value * value;
-  const double inverse = 1.0 / std::sqrt(sum_of_squares / static_cast<double>(head.size()) + static_cast<double>(epsilon));
+  const double inverse =
+      1.0 / std::sqrt(sum_of_squares / static_cast<double>(head.size()) + static_cast<double>(epsilon));
   for (size_t i = 0; i < head.size(); ++i) head[i] *= inverse * weight.data<float>()[i];
 }
 
@@ -40,7 +41,8 @@ std::vector<float> rounded(const Head& head) {
   return values;
 }
 
-void write_cache(const RopeKvOp& op, const Tensor& cache, int64_t slot, int64_t head, std::vector<float> values, float scale) {
+void write_cache(const RopeKvOp& op, const Tensor& cache, int64_t slot, int64_t head, std::vector<float> values,
+                 float scale) {
   for (float& value : values) value /= scale;
   const int64_t block = slot / op.block_size();
   const int64_t offset = slot % op.block_size();
@@ -72,7 +74,9 @@ void run(const RopeKvOp& op, const Launch&) {
 }  // namespace
 
 Kernel<RopeKvOp> reference_rope_kv() {
-  return {.name = "reference.rope_kv", .declines = [](const RopeKvOp&, const Launch&) { return std::string(); }, .run = run};
+  return {.name = "reference.rope_kv",
+          .declines = [](const RopeKvOp&, const Launch&) { return std::string(); },
+          .run = run};
 }
 
 }  // namespace octet

@@ -33,7 +33,9 @@ void run(const RopeTableOp& op, const Launch&) {
 }  // namespace
 
 Kernel<RopeTableOp> reference_rope_table() {
-  return {.name = "reference.rope_table", .declines = [](const RopeTableOp&, const Launch&) { return std::string(); }, .run = run};
+  return {.name = "reference.rope_table",
+          .declines = [](const RopeTableOp&, const Launch&) { return std::string(); },
+          .run = run};
 }
 
 }  // namespace octet

@@ -9,10 +9,11 @@
 namespace octet {
 
 void read_elements(const ConstTensor& tensor, int64_t offset, int64_t count, float* out) {
-  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kF8E5M2, DType::kI8>(tensor.dtype, [&]<DType D>() {
-    const auto* from = tensor.data<CType<D>>() + offset;
-    for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(to_f32(from[i]));
-  });
+  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kF8E5M2, DType::kI8>(
+      tensor.dtype, [&]<DType D>() {
+        const auto* from = tensor.data<CType<D>>() + offset;
+        for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(to_f32(from[i]));
+      });
 }
 
 void write_elements(const Tensor& tensor, int64_t offset, std::span<const float> values) {

@@ -1,4 +1,5 @@
-// What all reference kernels do with rows: read them as F32 (exact for every dtype) and write them in an op's output format.
+// What all reference kernels do with rows: read them as F32 (exact for every dtype) and write them in an op's output
+// format.
 #pragma once
 
 #include <span>

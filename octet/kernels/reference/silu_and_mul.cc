@@ -21,6 +21,8 @@ void run(const SiluAndMulOp& op, const Launch&) {
 
 }  // namespace
 
-Kernel<SiluAndMulOp> reference_silu_and_mul() { return {.name = "reference.silu_and_mul", .declines = declines, .run = run}; }
+Kernel<SiluAndMulOp> reference_silu_and_mul() {
+  return {.name = "reference.silu_and_mul", .declines = declines, .run = run};
+}
 
 }  // namespace octet

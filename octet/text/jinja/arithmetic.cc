@@ -9,15 +9,24 @@ namespace {
 
 std::string_view symbol(BinaryOp op) {
   switch (op) {
-    case BinaryOp::kAdd: return "+";
-    case BinaryOp::kSubtract: return "-";
-    case BinaryOp::kMultiply: return "*";
-    case BinaryOp::kDivide: return "/";
-    case BinaryOp::kFloorDivide: return "//";
-    case BinaryOp::kModulo: return "%";
-    case BinaryOp::kPower: return "**";
-    case BinaryOp::kAnd: return "and";
-    case BinaryOp::kOr: return "or";
+    case BinaryOp::kAdd:
+      return "+";
+    case BinaryOp::kSubtract:
+      return "-";
+    case BinaryOp::kMultiply:
+      return "*";
+    case BinaryOp::kDivide:
+      return "/";
+    case BinaryOp::kFloorDivide:
+      return "//";
+    case BinaryOp::kModulo:
+      return "%";
+    case BinaryOp::kPower:
+      return "**";
+    case BinaryOp::kAnd:
+      return "and";
+    case BinaryOp::kOr:
+      return "or";
   }
   return "?";
 }
@@ -54,10 +63,14 @@ Value integer_arithmetic(BinaryOp op, Integer a, Integer b) {
     case BinaryOp::kMultiply:
       if (__builtin_mul_overflow(a, b, &result)) overflow();
       return result;
-    case BinaryOp::kDivide: return static_cast<double>(a) / static_cast<double>(b);
-    case BinaryOp::kFloorDivide: return a / b - ((a % b != 0 && (a % b < 0) != (b < 0)) ? 1 : 0);
-    case BinaryOp::kModulo: return a % b + ((a % b != 0 && (a % b < 0) != (b < 0)) ? b : 0);
-    default: return integer_power(a, b);
+    case BinaryOp::kDivide:
+      return static_cast<double>(a) / static_cast<double>(b);
+    case BinaryOp::kFloorDivide:
+      return a / b - ((a % b != 0 && (a % b < 0) != (b < 0)) ? 1 : 0);
+    case BinaryOp::kModulo:
+      return a % b + ((a % b != 0 && (a % b < 0) != (b < 0)) ? b : 0);
+    default:
+      return integer_power(a, b);
   }
 }
 
@@ -70,18 +83,24 @@ Value float_arithmetic(BinaryOp op, double a, double b) {
     return rest == 0 ? std::copysign(0.0, b) : rest;
   };
   switch (op) {
-    case BinaryOp::kAdd: return a + b;
-    case BinaryOp::kSubtract: return a - b;
-    case BinaryOp::kMultiply: return a * b;
-    case BinaryOp::kDivide: return a / b;
-    case BinaryOp::kModulo: return modulo();
+    case BinaryOp::kAdd:
+      return a + b;
+    case BinaryOp::kSubtract:
+      return a - b;
+    case BinaryOp::kMultiply:
+      return a * b;
+    case BinaryOp::kDivide:
+      return a / b;
+    case BinaryOp::kModulo:
+      return modulo();
     case BinaryOp::kFloorDivide: {
       const double quotient = (a - modulo()) / b;
       double floor = std::floor(quotient);
       if (quotient - floor > 0.5) floor += 1;
       return quotient == 0 ? std::copysign(0.0, a / b) : floor;
     }
-    default: break;
+    default:
+      break;
   }
   if (a == 0 && b < 0) zero_division();
   const double result = std::pow(a, b);

@@ -49,12 +49,14 @@ Value copy_list(Interpreter& run, const Value& self, const Bound&, const Argumen
 
 Value count_items(Interpreter& run, const Value& self, const Bound& bound, const Arguments&) {
   const auto& items = self.as<Sequence>()->items;
-  return static_cast<int64_t>(std::count_if(items.begin(), items.end(), [&](const Value& item) { return equal(run, item, *bound[0]); }));
+  return static_cast<int64_t>(
+      std::count_if(items.begin(), items.end(), [&](const Value& item) { return equal(run, item, *bound[0]); }));
 }
 
 Value index_of_item(Interpreter& run, const Value& self, const Bound& bound, const Arguments&) {
   const auto& items = self.as<Sequence>()->items;
-  const auto found = std::find_if(items.begin(), items.end(), [&](const Value& item) { return equal(run, item, *bound[0]); });
+  const auto found =
+      std::find_if(items.begin(), items.end(), [&](const Value& item) { return equal(run, item, *bound[0]); });
   if (found == items.end()) raise("the value is not in the {}", type_name(self));
   return static_cast<int64_t>(found - items.begin());
 }
@@ -68,7 +70,8 @@ constexpr MethodRow kListMethods[] = {
     {"copy", "", copy_list}, {"count", "_value", count_items}, {"index", "_value", index_of_item}};
 // What the sandbox hides because it changes its object.
 constexpr std::string_view kHiddenDictMethods[] = {"clear", "pop", "popitem", "setdefault", "update", "fromkeys"};
-constexpr std::string_view kHiddenListMethods[] = {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"};
+constexpr std::string_view kHiddenListMethods[] = {"append", "clear", "pop",    "reverse",
+                                                   "insert", "sort",  "extend", "remove"};
 
 template <class Rows>
 const MethodRow* find_row(const Rows& rows, std::string_view name) {
@@ -98,7 +101,9 @@ Bound bind_arguments(std::string_view function, std::string_view parameters, con
   std::copy(arguments.positional.begin(), arguments.positional.end(), bound.begin());
   for (const auto& [keyword, value] : arguments.named) {
     const std::string_view given = keyword;
-    const auto matches = [given](std::string_view name) { return name.substr(0, name.find('=')) == given && !name.starts_with("_"); };
+    const auto matches = [given](std::string_view name) {
+      return name.substr(0, name.find('=')) == given && !name.starts_with("_");
+    };
     const auto found = std::find_if(names.begin(), names.end(), matches);
     if (found == names.end()) raise("{} got an unexpected keyword argument '{}'", function, given);
     auto& place = bound[static_cast<size_t>(found - names.begin())];
@@ -113,8 +118,12 @@ Bound bind_arguments(std::string_view function, std::string_view parameters, con
 
 std::optional<Value> find_method(Interpreter& run, const Value& object, std::string_view name) {
   const MethodRow* row = nullptr;
-  const auto is_hidden = [&](const auto& hidden) { return std::find(std::begin(hidden), std::end(hidden), name) != std::end(hidden); };
-  const auto hidden_method = [&] { return Value(Undefined{fmt::format("'{}' changes its object, which templates may not do", name)}); };
+  const auto is_hidden = [&](const auto& hidden) {
+    return std::find(std::begin(hidden), std::end(hidden), name) != std::end(hidden);
+  };
+  const auto hidden_method = [&] {
+    return Value(Undefined{fmt::format("'{}' changes its object, which templates may not do", name)});
+  };
   if (object.is_text()) {
     row = find_row(str_methods(), name);
   } else if (const auto* sequence = object.as<Sequence>()) {

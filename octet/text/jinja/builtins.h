@@ -28,8 +28,8 @@ struct Test {
 };
 const Test* find_test(std::string_view name);
 
-// A method of a str, list, tuple, dict or range; absent if Python's type has none of that name. Methods that change their
-// object exist but cannot be called, as in the sandbox.
+// A method of a str, list, tuple, dict or range; absent if Python's type has none of that name. Methods that change
+// their object exist but cannot be called, as in the sandbox.
 std::optional<Value> find_method(Interpreter& interpreter, const Value& object, std::string_view name);
 
 // range, dict, namespace, raise_exception, strftime_now, cycler, joiner; absent for other names.

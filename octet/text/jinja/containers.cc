@@ -8,7 +8,8 @@ namespace {
 
 // Marks a scalar that a caller's container yields (a key, an item) as the caller's.
 Value element_of(const Value& container, Value element) {
-  return container.origin() == TextOrigin::kUser && !element.is_text() ? element.with_origin(TextOrigin::kUser) : element;
+  return container.origin() == TextOrigin::kUser && !element.is_text() ? element.with_origin(TextOrigin::kUser)
+                                                                       : element;
 }
 
 std::optional<size_t> position(Integer index, int64_t size) {
@@ -24,8 +25,10 @@ struct Indices {
 
 Indices slice_indices(const Slice& slice, int64_t size) {
   const auto is_index = [](const Value& value) { return value.is_none() || as_integer(value).has_value(); };
-  if (!is_index(slice.begin) || !is_index(slice.end) || !is_index(slice.step)) raise("slice indices must be integers or None");
-  const Integer step = slice.step.is_none() ? Integer{1} : std::clamp<Integer>(*as_integer(slice.step), -INT32_MAX, INT32_MAX);
+  if (!is_index(slice.begin) || !is_index(slice.end) || !is_index(slice.step))
+    raise("slice indices must be integers or None");
+  const Integer step =
+      slice.step.is_none() ? Integer{1} : std::clamp<Integer>(*as_integer(slice.step), -INT32_MAX, INT32_MAX);
   if (step == 0) raise("slice step cannot be zero");
   const Integer low = step < 0 ? -1 : 0, high = step < 0 ? size - 1 : size;
   const auto bound = [&](const Value& value, Integer otherwise) {

@@ -3,56 +3,12 @@
 #include <algorithm>
 
 #include "octet/text/jinja/builtins.h"
+#include "octet/text/jinja/expression_depth.h"
 
 namespace octet::jinja {
 namespace {
 
 constexpr int kMaxDepth = 250;  // of one expression's tree, and of recursion while parsing
-
-int depth_of(const ExpressionPtr& child) { return child ? child->depth : 0; }
-
-int depth_of(const std::vector<ExpressionPtr>& children) {
-  int depth = 0;
-  for (const ExpressionPtr& child : children) depth = std::max(depth, depth_of(child));
-  return depth;
-}
-
-int depth_of(const CallArguments& arguments) {
-  int depth = std::max(depth_of(arguments.positional), std::max(depth_of(arguments.unpacked_list), depth_of(arguments.unpacked_dict)));
-  for (const auto& [name, value] : arguments.named) depth = std::max(depth, depth_of(value));
-  return depth;
-}
-
-struct ChildDepth {
-  int operator()(const Literal&) const { return 0; }
-  int operator()(const Name&) const { return 0; }
-  int operator()(const NamespaceTarget&) const { return 0; }
-  int operator()(const MakeSequence& node) const { return depth_of(node.items); }
-  int operator()(const MakeDict& node) const {
-    int depth = 0;
-    for (const auto& [key, value] : node.items) depth = std::max(depth, std::max(depth_of(key), depth_of(value)));
-    return depth;
-  }
-  int operator()(const GetAttribute& node) const { return depth_of(node.object); }
-  int operator()(const GetItem& node) const { return std::max(depth_of(node.object), depth_of(node.index)); }
-  int operator()(const MakeSlice& node) const {
-    return std::max(depth_of(node.begin), std::max(depth_of(node.end), depth_of(node.step)));
-  }
-  int operator()(const Call& node) const { return std::max(depth_of(node.callee), depth_of(node.arguments)); }
-  int operator()(const ApplyFilter& node) const { return std::max(depth_of(node.subject), depth_of(node.arguments)); }
-  int operator()(const ApplyTest& node) const { return std::max(depth_of(node.subject), depth_of(node.arguments)); }
-  int operator()(const Unary& node) const { return depth_of(node.operand); }
-  int operator()(const Binary& node) const { return std::max(depth_of(node.left), depth_of(node.right)); }
-  int operator()(const Compare& node) const {
-    int depth = depth_of(node.first);
-    for (const auto& [op, operand] : node.rest) depth = std::max(depth, depth_of(operand));
-    return depth;
-  }
-  int operator()(const Concat& node) const { return depth_of(node.parts); }
-  int operator()(const Conditional& node) const {
-    return std::max(depth_of(node.test), std::max(depth_of(node.then), depth_of(node.otherwise)));
-  }
-};
 
 struct BinaryRow {
   std::string_view op;
@@ -62,12 +18,13 @@ constexpr BinaryRow kSums[] = {{"+", BinaryOp::kAdd}, {"-", BinaryOp::kSubtract}
 constexpr BinaryRow kProducts[] = {
     {"*", BinaryOp::kMultiply}, {"/", BinaryOp::kDivide}, {"//", BinaryOp::kFloorDivide}, {"%", BinaryOp::kModulo}};
 constexpr std::pair<std::string_view, CompareOp> kComparisons[] = {
-    {"==", CompareOp::kEqual}, {"!=", CompareOp::kNotEqual},     {"<", CompareOp::kLess},
-    {"<=", CompareOp::kLessEqual}, {">", CompareOp::kGreater}, {">=", CompareOp::kGreaterEqual}};
+    {"==", CompareOp::kEqual},     {"!=", CompareOp::kNotEqual}, {"<", CompareOp::kLess},
+    {"<=", CompareOp::kLessEqual}, {">", CompareOp::kGreater},   {">=", CompareOp::kGreaterEqual}};
 
 template <size_t N>
 const BinaryRow* find_row(const BinaryRow (&rows)[N], const TokenStream& stream) {
-  const auto* row = std::find_if(std::begin(rows), std::end(rows), [&](const BinaryRow& r) { return stream.is_op(r.op); });
+  const auto* row =
+      std::find_if(std::begin(rows), std::end(rows), [&](const BinaryRow& r) { return stream.is_op(r.op); });
   return row == std::end(rows) ? nullptr : row;
 }
 
@@ -121,7 +78,7 @@ class ExpressionParser::Nesting {
 };
 
 ExpressionPtr ExpressionParser::make(int line, Expression::Node node) {
-  const int depth = 1 + std::visit(ChildDepth(), node);
+  const int depth = 1 + depth_below(node);
   if (depth > kMaxDepth) throw SyntaxError(line, "expression nested too deeply");
   auto expression = std::make_unique<Expression>();
   expression->node = std::move(node);
@@ -239,7 +196,8 @@ ExpressionPtr ExpressionParser::parse_product() {
 ExpressionPtr ExpressionParser::parse_power() {
   const int line = stream_.line();
   ExpressionPtr left = parse_unary(Filters::kAllowed);
-  while (stream_.skip_op("**")) left = make(line, Binary{BinaryOp::kPower, std::move(left), parse_unary(Filters::kAllowed)});
+  while (stream_.skip_op("**"))
+    left = make(line, Binary{BinaryOp::kPower, std::move(left), parse_unary(Filters::kAllowed)});
   return left;
 }
 
@@ -261,15 +219,19 @@ ExpressionPtr ExpressionParser::parse_unary(Filters filters) {
 ExpressionPtr ExpressionParser::parse_primary() {
   const int line = stream_.line();
   switch (stream_.current().kind) {
-    case TokenKind::kName: return parse_named();
-    case TokenKind::kInteger: return make(line, Literal{stream_.next().integer});
-    case TokenKind::kFloat: return make(line, Literal{stream_.next().floating});
+    case TokenKind::kName:
+      return parse_named();
+    case TokenKind::kInteger:
+      return make(line, Literal{stream_.next().integer});
+    case TokenKind::kFloat:
+      return make(line, Literal{stream_.next().floating});
     case TokenKind::kString: {
       std::string text;  // "a" "b" is "ab"
       while (stream_.is(TokenKind::kString)) text += stream_.next().text;
       return make(line, Literal{trusted(text)});
     }
-    default: break;
+    default:
+      break;
   }
   if (stream_.skip_op("(")) {
     ExpressionPtr inner = parse_tuple(Conditionals::kAllowed, TupleForm::kParenthesised);
@@ -459,8 +421,9 @@ ExpressionPtr ExpressionParser::parse_test(ExpressionPtr node) {
   const bool negated = stream_.skip_name("not");
   std::string name = parse_dotted_name();
   if (!find_test(name)) unknown_name(line, fmt::format("no test named '{}'", name));
-  const bool value_follows = stream_.is(TokenKind::kName) || stream_.is(TokenKind::kString) || stream_.is(TokenKind::kInteger) ||
-                             stream_.is(TokenKind::kFloat) || stream_.is_op("[") || stream_.is_op("{");
+  const bool value_follows = stream_.is(TokenKind::kName) || stream_.is(TokenKind::kString) ||
+                             stream_.is(TokenKind::kInteger) || stream_.is(TokenKind::kFloat) || stream_.is_op("[") ||
+                             stream_.is_op("{");
   CallArguments arguments;
   if (stream_.is_op("(")) {
     arguments = parse_arguments();
@@ -490,7 +453,8 @@ void ExpressionParser::parse_argument(CallArguments& arguments) {
   const auto ensure = [&](bool allowed) {
     if (!allowed) throw SyntaxError(stream_.line(), "invalid syntax in the arguments of a call");
   };
-  const bool is_named = stream_.is(TokenKind::kName) && stream_.look().kind == TokenKind::kOperator && stream_.look().text == "=";
+  const bool is_named =
+      stream_.is(TokenKind::kName) && stream_.look().kind == TokenKind::kOperator && stream_.look().text == "=";
   ensure(!arguments.unpacked_dict);
   if (stream_.skip_op("*")) {
     ensure(!arguments.unpacked_list);

@@ -34,7 +34,7 @@ class TokenStream {
   size_t at_ = 0;
 };
 
-enum class Conditionals { kAllowed, kNot };   // whether "a if b" may be parsed here
+enum class Conditionals { kAllowed, kNot };  // whether "a if b" may be parsed here
 enum class TupleForm { kBare, kParenthesised };
 
 class ExpressionParser {
@@ -92,8 +92,8 @@ class ExpressionParser {
   void unknown_name(int line, const std::string& text);
 
   bool unknown_names_are_errors_ = true;
-  int conditionals_ = 0;                       // parse_conditional calls under way
-  std::optional<SyntaxError> unknown_name_;    // found in one of them
+  int conditionals_ = 0;                     // parse_conditional calls under way
+  std::optional<SyntaxError> unknown_name_;  // found in one of them
   Mentions mentions_;
   int nesting_ = 0;
 };

@@ -35,7 +35,9 @@ std::string integer_digits(Integer value, const Specification& spec) {
   const int base = spec.type == 'x' || spec.type == 'X' ? 16 : spec.type == 'o' ? 8 : spec.type == 'b' ? 2 : 10;
   std::string digits = format_integer(value, base);
   if (digits[0] == '-') digits.erase(0, 1);
-  if (spec.type == 'X') std::transform(digits.begin(), digits.end(), digits.begin(), [](char c) { return static_cast<char>(std::toupper(c)); });
+  if (spec.type == 'X')
+    std::transform(digits.begin(), digits.end(), digits.begin(),
+                   [](char c) { return static_cast<char>(std::toupper(c)); });
   if (spec.alternate && base != 10) digits = std::string("0") + spec.type + digits;
   return digits;
 }
@@ -45,16 +47,20 @@ std::string float_digits(double magnitude, const Specification& spec) {
   const int64_t precision = spec.precision < 0 ? 6 : spec.precision;
   switch (spec.type) {
     case 'f':
-    case 'F': return fmt::format("{:.{}f}", magnitude, precision);
-    case '%': return fmt::format("{:.{}f}%", magnitude * 100, precision);
+    case 'F':
+      return fmt::format("{:.{}f}", magnitude, precision);
+    case '%':
+      return fmt::format("{:.{}f}%", magnitude * 100, precision);
     case 'e':
     case 'E': {
       const std::string text = fmt::format("{:.{}e}", magnitude, precision);
       return spec.type == 'e' ? text : fmt::format("{:.{}E}", magnitude, precision);
     }
     case 'g':
-    case 'G': return fmt::format("{:.{}g}", magnitude, std::max<int64_t>(precision, 1));
-    default: break;
+    case 'G':
+      return fmt::format("{:.{}g}", magnitude, std::max<int64_t>(precision, 1));
+    default:
+      break;
   }
   if (spec.precision < 0) return float_repr(magnitude);
   const std::string text = fmt::format("{:.{}g}", magnitude, std::max<int64_t>(precision, 1));
@@ -73,7 +79,8 @@ Text number_field(Runtime& runtime, const Value& value, const Specification& spe
   if (spec.grouping != '\0') digits = with_grouping(std::move(digits), spec.grouping);
   const std::string sign = is_negative ? "-" : spec.sign == '-' ? "" : std::string(1, spec.sign);
   if (spec.align == '=') {
-    const Text padded = pad(runtime, Text(digits, value.origin()), spec.width - static_cast<int64_t>(sign.size()), Side::kLeft, spec.fill);
+    const Text padded = pad(runtime, Text(digits, value.origin()), spec.width - static_cast<int64_t>(sign.size()),
+                            Side::kLeft, spec.fill);
     return TextBuilder().append(sign, value.origin()).append(padded).build();
   }
   const Side side = spec.align == '<' ? Side::kRight : spec.align == '^' ? Side::kBoth : Side::kLeft;
@@ -81,7 +88,8 @@ Text number_field(Runtime& runtime, const Value& value, const Specification& spe
 }
 
 Text text_field(Runtime& runtime, const Text& text, const Specification& spec) {
-  const Text cut = spec.precision >= 0 && spec.precision < text.length() ? text.slice_bytes(0, text.byte_of(spec.precision)) : text;
+  const Text cut =
+      spec.precision >= 0 && spec.precision < text.length() ? text.slice_bytes(0, text.byte_of(spec.precision)) : text;
   if (cut.length() >= spec.width) return cut;
   const int64_t missing = spec.width - cut.length();
   if (spec.align == '^') {  // format() puts the odd one on the right
@@ -104,7 +112,9 @@ Specification parse_specification(const Text& text) {
   Specification spec;
   const std::string_view bytes = text.bytes();
   size_t at = 0;
-  const auto is_align = [&](size_t i) { return i < bytes.size() && std::string_view("<>^=").find(bytes[i]) != std::string_view::npos; };
+  const auto is_align = [&](size_t i) {
+    return i < bytes.size() && std::string_view("<>^=").find(bytes[i]) != std::string_view::npos;
+  };
   const size_t second = bytes.empty() ? 0 : sequence_length(bytes[0]);
   if (!bytes.empty() && is_align(second)) {
     spec.fill = text.slice_bytes(0, second);
@@ -113,7 +123,9 @@ Specification parse_specification(const Text& text) {
   } else if (is_align(0)) {
     spec.align = bytes[at++];
   }
-  const auto take = [&](std::string_view any) { return at < bytes.size() && any.find(bytes[at]) != std::string_view::npos ? bytes[at++] : '\0'; };
+  const auto take = [&](std::string_view any) {
+    return at < bytes.size() && any.find(bytes[at]) != std::string_view::npos ? bytes[at++] : '\0';
+  };
   if (const char sign = take("+- ")) spec.sign = sign;
   spec.alternate = take("#") != '\0';
   if (at < bytes.size() && bytes[at] == '0') {
@@ -136,12 +148,16 @@ Text format_value(Runtime& runtime, const Value& value, const Text& specificatio
   const Specification spec = parse_specification(specification);
   const bool is_number = as_number(value).has_value() && !(value.is_bool() && spec.type == '\0');
   if (is_number) {
-    const bool integer_type = spec.type != '\0' && std::string_view("bcdnoxX").find(spec.type) != std::string_view::npos;
-    if (spec.type == 's' || spec.type == 'c' || spec.type == 'n' || (value.is_float() && integer_type)) raise("Unknown format code '{}'", spec.type);
-    if (!value.is_float() && spec.precision >= 0 && (spec.type == '\0' || integer_type)) raise("Precision not allowed in integer format specifier");
+    const bool integer_type =
+        spec.type != '\0' && std::string_view("bcdnoxX").find(spec.type) != std::string_view::npos;
+    if (spec.type == 's' || spec.type == 'c' || spec.type == 'n' || (value.is_float() && integer_type))
+      raise("Unknown format code '{}'", spec.type);
+    if (!value.is_float() && spec.precision >= 0 && (spec.type == '\0' || integer_type))
+      raise("Precision not allowed in integer format specifier");
     return number_field(runtime, value, spec);
   }
-  if (!value.is_text() && !value.is_bool()) raise("unsupported format string passed to {}.__format__", type_name(value));
+  if (!value.is_text() && !value.is_bool())
+    raise("unsupported format string passed to {}.__format__", type_name(value));
   if ((spec.type != '\0' && spec.type != 's') || spec.align == '=') raise("Unknown format code for a str");
   return text_field(runtime, to_text(runtime, value), spec);
 }
@@ -206,15 +222,18 @@ class BraceFormatter {
     while (at < bytes.size()) {
       if (bytes[at] == '.') {
         const size_t end = std::min(bytes.find_first_of(".[", at + 1), bytes.size());
-        if (value.object() && as_dict(value)) raise("'dict' object has no attribute '{}'", bytes.substr(at + 1, end - at - 1));
+        if (value.object() && as_dict(value))
+          raise("'dict' object has no attribute '{}'", bytes.substr(at + 1, end - at - 1));
         value = run_.get_attribute(value, bytes.substr(at + 1, end - at - 1));
         at = end;
       } else {
         const size_t end = bytes.find(']', at);
         if (bytes[at] != '[' || end == std::string_view::npos) raise("Missing ']' in format string");
         const std::string_view key = bytes.substr(at + 1, end - at - 1);
-        const bool digits = !key.empty() && key.size() < 18 && key.find_first_not_of("0123456789") == std::string_view::npos;
-        const auto found = subscript(run_, value, digits ? Value(static_cast<int64_t>(std::stoll(std::string(key)))) : trusted(key));
+        const bool digits =
+            !key.empty() && key.size() < 18 && key.find_first_not_of("0123456789") == std::string_view::npos;
+        const auto found =
+            subscript(run_, value, digits ? Value(static_cast<int64_t>(std::stoll(std::string(key)))) : trusted(key));
         if (!found) raise("no element '{}' in format", key);
         value = *found;
         at = end + 1;
@@ -243,7 +262,8 @@ class BraceFormatter {
   }
 
   Value positional(size_t index) const {
-    if (index >= arguments_.positional.size()) raise("Replacement index {} out of range for positional args tuple", index);
+    if (index >= arguments_.positional.size())
+      raise("Replacement index {} out of range for positional args tuple", index);
     return arguments_.positional[index];
   }
 
@@ -341,7 +361,8 @@ class PercentFormatter {
       if (code < 0 || code > 0x10ffff) raise("%c arg not in range(0x110000)");
       return text_field(runtime_, TextBuilder().append(static_cast<char32_t>(code), value.origin()).build(), spec);
     }
-    if (spec.type == 'd' || spec.type == 'i' || spec.type == 'u' || spec.type == 'x' || spec.type == 'X' || spec.type == 'o') {
+    if (spec.type == 'd' || spec.type == 'i' || spec.type == 'u' || spec.type == 'x' || spec.type == 'X' ||
+        spec.type == 'o') {
       if (std::string_view("xXo").find(spec.type) == std::string_view::npos) spec.type = 'd';
       Value integer = value;
       if (value.is_float() && spec.type == 'd') {
@@ -350,7 +371,8 @@ class PercentFormatter {
       }
       return number_field(runtime_, Value(need_integer(integer, "%d format")).with_origin(value.origin()), spec);
     }
-    if (std::string_view("eEfFgG").find(spec.type) == std::string_view::npos) raise("unsupported format character '{}'", spec.type);
+    if (std::string_view("eEfFgG").find(spec.type) == std::string_view::npos)
+      raise("unsupported format character '{}'", spec.type);
     if (!as_number(value)) raise("must be real number, not {}", type_name(value));
     return number_field(runtime_, value, spec);
   }
@@ -368,7 +390,8 @@ std::string format_integer(Integer value, int base) {
   const bool is_negative = value < 0;
   auto rest = is_negative ? -static_cast<UnsignedInteger>(value) : static_cast<UnsignedInteger>(value);
   std::string digits;
-  for (; rest > 0; rest /= static_cast<unsigned>(base)) digits.push_back("0123456789abcdef"[static_cast<size_t>(rest % static_cast<unsigned>(base))]);
+  for (; rest > 0; rest /= static_cast<unsigned>(base))
+    digits.push_back("0123456789abcdef"[static_cast<size_t>(rest % static_cast<unsigned>(base))]);
   if (is_negative) digits.push_back('-');
   std::reverse(digits.begin(), digits.end());
   return digits;

@@ -34,7 +34,8 @@ Value range_function(Interpreter& run, const Bound& bound, const Arguments&) {
     if (value > kMaxRangeBound || value < -kMaxRangeBound) raise("range: {} is too large", value);
     return value;
   };
-  const int64_t begin = bound[1] ? argument(0) : 0, end = bound[1] ? argument(1) : argument(0), step = bound[2] ? argument(2) : 1;
+  const int64_t begin = bound[1] ? argument(0) : 0, end = bound[1] ? argument(1) : argument(0),
+                step = bound[2] ? argument(2) : 1;
   if (step == 0) raise("range: the step must not be zero");
   auto* range = run.make<Range>(begin, end, step);
   if (range->length() > kMaxRange) raise("Range too big. The sandbox blocks ranges larger than {}.", kMaxRange);
@@ -69,7 +70,8 @@ Value namespace_function(Interpreter& run, const Bound&, const Arguments& argume
   Dict initial;
   fill(run, initial, arguments);
   auto* space = run.make<Namespace>();
-  for (const auto& [key, value] : initial.items()) space->attributes[std::string(need_text(key, "namespace").bytes())] = value;
+  for (const auto& [key, value] : initial.items())
+    space->attributes[std::string(need_text(key, "namespace").bytes())] = value;
   return Value(space);
 }
 
@@ -90,7 +92,8 @@ Value strftime_function(Interpreter& run, const Bound& bound, const Arguments&) 
       continue;
     }
     std::string field = "%";
-    while (++i < format.size() - 1 && std::string_view("-_0^#EO").find(format[i]) != std::string_view::npos) field += format[i];
+    while (++i < format.size() - 1 && std::string_view("-_0^#EO").find(format[i]) != std::string_view::npos)
+      field += format[i];
     field += format[i];
     if (field == "%f") text += "000000";
     if (field == "%f" || field == "%Z" || field == "%z") continue;
@@ -170,7 +173,8 @@ constexpr GlobalRow kRows[] = {
 }  // namespace
 
 std::optional<Value> find_global(Interpreter& run, std::string_view name) {
-  const auto* row = std::find_if(std::begin(kRows), std::end(kRows), [&](const GlobalRow& r) { return r.name == name; });
+  const auto* row =
+      std::find_if(std::begin(kRows), std::end(kRows), [&](const GlobalRow& r) { return r.name == name; });
   if (row == std::end(kRows)) return std::nullopt;
   return Value(run.make<GlobalFunction>(*row));
 }

@@ -65,13 +65,17 @@ Value Interpreter::evaluate(const MakeDict& node, Scope* scope) {
   return Value(dict);
 }
 
-Value Interpreter::evaluate(const GetAttribute& node, Scope* scope) { return get_attribute(evaluate(*node.object, scope), node.name); }
+Value Interpreter::evaluate(const GetAttribute& node, Scope* scope) {
+  return get_attribute(evaluate(*node.object, scope), node.name);
+}
 
 Value Interpreter::evaluate(const GetItem& node, Scope* scope) {
   const Value object = evaluate(*node.object, scope);
   const auto* slicing = std::get_if<MakeSlice>(&node.index->node);
   if (!slicing) return get_item(object, evaluate(*node.index, scope));
-  const auto bound = [&](const ExpressionPtr& expression) { return expression ? evaluate(*expression, scope) : Value(None{}); };
+  const auto bound = [&](const ExpressionPtr& expression) {
+    return expression ? evaluate(*expression, scope) : Value(None{});
+  };
   return slice(*this, object, Slice{bound(slicing->begin), bound(slicing->end), bound(slicing->step)});
 }
 
@@ -102,7 +106,8 @@ Arguments Interpreter::evaluate(const CallArguments& node, Scope* scope) {
   for (const ExpressionPtr& argument : node.positional) arguments.positional.push_back(evaluate(*argument, scope));
   for (const auto& [name, argument] : node.named) arguments.named.emplace_back(name, evaluate(*argument, scope));
   if (node.unpacked_list) {
-    for (Value& item : to_vector(*this, evaluate(*node.unpacked_list, scope))) arguments.positional.push_back(std::move(item));
+    for (Value& item : to_vector(*this, evaluate(*node.unpacked_list, scope)))
+      arguments.positional.push_back(std::move(item));
   }
   if (node.unpacked_dict) {
     const Value unpacked = evaluate(*node.unpacked_dict, scope);
@@ -146,9 +151,12 @@ bool Interpreter::apply_test(std::string_view name, const Value& subject, const 
 Value Interpreter::evaluate(const Unary& node, Scope* scope) {
   const Value operand = evaluate(*node.operand, scope);
   switch (node.op) {
-    case UnaryOp::kNot: return !truthy(operand);
-    case UnaryOp::kNegative: return negative(operand);
-    case UnaryOp::kPositive: return positive(operand);
+    case UnaryOp::kNot:
+      return !truthy(operand);
+    case UnaryOp::kNegative:
+      return negative(operand);
+    case UnaryOp::kPositive:
+      return positive(operand);
   }
   return None{};
 }
@@ -210,8 +218,9 @@ Value Interpreter::get_item(const Value& object, const Value& index) {
   if (index.is_text() && !index.text().bytes().starts_with("_")) {
     if (auto method = find_method(*this, object, index.text().bytes())) return *std::move(method);
   }
-  return Undefined{fmt::format("'{} object' has no element {}", type_name(object),
-                               index.object() ? type_name(index) : std::string(to_text(*this, index).bytes().substr(0, 60)))};
+  return Undefined{
+      fmt::format("'{} object' has no element {}", type_name(object),
+                  index.object() ? type_name(index) : std::string(to_text(*this, index).bytes().substr(0, 60)))};
 }
 
 void Interpreter::append(TextBuilder& out, const Text& text) {

@@ -42,7 +42,8 @@ class Interpreter : public Runtime {
   Value get_item(const Value& object, const Value& index);
 
   // For macros and recursive loops.
-  Value call_macro(const Signature& signature, const Block& body, Scope* closure, std::string_view name, const Arguments& arguments);
+  Value call_macro(const Signature& signature, const Block& body, Scope* closure, std::string_view name,
+                   const Arguments& arguments);
   Value call_loop(const For& loop, Scope* scope, const Value& iterable, int depth);
 
  private:
@@ -91,7 +92,7 @@ class Interpreter : public Runtime {
   const RenderLimits limits_;
   const std::optional<int64_t> now_;
   int line_ = 0;
-  int calls_ = 0;    // of macros and recursive loops
+  int calls_ = 0;                     // of macros and recursive loops
   const Text* block_text_ = nullptr;  // the subject of a filter or set block's first filter
 };
 

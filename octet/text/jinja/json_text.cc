@@ -66,7 +66,8 @@ class JsonWriter {
     }
     auto items = dict.items();
     if (style_.sort_keys) {
-      std::stable_sort(items.begin(), items.end(), [&](const auto& a, const auto& b) { return less(runtime_, a.first, b.first); });
+      std::stable_sort(items.begin(), items.end(),
+                       [&](const auto& a, const auto& b) { return less(runtime_, a.first, b.first); });
     }
     out_.append("{", origin);
     for (size_t i = 0; i < items.size(); ++i) {
@@ -105,14 +106,22 @@ class JsonWriter {
 
   static std::string escaped(char32_t c) {
     switch (c) {
-      case '"': return "\\\"";
-      case '\\': return "\\\\";
-      case '\n': return "\\n";
-      case '\r': return "\\r";
-      case '\t': return "\\t";
-      case '\f': return "\\f";
-      case '\b': return "\\b";
-      default: break;
+      case '"':
+        return "\\\"";
+      case '\\':
+        return "\\\\";
+      case '\n':
+        return "\\n";
+      case '\r':
+        return "\\r";
+      case '\t':
+        return "\\t";
+      case '\f':
+        return "\\f";
+      case '\b':
+        return "\\b";
+      default:
+        break;
     }
     const auto code = static_cast<uint32_t>(c);
     if (code < 0x10000) return fmt::format("\\u{:04x}", code);

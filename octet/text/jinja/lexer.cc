@@ -11,8 +11,8 @@ namespace octet::jinja {
 namespace {
 
 // Longest first, so that "//" is not two "/".
-constexpr std::string_view kOperators[] = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(",
-                                           ")",  "{",  "}",  ">",  "<",  "=",  ".", ":", "|", ",", ";"};
+constexpr std::string_view kOperators[] = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[",
+                                           "]",  "(",  ")",  "{",  "}",  ">",  "<", "=", ".", ":", "|", ",", ";"};
 
 bool is_ascii_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -298,10 +298,14 @@ class Lexer {
     size_t end = at_ + (base == 10 ? 0 : 2);
     const auto is_digit_of_base = [&](size_t i) {
       const char c = i < source_.size() ? source_[i] : ' ';
-      const int digit = is_ascii_digit(c) ? c - '0' : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10 : 99;
+      const int digit = is_ascii_digit(c)                        ? c - '0'
+                        : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10
+                                                                 : 99;
       return digit < (base == 10 && peek() == '0' ? 1 : base);  // "007" is three tokens
     };
-    while (is_digit_of_base(end) || (end > at_ && end < source_.size() && source_[end] == '_' && is_digit_of_base(end + 1))) ++end;
+    while (is_digit_of_base(end) ||
+           (end > at_ && end < source_.size() && source_[end] == '_' && is_digit_of_base(end + 1)))
+      ++end;
     const size_t digits_begin = at_ + (base == 10 ? 0 : 2);
     if (end == digits_begin) base = 10, end = at_ + 1;
     add_integer(without_underscores(base == 10 ? at_ : digits_begin, end), base);
@@ -312,7 +316,8 @@ class Lexer {
     Integer value = 0;
     for (const char c : digits) {
       const int digit = is_ascii_digit(c) ? c - '0' : (c | 0x20) - 'a' + 10;
-      if (__builtin_mul_overflow(value, Integer{base}, &value) || __builtin_add_overflow(value, Integer{digit}, &value)) {
+      if (__builtin_mul_overflow(value, Integer{base}, &value) ||
+          __builtin_add_overflow(value, Integer{digit}, &value)) {
         error("integer literal is too large");
       }
     }
@@ -354,7 +359,8 @@ class Lexer {
         uint32_t code = 0;
         if (i + count >= raw.size()) error("truncated escape in a string");
         const auto parsed = std::from_chars(begin, begin + count, code, 16);
-        if (parsed.ptr != begin + count || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) error("bad escape in a string");
+        if (parsed.ptr != begin + count || code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
+          error("bad escape in a string");
         append_code_point(text, code);
         i += count;
       } else if (c == 'N') {

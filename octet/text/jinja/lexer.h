@@ -10,13 +10,25 @@
 
 namespace octet::jinja {
 
-enum class TokenKind { kText, kVariableBegin, kVariableEnd, kBlockBegin, kBlockEnd, kName, kString, kInteger, kFloat, kOperator, kEnd };
+enum class TokenKind {
+  kText,
+  kVariableBegin,
+  kVariableEnd,
+  kBlockBegin,
+  kBlockEnd,
+  kName,
+  kString,
+  kInteger,
+  kFloat,
+  kOperator,
+  kEnd
+};
 
 struct Token {
   TokenKind kind = TokenKind::kEnd;
-  std::string text;      // the literal text, name, operator, or a string's decoded contents
-  Integer integer = 0;   // kInteger
-  double floating = 0;   // kFloat
+  std::string text;     // the literal text, name, operator, or a string's decoded contents
+  Integer integer = 0;  // kInteger
+  double floating = 0;  // kFloat
   int line = 1;
 };
 

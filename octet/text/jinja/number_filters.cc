@@ -16,7 +16,9 @@ std::optional<std::string> number_text(Interpreter& run, const Text& text) {
   const std::string_view bytes = stripped.bytes();
   std::string digits;
   for (size_t i = 0; i < bytes.size(); ++i) {
-    const auto digit = [&](size_t at) { return at < bytes.size() && std::isalnum(static_cast<unsigned char>(bytes[at])) != 0; };
+    const auto digit = [&](size_t at) {
+      return at < bytes.size() && std::isalnum(static_cast<unsigned char>(bytes[at])) != 0;
+    };
     if (bytes[i] != '_') {
       digits.push_back(bytes[i]);
     } else if (i == 0 || !digit(i - 1) || !digit(i + 1)) {
@@ -42,7 +44,8 @@ std::optional<Value> parse_integer(Interpreter& run, const Text& text, int base)
     const int lower = c | 0x20;
     const int digit = c >= '0' && c <= '9' ? c - '0' : lower >= 'a' && lower <= 'z' ? lower - 'a' + 10 : 99;
     if (digit >= (base == 0 ? 10 : base)) return std::nullopt;
-    if (__builtin_mul_overflow(value, Integer{base == 0 ? 10 : base}, &value) || __builtin_add_overflow(value, Integer{digit}, &value)) {
+    if (__builtin_mul_overflow(value, Integer{base == 0 ? 10 : base}, &value) ||
+        __builtin_add_overflow(value, Integer{digit}, &value)) {
       raise("an integer is too large");
     }
   }
@@ -62,7 +65,8 @@ std::optional<double> parse_float(Interpreter& run, const Text& text) {
   } else if (lowered == "nan") {
     value = std::nan("");
   } else {
-    if (lowered.empty() || std::isalpha(static_cast<unsigned char>(lowered[0])) || lowered[0] == '-') return std::nullopt;
+    if (lowered.empty() || std::isalpha(static_cast<unsigned char>(lowered[0])) || lowered[0] == '-')
+      return std::nullopt;
     const auto parsed = std::from_chars(lowered.data(), lowered.data() + lowered.size(), value);
     if (parsed.ptr != lowered.data() + lowered.size()) return std::nullopt;
     if (parsed.ec == std::errc::invalid_argument) return std::nullopt;
@@ -120,8 +124,11 @@ double round_decimal(double number, int64_t precision) {
 
 Value round_filter(Interpreter&, const Value& subject, const Bound& bound, const Arguments&) {
   const int64_t precision = bound[0] ? need_int64(*bound[0], "round") : 0;
-  const std::string method = bound[1] && bound[1]->is_text() ? std::string(bound[1]->text().bytes()) : bound[1] ? "" : "common";
-  if (method != "common" && method != "ceil" && method != "floor") raise("round: expected the method common, ceil or floor");
+  const std::string method = bound[1] && bound[1]->is_text() ? std::string(bound[1]->text().bytes())
+                             : bound[1]                      ? ""
+                                                             : "common";
+  if (method != "common" && method != "ceil" && method != "floor")
+    raise("round: expected the method common, ceil or floor");
   if (subject.is_undefined()) raise_undefined(subject);
   const auto number = as_number(subject);
   if (!number) raise("round: expected a number, found {}", type_name(subject));

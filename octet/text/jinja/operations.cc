@@ -69,7 +69,8 @@ std::optional<int> order_at(Runtime& runtime, const Value& a, const Value& b, in
   const auto *s = a.as<Sequence>(), *t = b.as<Sequence>();
   if (s && t && s->type == t->type) {
     for (size_t i = 0; i < std::min(s->items.size(), t->items.size()); ++i) {
-      if (!equal_at(runtime, s->items[i], t->items[i], depth + 1)) return order_at(runtime, s->items[i], t->items[i], depth + 1);
+      if (!equal_at(runtime, s->items[i], t->items[i], depth + 1))
+        return order_at(runtime, s->items[i], t->items[i], depth + 1);
     }
     return s->items.size() < t->items.size() ? -1 : s->items.size() > t->items.size();
   }
@@ -82,23 +83,38 @@ std::optional<int> order_at(Runtime& runtime, const Value& a, const Value& b, in
 
 std::string type_name(const Value& value) {
   switch (value.kind()) {
-    case Value::Kind::kUndefined: return "Undefined";
-    case Value::Kind::kNone: return "NoneType";
-    case Value::Kind::kBool: return "bool";
-    case Value::Kind::kInteger: return "int";
-    case Value::Kind::kFloat: return "float";
-    case Value::Kind::kText: return "str";
-    case Value::Kind::kObject: break;
+    case Value::Kind::kUndefined:
+      return "Undefined";
+    case Value::Kind::kNone:
+      return "NoneType";
+    case Value::Kind::kBool:
+      return "bool";
+    case Value::Kind::kInteger:
+      return "int";
+    case Value::Kind::kFloat:
+      return "float";
+    case Value::Kind::kText:
+      return "str";
+    case Value::Kind::kObject:
+      break;
   }
   switch (value.object()->kind()) {
-    case ObjectKind::kSequence: return value.as<Sequence>()->type == SequenceType::kList ? "list" : "tuple";
-    case ObjectKind::kDict: return "dict";
-    case ObjectKind::kDictView: return "dict view";
-    case ObjectKind::kRange: return "range";
-    case ObjectKind::kIterator: return "generator";
-    case ObjectKind::kNamespace: return "Namespace";
-    case ObjectKind::kCallable: return value.as<Callable>()->type_name();
-    case ObjectKind::kScope: break;
+    case ObjectKind::kSequence:
+      return value.as<Sequence>()->type == SequenceType::kList ? "list" : "tuple";
+    case ObjectKind::kDict:
+      return "dict";
+    case ObjectKind::kDictView:
+      return "dict view";
+    case ObjectKind::kRange:
+      return "range";
+    case ObjectKind::kIterator:
+      return "generator";
+    case ObjectKind::kNamespace:
+      return "Namespace";
+    case ObjectKind::kCallable:
+      return value.as<Callable>()->type_name();
+    case ObjectKind::kScope:
+      break;
   }
   return "object";
 }
@@ -111,12 +127,18 @@ void raise_undefined(const Value& value) {
 bool truthy(const Value& value) {
   switch (value.kind()) {
     case Value::Kind::kUndefined:
-    case Value::Kind::kNone: return false;
-    case Value::Kind::kBool: return value.boolean();
-    case Value::Kind::kInteger: return value.integer() != 0;
-    case Value::Kind::kFloat: return value.floating() != 0;
-    case Value::Kind::kText: return !value.text().empty();
-    case Value::Kind::kObject: break;
+    case Value::Kind::kNone:
+      return false;
+    case Value::Kind::kBool:
+      return value.boolean();
+    case Value::Kind::kInteger:
+      return value.integer() != 0;
+    case Value::Kind::kFloat:
+      return value.floating() != 0;
+    case Value::Kind::kText:
+      return !value.text().empty();
+    case Value::Kind::kObject:
+      break;
   }
   const auto count = length(value);
   return !count || *count > 0;
@@ -127,13 +149,20 @@ bool equal(Runtime& runtime, const Value& a, const Value& b) { return equal_at(r
 bool identical(const Value& a, const Value& b) {
   if (a.kind() != b.kind()) return false;
   switch (a.kind()) {
-    case Value::Kind::kNone: return true;
-    case Value::Kind::kBool: return a.boolean() == b.boolean();
-    case Value::Kind::kInteger: return a.integer() == b.integer();
-    case Value::Kind::kFloat: return a.floating() == b.floating();
-    case Value::Kind::kText: return a.text() == b.text();
-    case Value::Kind::kObject: return a.object() == b.object();
-    case Value::Kind::kUndefined: return false;
+    case Value::Kind::kNone:
+      return true;
+    case Value::Kind::kBool:
+      return a.boolean() == b.boolean();
+    case Value::Kind::kInteger:
+      return a.integer() == b.integer();
+    case Value::Kind::kFloat:
+      return a.floating() == b.floating();
+    case Value::Kind::kText:
+      return a.text() == b.text();
+    case Value::Kind::kObject:
+      return a.object() == b.object();
+    case Value::Kind::kUndefined:
+      return false;
   }
   return false;
 }
@@ -184,10 +213,14 @@ bool compare(Runtime& runtime, CompareOp op, const Value& a, const Value& b) {
   const auto result = order(runtime, a, b);
   if (!result) return false;
   switch (op) {
-    case CompareOp::kLess: return *result < 0;
-    case CompareOp::kLessEqual: return *result <= 0;
-    case CompareOp::kGreater: return *result > 0;
-    default: return *result >= 0;
+    case CompareOp::kLess:
+      return *result < 0;
+    case CompareOp::kLessEqual:
+      return *result <= 0;
+    case CompareOp::kGreater:
+      return *result > 0;
+    default:
+      return *result >= 0;
   }
 }
 
@@ -213,12 +246,23 @@ Text escape_html(const Value& value, const Text& text) {
     const size_t length_of = sequence_length(bytes[at]);
     const TextOrigin origin = text.origin_at(at);
     switch (bytes[at]) {
-      case '&': out.append("&amp;", origin); break;
-      case '<': out.append("&lt;", origin); break;
-      case '>': out.append("&gt;", origin); break;
-      case '"': out.append("&#34;", origin); break;
-      case '\'': out.append("&#39;", origin); break;
-      default: out.append(bytes.substr(at, length_of), origin);
+      case '&':
+        out.append("&amp;", origin);
+        break;
+      case '<':
+        out.append("&lt;", origin);
+        break;
+      case '>':
+        out.append("&gt;", origin);
+        break;
+      case '"':
+        out.append("&#34;", origin);
+        break;
+      case '\'':
+        out.append("&#39;", origin);
+        break;
+      default:
+        out.append(bytes.substr(at, length_of), origin);
     }
     at += length_of;
   }

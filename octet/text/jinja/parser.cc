@@ -88,12 +88,12 @@ class Parser {
   }
 
   Statement::Node parse_statement() {
-    static constexpr Row kRows[] = {{"for", &Parser::parse_for},         {"if", &Parser::parse_if},
-                                    {"set", &Parser::parse_set},         {"macro", &Parser::parse_macro},
-                                    {"call", &Parser::parse_call},       {"filter", &Parser::parse_filter},
-                                    {"with", &Parser::parse_with},       {"block", &Parser::parse_named_block},
-                                    {"print", &Parser::parse_print},     {"generation", &Parser::parse_generation},
-                                    {"break", &Parser::parse_break},     {"continue", &Parser::parse_continue}};
+    static constexpr Row kRows[] = {{"for", &Parser::parse_for},     {"if", &Parser::parse_if},
+                                    {"set", &Parser::parse_set},     {"macro", &Parser::parse_macro},
+                                    {"call", &Parser::parse_call},   {"filter", &Parser::parse_filter},
+                                    {"with", &Parser::parse_with},   {"block", &Parser::parse_named_block},
+                                    {"print", &Parser::parse_print}, {"generation", &Parser::parse_generation},
+                                    {"break", &Parser::parse_break}, {"continue", &Parser::parse_continue}};
     const int line = stream_.line();
     if (!stream_.is(TokenKind::kName)) stream_.unexpected("a tag's name");
     const std::string name = stream_.next().text;

@@ -41,18 +41,25 @@ class Writer {
 
   static std::string scalar(const Value& value) {
     switch (value.kind()) {
-      case Value::Kind::kUndefined: return "Undefined";
-      case Value::Kind::kNone: return "None";
-      case Value::Kind::kBool: return value.boolean() ? "True" : "False";
-      case Value::Kind::kInteger: return fmt::format("{}", value.integer());
-      case Value::Kind::kFloat: return float_repr(value.floating());
-      default: break;
+      case Value::Kind::kUndefined:
+        return "Undefined";
+      case Value::Kind::kNone:
+        return "None";
+      case Value::Kind::kBool:
+        return value.boolean() ? "True" : "False";
+      case Value::Kind::kInteger:
+        return fmt::format("{}", value.integer());
+      case Value::Kind::kFloat:
+        return float_repr(value.floating());
+      default:
+        break;
     }
     if (const auto* range = value.as<Range>()) {
       if (range->step == 1) return fmt::format("range({}, {})", range->begin, range->end);
       return fmt::format("range({}, {}, {})", range->begin, range->end, range->step);
     }
-    if (const auto* callable = value.as<Callable>()) return fmt::format("<{} '{}'>", callable->type_name(), callable->name);
+    if (const auto* callable = value.as<Callable>())
+      return fmt::format("<{} '{}'>", callable->type_name(), callable->name);
     return fmt::format("<{}>", type_name(value));
   }
 
@@ -94,7 +101,8 @@ class Writer {
   void write_quoted(const Text& text) {
     const std::string_view bytes = text.bytes();
     runtime_.reserve_text(Integer(bytes.size()) + Integer(out_.size() / 16));
-    const char quote = bytes.find('\'') != std::string_view::npos && bytes.find('"') == std::string_view::npos ? '"' : '\'';
+    const char quote =
+        bytes.find('\'') != std::string_view::npos && bytes.find('"') == std::string_view::npos ? '"' : '\'';
     const std::string_view mark(&quote, 1);
     put(mark, bytes.empty() ? TextOrigin::kTrusted : text.origin_at(0));
     for (size_t at = 0; at < bytes.size();) {
@@ -140,7 +148,8 @@ std::string float_repr(double value) {
   const auto count = static_cast<int>(digits.size());
   std::string text;
   if (exponent < -4 || exponent >= 16) {
-    text = digits.substr(0, 1) + (count > 1 ? "." + digits.substr(1) : "") + fmt::format("e{}{:02}", exponent < 0 ? '-' : '+', std::abs(exponent));
+    text = digits.substr(0, 1) + (count > 1 ? "." + digits.substr(1) : "") +
+           fmt::format("e{}{:02}", exponent < 0 ? '-' : '+', std::abs(exponent));
   } else if (exponent < 0) {
     text = "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
   } else if (count <= exponent + 1) {

@@ -13,8 +13,8 @@ class Runtime {
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
 
-  // Every node evaluated, every element touched is a step, and so are each 64 bytes of text made or searched: what bounds
-  // time bounds memory too.
+  // Every node evaluated, every element touched is a step, and so are each 64 bytes of text made or searched: what
+  // bounds time bounds memory too.
   void spend(int64_t steps) {
     steps_ += steps;
     if (steps_ > max_steps_) raise("the template needs more than {} steps", max_steps_);

@@ -87,7 +87,8 @@ Value sum_filter(Interpreter& run, const Value& subject, const Bound& bound, con
 }
 
 // Sorts by the key; equal keys keep their order, also when reversed.
-std::vector<Value> sorted(Interpreter& run, const std::vector<Value>& items, const std::function<Value(const Value&)>& key_of, bool reversed) {
+std::vector<Value> sorted(Interpreter& run, const std::vector<Value>& items,
+                          const std::function<Value(const Value&)>& key_of, bool reversed) {
   std::vector<std::pair<Value, const Value*>> keyed;
   for (const Value& item : items) keyed.emplace_back(key_of(item), &item);
   if (keyed.size() > 1) {  // std::stable_sort never compares one element, nor does Python
@@ -263,7 +264,8 @@ Value select_filter(Interpreter& run, const Value& subject, const Bound&, const 
 
 }  // namespace
 
-Value get_path(Interpreter& run, const Value& value, const std::optional<Value>& path, const std::optional<Value>& fallback) {
+Value get_path(Interpreter& run, const Value& value, const std::optional<Value>& path,
+               const std::optional<Value>& fallback) {
   if (!given(path)) return value;
   if (!path->is_text()) {
     const Value found = run.get_item(value, *path);
@@ -274,8 +276,11 @@ Value get_path(Interpreter& run, const Value& value, const std::optional<Value>&
   for (size_t begin = 0; begin <= text.bytes().size();) {
     const size_t dot = std::min(text.bytes().find('.', begin), text.bytes().size());
     const Text part = text.slice_bytes(begin, dot);
-    const bool digits = !part.empty() && std::all_of(part.bytes().begin(), part.bytes().end(), [](char c) { return c >= '0' && c <= '9'; });
-    at = run.get_item(at, digits && part.length() < 18 ? Value(static_cast<int64_t>(std::stoll(std::string(part.bytes())))) : Value(part));
+    const bool digits = !part.empty() && std::all_of(part.bytes().begin(), part.bytes().end(),
+                                                     [](char c) { return c >= '0' && c <= '9'; });
+    at = run.get_item(at, digits && part.length() < 18
+                              ? Value(static_cast<int64_t>(std::stoll(std::string(part.bytes()))))
+                              : Value(part));
     if (at.is_undefined() && fallback) at = *fallback;
     begin = dot + 1;
   }

@@ -70,8 +70,11 @@ class Loop : public Callable {
 
   class Method : public Callable {
    public:
-    Method(std::string method_name, Loop& loop, Member member) : Callable(std::move(method_name)), loop_(loop), member_(member) {}
-    Value call(Interpreter& interpreter, const Arguments& arguments) override { return (loop_.*member_)(interpreter, arguments); }
+    Method(std::string method_name, Loop& loop, Member member)
+        : Callable(std::move(method_name)), loop_(loop), member_(member) {}
+    Value call(Interpreter& interpreter, const Arguments& arguments) override {
+      return (loop_.*member_)(interpreter, arguments);
+    }
 
    private:
     Loop& loop_;
@@ -177,7 +180,8 @@ Interpreter::Flow Interpreter::run(const For& node, Scope* scope, TextBuilder& o
 }
 
 // jinja2 runs the else branch when no pass reached the end of the body, be it for a break or continue.
-Interpreter::Flow Interpreter::run_loop(const For& node, Scope* scope, std::vector<Value> items, int depth, TextBuilder& out) {
+Interpreter::Flow Interpreter::run_loop(const For& node, Scope* scope, std::vector<Value> items, int depth,
+                                        TextBuilder& out) {
   auto* loop = make<Loop>(node, scope, std::move(items), depth);
   bool completed_one = false;
   for (size_t i = 0; i < loop->items().size(); ++i) {
@@ -244,8 +248,9 @@ Value Interpreter::call_macro(const Signature& signature, const Block& body, Sco
   const size_t first_default = num_parameters - signature.defaults.size();
   for (size_t i = 0; i < num_parameters; ++i) {
     if (!given[i]) {
-      given[i] = i >= first_default ? evaluate(*signature.defaults[i - first_default], scope)
-                                    : Value(Undefined{fmt::format("parameter '{}' was not provided", signature.parameters[i])});
+      given[i] = i >= first_default
+                     ? evaluate(*signature.defaults[i - first_default], scope)
+                     : Value(Undefined{fmt::format("parameter '{}' was not provided", signature.parameters[i])});
     }
     scope->set(signature.parameters[i], *given[i]);
   }

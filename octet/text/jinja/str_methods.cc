@@ -1,8 +1,7 @@
 // The methods of str.
-#include "octet/text/jinja/method_rows.h"
-
 #include "octet/text/jinja/format.h"
 #include "octet/text/jinja/interpreter.h"
+#include "octet/text/jinja/method_rows.h"
 #include "octet/text/jinja/operations.h"
 #include "octet/text/jinja/text_operations.h"
 #include "octet/text/jinja/unicode.h"
@@ -97,11 +96,13 @@ Value replace_method(Interpreter& run, const Value& self, const Bound& bound, co
 }
 
 Value split_method(Interpreter& run, const Value& self, const Bound& bound, const Arguments&) {
-  return list_of(run, split(run, self.text(), optional_text(bound[0], "split"), integer_or(bound[1], -1, "split")), self.origin());
+  return list_of(run, split(run, self.text(), optional_text(bound[0], "split"), integer_or(bound[1], -1, "split")),
+                 self.origin());
 }
 
 Value rsplit_method(Interpreter& run, const Value& self, const Bound& bound, const Arguments&) {
-  return list_of(run, split_right(run, self.text(), optional_text(bound[0], "rsplit"), integer_or(bound[1], -1, "rsplit")),
+  return list_of(run,
+                 split_right(run, self.text(), optional_text(bound[0], "rsplit"), integer_or(bound[1], -1, "rsplit")),
                  self.origin());
 }
 
@@ -115,14 +116,16 @@ Value partition_method(Interpreter& run, const Value& self, const Bound& bound, 
   const Text& text = self.text();
   const Text& separator = need_text(*bound[0], "partition");
   if (separator.empty()) raise("partition: empty separator");
-  const size_t found = side == Side::kLeft ? text.bytes().find(separator.bytes()) : text.bytes().rfind(separator.bytes());
+  const size_t found =
+      side == Side::kLeft ? text.bytes().find(separator.bytes()) : text.bytes().rfind(separator.bytes());
   std::vector<Value> parts;
   if (found == std::string_view::npos) {
     parts = {Text(), Text(), Text()};
     parts[side == Side::kLeft ? 0 : 2] = text;
   } else {
     const size_t behind = found + separator.bytes().size();
-    parts = {text.slice_bytes(0, found), text.slice_bytes(found, behind), text.slice_bytes(behind, text.bytes().size())};
+    parts = {text.slice_bytes(0, found), text.slice_bytes(found, behind),
+             text.slice_bytes(behind, text.bytes().size())};
   }
   return run.make_tuple(std::move(parts)).with_origin(self.origin());
 }
@@ -153,14 +156,15 @@ Value removesuffix_method(Interpreter&, const Value& self, const Bound& bound, c
 // The padding stands on the other side than str.ljust's name says.
 template <Side side>
 Value pad_method(Interpreter& run, const Value& self, const Bound& bound, const Arguments&) {
-  return pad(run, self.text(), need_int64(*bound[0], "width"), side, bound[1] ? need_text(*bound[1], "fill") : Text::trusted(" "));
+  return pad(run, self.text(), need_int64(*bound[0], "width"), side,
+             bound[1] ? need_text(*bound[1], "fill") : Text::trusted(" "));
 }
 
 Value zfill_method(Interpreter& run, const Value& self, const Bound& bound, const Arguments&) {
   const Text& text = self.text();
   const size_t sign = text.bytes().starts_with("-") || text.bytes().starts_with("+") ? 1 : 0;
-  const Text digits = pad(run, text.slice_bytes(sign, text.bytes().size()), need_int64(*bound[0], "zfill") - static_cast<int64_t>(sign),
-                          Side::kLeft, Text::trusted("0"));
+  const Text digits = pad(run, text.slice_bytes(sign, text.bytes().size()),
+                          need_int64(*bound[0], "zfill") - static_cast<int64_t>(sign), Side::kLeft, Text::trusted("0"));
   return TextBuilder().append(text, 0, sign).append(digits).build();
 }
 

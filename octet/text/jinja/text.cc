@@ -84,7 +84,8 @@ bool Text::any_user() const {
 }
 
 TextOrigin Text::origin_at(size_t byte) const {
-  const auto run = std::upper_bound(runs().begin(), runs().end(), byte, [](size_t b, const Run& r) { return b < r.end; });
+  const auto run =
+      std::upper_bound(runs().begin(), runs().end(), byte, [](size_t b, const Run& r) { return b < r.end; });
   return run == runs().end() ? TextOrigin::kUser : run->origin;
 }
 
@@ -131,7 +132,8 @@ TextBuilder& TextBuilder::append(const Text& text) { return append(text, 0, text
 TextBuilder& TextBuilder::append(const Text& text, size_t begin, size_t end) {
   const std::string_view all = text.bytes();
   const auto& runs = text.runs();
-  auto run = std::upper_bound(runs.begin(), runs.end(), begin, [](size_t byte, const Text::Run& r) { return byte < r.end; });
+  auto run =
+      std::upper_bound(runs.begin(), runs.end(), begin, [](size_t byte, const Text::Run& r) { return byte < r.end; });
   for (; begin < end; ++run) {
     const size_t stop = std::min(run->end, end);
     append(all.substr(begin, stop - begin), run->origin);

@@ -48,7 +48,9 @@ Value trim_filter(Interpreter& run, const Value& subject, const Bound& bound, co
   return strip(run, to_text(run, subject), Side::kBoth, characters);
 }
 
-Value string_filter(Interpreter& run, const Value& subject, const Bound&, const Arguments&) { return to_text(run, subject); }
+Value string_filter(Interpreter& run, const Value& subject, const Bound&, const Arguments&) {
+  return to_text(run, subject);
+}
 
 Value replace_filter(Interpreter& run, const Value& subject, const Bound& bound, const Arguments&) {
   const auto count = given(bound[2]) ? std::optional(need_int64(*bound[2], "replace")) : std::nullopt;
@@ -56,7 +58,8 @@ Value replace_filter(Interpreter& run, const Value& subject, const Bound& bound,
 }
 
 Value center_filter(Interpreter& run, const Value& subject, const Bound& bound, const Arguments&) {
-  return pad(run, to_text(run, subject), bound[0] ? need_int64(*bound[0], "center") : 80, Side::kBoth, Text::trusted(" "));
+  return pad(run, to_text(run, subject), bound[0] ? need_int64(*bound[0], "center") : 80, Side::kBoth,
+             Text::trusted(" "));
 }
 
 Value indent_filter(Interpreter& run, const Value& subject, const Bound& bound, const Arguments&) {
@@ -98,7 +101,8 @@ Value safe_filter(Interpreter& run, const Value& subject, const Bound&, const Ar
 }
 
 Value format_filter(Interpreter& run, const Value& subject, const Bound&, const Arguments& arguments) {
-  if (!arguments.positional.empty() && !arguments.named.empty()) raise("format takes positional or keyword arguments, not both");
+  if (!arguments.positional.empty() && !arguments.named.empty())
+    raise("format takes positional or keyword arguments, not both");
   Value values = run.make_tuple(arguments.positional);
   if (!arguments.named.empty()) {
     auto* dict = run.make<Dict>();
@@ -129,7 +133,8 @@ Value truncate_filter(Interpreter& run, const Value& subject, const Bound& bound
 }
 
 Value urlencode_filter(Interpreter& run, const Value& subject, const Bound&, const Arguments&) {
-  if (!subject.is_text() && is_iterable(subject) && !subject.is_undefined()) raise("urlencode: only texts are supported");
+  if (!subject.is_text() && is_iterable(subject) && !subject.is_undefined())
+    raise("urlencode: only texts are supported");
   const Text text = to_text(run, subject);
   run.reserve_text(Integer(text.bytes().size()) * 3);
   TextBuilder out;

@@ -139,7 +139,8 @@ std::vector<Text> split(Runtime& runtime, const Text& text, const std::optional<
   return parts;
 }
 
-std::vector<Text> split_right(Runtime& runtime, const Text& text, const std::optional<Text>& separator, int64_t max_splits) {
+std::vector<Text> split_right(Runtime& runtime, const Text& text, const std::optional<Text>& separator,
+                              int64_t max_splits) {
   runtime.spend_bytes(text.bytes().size());
   std::vector<Text> parts;
   if (!separator) {

@@ -46,11 +46,21 @@ bool callable_test(Interpreter&, const Value& value, const Bound&) {
   return value.is_undefined() || callable != nullptr;
 }
 bool same_test(Interpreter&, const Value& value, const Bound& bound) { return identical(value, *bound[0]); }
-bool escaped_test(Interpreter&, const Value& value, const Bound&) { return value.is_text() && value.text().is_markup(); }
-bool lower_test(Interpreter& run, const Value& value, const Bound&) { return has_case(to_text(run, value), is_lower, is_upper); }
-bool upper_test(Interpreter& run, const Value& value, const Bound&) { return has_case(to_text(run, value), is_upper, is_lower); }
-bool filter_test(Interpreter&, const Value& value, const Bound&) { return value.is_text() && find_filter(value.text().bytes()); }
-bool test_test(Interpreter&, const Value& value, const Bound&) { return value.is_text() && find_test(value.text().bytes()); }
+bool escaped_test(Interpreter&, const Value& value, const Bound&) {
+  return value.is_text() && value.text().is_markup();
+}
+bool lower_test(Interpreter& run, const Value& value, const Bound&) {
+  return has_case(to_text(run, value), is_lower, is_upper);
+}
+bool upper_test(Interpreter& run, const Value& value, const Bound&) {
+  return has_case(to_text(run, value), is_upper, is_lower);
+}
+bool filter_test(Interpreter&, const Value& value, const Bound&) {
+  return value.is_text() && find_filter(value.text().bytes());
+}
+bool test_test(Interpreter&, const Value& value, const Bound&) {
+  return value.is_text() && find_test(value.text().bytes());
+}
 
 constexpr Test kTests[] = {
     {"!=", "other", compare_test<CompareOp::kNotEqual>},
@@ -97,13 +107,15 @@ constexpr Test kTests[] = {
 }  // namespace
 
 const Test* find_test(std::string_view name) {
-  const auto* row = std::find_if(std::begin(kTests), std::end(kTests), [&](const Test& test) { return test.name == name; });
+  const auto* row =
+      std::find_if(std::begin(kTests), std::end(kTests), [&](const Test& test) { return test.name == name; });
   return row == std::end(kTests) ? nullptr : row;
 }
 
 const Filter* find_filter(std::string_view name) {
   for (const auto* rows : {&text_filters(), &number_filters(), &sequence_filters()}) {
-    const auto row = std::find_if(rows->begin(), rows->end(), [&](const Filter& filter) { return filter.name == name; });
+    const auto row =
+        std::find_if(rows->begin(), rows->end(), [&](const Filter& filter) { return filter.name == name; });
     if (row != rows->end()) return &*row;
   }
   return nullptr;

@@ -93,8 +93,8 @@ bool is_space(char32_t c) {
 
 bool is_alpha(char32_t c) {
   const int k = category(c);
-  return k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LL || k == UTF8PROC_CATEGORY_LT || k == UTF8PROC_CATEGORY_LM ||
-         k == UTF8PROC_CATEGORY_LO;
+  return k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LL || k == UTF8PROC_CATEGORY_LT ||
+         k == UTF8PROC_CATEGORY_LM || k == UTF8PROC_CATEGORY_LO;
 }
 
 bool is_decimal(char32_t c) { return category(c) == UTF8PROC_CATEGORY_ND; }
@@ -121,24 +121,25 @@ bool is_printable(char32_t c) {
     case UTF8PROC_CATEGORY_CO:
     case UTF8PROC_CATEGORY_CN:
     case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP: return false;
-    case UTF8PROC_CATEGORY_ZS: return c == ' ';
-    default: return true;
+    case UTF8PROC_CATEGORY_ZP:
+      return false;
+    case UTF8PROC_CATEGORY_ZS:
+      return c == ' ';
+    default:
+      return true;
   }
 }
 
 bool is_word(char32_t c) { return c == '_' || is_alpha(c) || is_numeric(c); }
 
 Text upper(const Text& text) {
-  return map_code_points(text, [&](TextBuilder& out, size_t begin, size_t, char32_t c) {
-    put_upper(out, c, text.origin_at(begin));
-  });
+  return map_code_points(
+      text, [&](TextBuilder& out, size_t begin, size_t, char32_t c) { put_upper(out, c, text.origin_at(begin)); });
 }
 
 Text lower(const Text& text) {
-  return map_code_points(text, [&](TextBuilder& out, size_t begin, size_t end, char32_t c) {
-    put_lower(out, text, begin, end, c);
-  });
+  return map_code_points(
+      text, [&](TextBuilder& out, size_t begin, size_t end, char32_t c) { put_lower(out, text, begin, end, c); });
 }
 
 Text capitalize(const Text& text) {

@@ -5,10 +5,10 @@
 
 namespace octet::jinja {
 
-bool is_space(char32_t c);      // str.isspace, what str.strip() strips
+bool is_space(char32_t c);  // str.isspace, what str.strip() strips
 bool is_alpha(char32_t c);
-bool is_decimal(char32_t c);    // digits that form numbers
-bool is_digit(char32_t c);      // decimals, superscripts and the like
+bool is_decimal(char32_t c);  // digits that form numbers
+bool is_digit(char32_t c);    // decimals, superscripts and the like
 bool is_numeric(char32_t c);
 bool is_upper(char32_t c);
 bool is_lower(char32_t c);

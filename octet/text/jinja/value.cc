@@ -13,17 +13,24 @@ std::string number_key(Integer value) { return fmt::format("n{}", value); }
 std::string hash_key_at(const Value& value, int depth) {
   if (depth > kMaxKeyDepth) raise("a tuple used as a key is nested too deeply");
   switch (value.kind()) {
-    case Value::Kind::kUndefined: return "u";
-    case Value::Kind::kNone: return "0";
-    case Value::Kind::kBool: return number_key(value.boolean() ? 1 : 0);
-    case Value::Kind::kInteger: return number_key(value.integer());
+    case Value::Kind::kUndefined:
+      return "u";
+    case Value::Kind::kNone:
+      return "0";
+    case Value::Kind::kBool:
+      return number_key(value.boolean() ? 1 : 0);
+    case Value::Kind::kInteger:
+      return number_key(value.integer());
     case Value::Kind::kFloat: {
       const double number = value.floating();
-      if (std::floor(number) == number && std::abs(number) < kIntegerBound) return number_key(static_cast<Integer>(number));
+      if (std::floor(number) == number && std::abs(number) < kIntegerBound)
+        return number_key(static_cast<Integer>(number));
       return fmt::format("f{}", number);
     }
-    case Value::Kind::kText: return fmt::format("s{}", value.text().bytes());
-    case Value::Kind::kObject: break;
+    case Value::Kind::kText:
+      return fmt::format("s{}", value.text().bytes());
+    case Value::Kind::kObject:
+      break;
   }
   if (const auto* tuple = value.as<Sequence>(); tuple && tuple->type == SequenceType::kTuple) {
     std::string key = "t";

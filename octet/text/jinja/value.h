@@ -1,5 +1,6 @@
-// Values of the interpreter, with Python's types. Scalars and strings are held by value; lists, dicts, functions and the
-// like are objects on a Heap that lives as long as one rendering, so cycles (a namespace that holds itself) need no care.
+// Values of the interpreter, with Python's types. Scalars and strings are held by value; lists, dicts, functions and
+// the like are objects on a Heap that lives as long as one rendering, so cycles (a namespace that holds itself) need no
+// care.
 #pragma once
 
 #include <cstdint>
@@ -127,18 +128,18 @@ class Dict : public Object {
  public:
   static constexpr ObjectKind kKind = ObjectKind::kDict;
   Dict() : Object(kKind) {}
-  const Value* find(const Value& key) const;            // raises for an unhashable key
+  const Value* find(const Value& key) const;  // raises for an unhashable key
   const Value* find_text(std::string_view key) const;
   void set(const Value& key, Value value);
   const std::vector<std::pair<Value, Value>>& items() const { return items_; }
 
  private:
   std::vector<std::pair<Value, Value>> items_;
-  std::unordered_map<std::string, size_t> index_;       // by hash_key()
+  std::unordered_map<std::string, size_t> index_;  // by hash_key()
 };
 
-// A form of a hashable value that is equal exactly where Python's == and hash are (1, 1.0 and True share one); raises for
-// lists, dicts and namespaces.
+// A form of a hashable value that is equal exactly where Python's == and hash are (1, 1.0 and True share one); raises
+// for lists, dicts and namespaces.
 std::string hash_key(const Value& value);
 
 enum class DictPart { kKeys, kValues, kItems };

@@ -1,0 +1,387 @@
+#include "octet/checkpoint/weights.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstring>
+#include <deque>
+#include <fstream>
+#include <optional>
+
+#include "octet/checkpoint/test_folder.h"
+#include "octet/tensor/dispatch.h"
+
+namespace octet {
+namespace {
+
+using testing::Each;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// A checkpoint written byte by byte, apart from the writer of this folder.
+class TestCheckpoint {
+ public:
+  void add(const std::string& name, DType dtype, Shape shape, const std::vector<float>& values) {
+    Json dims = Json::array();
+    for (int i = 0; i < shape.rank(); ++i) dims.push_back(shape[i]);
+    const size_t begin = bytes_.size();
+    dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3>(dtype, [&]<DType D>() {
+      for (const float value : values) {
+        const CType<D> element = from_f32<CType<D>>(value);
+        bytes_.append(reinterpret_cast<const char*>(&element), sizeof(element));
+      }
+    });
+    header_[name] = {
+        {"dtype", dtype_safetensors_name(dtype)}, {"shape", dims}, {"data_offsets", {begin, bytes_.size()}}};
+  }
+  // `misalign`: the data begins at an odd address.
+  void write(const TestFolder& folder, bool misalign = false) const {
+    std::string header = header_.dump();
+    while ((header.size() % 2 == 1) != misalign) header += ' ';
+    uint64_t length = header.size();
+    std::string file(reinterpret_cast<const char*>(&length), 8);
+    folder.write("model.safetensors", file + header + bytes_);
+  }
+
+ private:
+  Json header_;
+  std::string bytes_;
+};
+
+std::vector<float> ramp(size_t count, float first, float step) {
+  std::vector<float> values(count);
+  for (size_t i = 0; i < count; ++i) values[i] = first + step * static_cast<float>(i);
+  return values;
+}
+
+std::vector<float> floats(ConstTensor tensor) {
+  std::vector<float> values;
+  const int64_t columns = tensor.rank() == 2 ? tensor.dim(1) : 1;
+  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3>(tensor.dtype, [&]<DType D>() {
+    for (int64_t r = 0; r < tensor.dim(0); ++r) {
+      for (int64_t c = 0; c < columns; ++c) values.push_back(to_f32(tensor.row<CType<D>>(r)[c]));
+    }
+  });
+  return values;
+}
+
+// One rank that loads from a folder, or dummy weights.
+class Loader {
+ public:
+  struct Options {
+    std::string quantization;
+    std::string quantization_config;  // JSON
+    DType plain = DType::kF32;
+    int rank = 0;
+    int world_size = 1;
+    bool quantize_lm_head = false;
+  };
+  explicit Loader(const std::string& folder) : Loader(folder, Options()) {}
+  Loader(const std::string& folder, const Options& options)
+      : json_(options.quantization_config.empty() ? Json() : parse_json(options.quantization_config, "test")),
+        quant_(json_.is_null() ? nullptr : &json_,
+               QuantOptions{.quantization = options.quantization, .quantize_lm_head = options.quantize_lm_head},
+               options.plain) {
+    if (!folder.empty()) files_.emplace(folder);
+    source.files = files_ ? &*files_ : nullptr;
+    source.quant = &quant_;
+    source.threads = &threads_;
+    source.plain_dtype = options.plain;
+    source.rank = options.rank;
+    source.world_size = options.world_size;
+    source.allocate = [this](DType dtype, Shape shape, std::string_view) {
+      memory_.emplace_back(static_cast<size_t>(shape.num_elements() * dtype_bytes(dtype)), std::byte{0x7f});
+      return Tensor(memory_.back().data(), dtype, shape);
+    };
+  }
+  Weights root() { return Weights(source); }
+
+  WeightSource source;
+
+ private:
+  Json json_;
+  QuantConfig quant_;
+  ThreadPool threads_{2};
+  std::optional<SafetensorsFolder> files_;
+  std::deque<std::vector<std::byte>> memory_;
+};
+
+LinearPart whole(const std::string& name, int64_t n) { return LinearPart{.name = name, .n = n, .local_n = n}; }
+
+TEST(Weights, FusesAndConvertsPlainParts) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  checkpoint.add("m.a.weight", DType::kBF16, Shape{2, 3}, ramp(6, 0, 1));
+  checkpoint.add("m.b.weight", DType::kF16, Shape{1, 3}, ramp(3, 10, 0.5f));
+  checkpoint.add("m.a.bias", DType::kBF16, Shape{2}, {1, 2});
+  checkpoint.add("m.b.bias", DType::kF32, Shape{1}, {3});
+  for (const bool misalign : {false, true}) {
+    checkpoint.write(folder, misalign);
+    Loader loader(folder.path());
+    const LoadedLinear linear =
+        (loader.root() / "m").linear(LinearRequest{.parts = {whole("a", 2), whole("b", 1)}, .k = 3, .bias = true});
+    EXPECT_EQ(linear.weight.format, plain_format(DType::kF32));
+    EXPECT_FALSE(linear.activation.quantized());
+    EXPECT_THAT(floats(linear.weight.data), ElementsAre(0, 1, 2, 3, 4, 5, 10, 10.5, 11));
+    EXPECT_THAT(floats(linear.bias), ElementsAre(1, 2, 3));
+    EXPECT_EQ(loader.source.weight_bytes, (9 + 3) * 4);
+    check_all_consumed(loader.source, [](std::string_view) { return false; });
+  }
+}
+
+TEST(Weights, ShardsColumnsAndRows) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  checkpoint.add("a.weight", DType::kBF16, Shape{4, 4}, ramp(16, 0, 1));
+  checkpoint.add("a.bias", DType::kF32, Shape{4}, ramp(4, 0, 1));
+  checkpoint.write(folder);
+  for (const int rank : {0, 1}) {
+    Loader loader(folder.path(), {.plain = DType::kBF16, .rank = rank, .world_size = 2});
+    const float base = static_cast<float>(rank);
+    const LinearPart half{.name = "a", .n = 4, .first_n = 2 * rank, .local_n = 2};
+    const LoadedLinear column =
+        loader.root().linear(LinearRequest{.parts = {half}, .k = 4, .shard = Shard::kColumn, .bias = true});
+    EXPECT_EQ(floats(column.weight.data), ramp(8, 8 * base, 1));
+    EXPECT_EQ(floats(column.bias), ramp(2, 2 * base, 1));
+    const LoadedLinear row =
+        loader.root().linear(LinearRequest{.parts = {whole("a", 4)}, .k = 4, .shard = Shard::kRow, .bias = true});
+    EXPECT_THAT(floats(row.weight.data), ElementsAre(2 * base, 2 * base + 1, 2 * base + 4, 2 * base + 5, 2 * base + 8,
+                                                     2 * base + 9, 2 * base + 12, 2 * base + 13));
+    EXPECT_EQ(row.bias.empty(), rank == 1);  // outputs are summed over ranks
+    check_all_consumed(loader.source, [](std::string_view) { return false; });
+  }
+}
+
+TEST(Weights, PadsRowsBeyondTheMatrix) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  checkpoint.add("lm_head.weight", DType::kF32, Shape{3, 2}, ramp(6, 1, 1));
+  checkpoint.write(folder);
+  Loader loader(folder.path(), {.quantization = "fp8", .rank = 1, .world_size = 2, .quantize_lm_head = true});
+  EXPECT_THAT(floats(loader.root().parameter_rows("lm_head.weight", Shape{3, 2}, 2, 2, DType::kF32)),
+              ElementsAre(5, 6, 0, 0));
+  const LinearPart part{.name = "lm_head", .n = 3, .first_n = 2, .local_n = 2};
+  const LoadedLinear head = loader.root().linear(LinearRequest{.parts = {part}, .k = 2, .shard = Shard::kColumn});
+  EXPECT_THAT(floats(head.weight.scale), ElementsAre(6.0f / 448.0f, 1.0f));
+  EXPECT_THAT(floats(head.weight.data), ElementsAre(384, 448, 0, 0));  // 5 / (6 / 448) = 373.3, between 352 and 384
+}
+
+// Powers of two are exact in E4M3, and 448 is the largest code.
+TEST(Weights, QuantisesWhileLoading) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  checkpoint.add("a.weight", DType::kBF16, Shape{2, 2}, {7, 3.5, -0.875, 0.4375});
+  checkpoint.add("b.weight", DType::kF16, Shape{1, 2}, {28, -14});
+  for (const bool misalign : {false, true}) {
+    checkpoint.write(folder, misalign);
+    const LinearRequest request{.parts = {whole("a", 2), whole("b", 1)}, .k = 2};
+    Loader channel(folder.path(), {.quantization = "fp8"});
+    const LoadedLinear by_channel = channel.root().linear(request);
+    EXPECT_EQ(by_channel.weight.format, kF8Channel);
+    EXPECT_EQ(by_channel.activation, kF8DynamicToken);
+    EXPECT_THAT(floats(by_channel.weight.scale), ElementsAre(7.0f / 448, 0.875f / 448, 28.0f / 448));
+    EXPECT_THAT(floats(by_channel.weight.data), ElementsAre(448, 224, -448, 224, 448, -224));
+    EXPECT_EQ(channel.source.weight_bytes, 6 + 12);
+    EXPECT_EQ(channel.source.scale_bytes, 12);
+    // Per tensor: each part keeps its own scale, one per channel in memory because there are two.
+    Loader tensor(folder.path(), {.quantization = "fp8_tensor"});
+    const LoadedLinear by_tensor = tensor.root().linear(request);
+    EXPECT_EQ(by_tensor.weight.format, kF8Channel);
+    EXPECT_THAT(floats(by_tensor.weight.scale), ElementsAre(7.0f / 448, 7.0f / 448, 28.0f / 448));
+    EXPECT_THAT(floats(by_tensor.weight.data), ElementsAre(448, 224, -56, 28, 448, -224));
+    const LoadedLinear one = tensor.root().linear(LinearRequest{.parts = {whole("a", 2)}, .k = 2});
+    EXPECT_EQ(one.weight.format, kF8Tensor);
+    EXPECT_THAT(floats(one.weight.scale), ElementsAre(7.0f / 448));
+  }
+}
+
+TEST(Weights, ScalesOfShardedMatricesComeFromAllRanks) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  checkpoint.add("a.weight", DType::kBF16, Shape{2, 4}, {1, -2, 7, 3, 14, 1, 1, 1});
+  checkpoint.write(folder);
+  for (const std::string quantization : {"fp8", "fp8_tensor"}) {
+    Loader loader(folder.path(), {.quantization = quantization, .rank = 0, .world_size = 2});
+    std::vector<float> asked;
+    loader.source.all_reduce_max = [&](std::span<float> values) {
+      asked.assign(values.begin(), values.end());
+      for (float& value : values) value = std::max(value, 7.0f);  // what the other rank has
+    };
+    const LoadedLinear row =
+        loader.root().linear(LinearRequest{.parts = {whole("a", 2)}, .k = 4, .shard = Shard::kRow});
+    if (quantization == "fp8") {
+      EXPECT_THAT(asked, ElementsAre(2, 14));
+      EXPECT_THAT(floats(row.weight.scale), ElementsAre(7.0f / 448, 14.0f / 448));
+      EXPECT_THAT(floats(row.weight.data), ElementsAre(64, -128, 448, 32));
+    } else {
+      EXPECT_THAT(asked, ElementsAre(14));
+      EXPECT_THAT(floats(row.weight.scale), ElementsAre(14.0f / 448));
+    }
+  }
+}
+
+constexpr const char* kStatic = R"({"quant_method": "fp8", "activation_scheme": "static"})";
+constexpr const char* kDynamic = R"({"quant_method": "fp8", "activation_scheme": "dynamic"})";
+
+void add_fp8(TestCheckpoint& checkpoint, const std::string& module, Shape shape, const std::vector<float>& codes,
+             float scale, Shape scale_shape, float input_scale) {
+  checkpoint.add(module + ".weight", DType::kF8E4M3, shape, codes);
+  checkpoint.add(module + ".weight_scale", DType::kF32, scale_shape, {scale});
+  if (input_scale > 0) checkpoint.add(module + ".input_scale", DType::kF32, scale_shape, {input_scale});
+}
+
+TEST(Weights, StoredFp8KeepsCodesAndScales) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  add_fp8(checkpoint, "a", Shape{2, 2}, {448, 1, -2, 3}, 0.5f, Shape{}, 0.25f);
+  add_fp8(checkpoint, "b", Shape{1, 2}, {4, 5}, 0.125f, Shape{1}, 0.75f);
+  checkpoint.write(folder);
+  const LinearRequest request{.parts = {whole("a", 2), whole("b", 1)}, .k = 2};
+  Loader loader(folder.path(), {.quantization_config = kStatic});
+  const LoadedLinear linear = loader.root().linear(request);
+  EXPECT_EQ(linear.weight.format, kF8Channel);
+  EXPECT_THAT(floats(linear.weight.data), ElementsAre(448, 1, -2, 3, 4, 5));
+  EXPECT_THAT(floats(linear.weight.scale), ElementsAre(0.5, 0.5, 0.125));
+  EXPECT_EQ(linear.activation, kF8StaticTensor);
+  EXPECT_THAT(floats(linear.input_scale), ElementsAre(0.75));  // one input, the larger range
+  check_all_consumed(loader.source, [](std::string_view) { return false; });
+  Loader dynamic(folder.path(), {.quantization_config = kDynamic});
+  const LoadedLinear other = dynamic.root().linear(request);
+  EXPECT_EQ(other.activation, kF8DynamicToken);
+  EXPECT_TRUE(other.input_scale.empty());
+  check_all_consumed(dynamic.source, [](std::string_view) { return false; });  // unused input scales are no left-overs
+  Loader second_rank(folder.path(), {.quantization_config = kStatic, .rank = 1, .world_size = 2});
+  const LoadedLinear row =
+      second_rank.root().linear(LinearRequest{.parts = {whole("a", 2)}, .k = 2, .shard = Shard::kRow});
+  EXPECT_EQ(row.weight.format, kF8Tensor);
+  EXPECT_THAT(floats(row.weight.data), ElementsAre(1, 3));
+}
+
+TEST(Weights, TheFileSaysWhatIsQuantised) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  add_fp8(checkpoint, "a", Shape{1, 2}, {448, 1}, 0.5f, Shape{}, 0.25f);
+  checkpoint.add("b.weight", DType::kBF16, Shape{1, 2}, {1, 2});
+  checkpoint.write(folder);
+  Loader loader(folder.path(), {.quantization_config = kStatic});
+  const LoadedLinear plain = loader.root().linear(LinearRequest{.parts = {whole("b", 1)}, .k = 2});
+  EXPECT_EQ(plain.weight.format, plain_format(DType::kF32));
+  // Parts that disagree are held as real numbers.
+  const LoadedLinear mixed = loader.root().linear(LinearRequest{.parts = {whole("a", 1), whole("b", 1)}, .k = 2});
+  EXPECT_THAT(floats(mixed.weight.data), ElementsAre(224, 0.5, 1, 2));
+  EXPECT_FALSE(mixed.activation.quantized());
+  EXPECT_TRUE(mixed.input_scale.empty());
+  check_all_consumed(loader.source, [](std::string_view) { return false; });
+  Loader unaware(folder.path());
+  EXPECT_THAT(error_text([&] { unaware.root().linear(LinearRequest{.parts = {whole("a", 1)}, .k = 2}); }),
+              HasSubstr("a.weight: dtype f8_e4m3, expected f32, bf16 or f16: quantization_config does not say"));
+}
+
+TEST(Weights, BadScalesAreErrors) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  add_fp8(checkpoint, "a", Shape{1, 2}, {448, 1}, std::nanf(""), Shape{}, 0.25f);
+  add_fp8(checkpoint, "b", Shape{1, 2}, {448, 1}, 1.0f, Shape{}, -1.0f + 1.5f);
+  add_fp8(checkpoint, "c", Shape{1, 2}, {448, 1}, 1.0f, Shape{}, INFINITY);
+  checkpoint.write(folder);
+  Loader loader(folder.path(), {.quantization_config = kStatic});
+  const auto load = [&](const std::string& name) {
+    return error_text([&] { loader.root().linear(LinearRequest{.parts = {whole(name, 1)}, .k = 2}); });
+  };
+  EXPECT_THAT(load("a"), HasSubstr("a.weight_scale: a scale is nan"));
+  EXPECT_EQ(load("b"), "no error");
+  EXPECT_THAT(load("c"), HasSubstr("c.input_scale: the scale is inf"));
+}
+
+TEST(Weights, WrongShapesAndDtypesAreErrors) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  checkpoint.add("model.layers.3.mlp.up_proj.weight", DType::kBF16, Shape{2, 3}, ramp(6, 0, 1));
+  checkpoint.add("norm.weight", DType::kF8E4M3, Shape{2}, {1, 1});
+  checkpoint.write(folder);
+  for (const std::string quantization : {"", "fp8"}) {
+    Loader loader(folder.path(), {.quantization = quantization});
+    const Weights mlp = loader.root() / "model" / "layers" / 3 / "mlp";
+    EXPECT_THAT(error_text([&] { mlp.linear(LinearRequest{.parts = {whole("up_proj", 4)}, .k = 3}); }),
+                HasSubstr("model.layers.3.mlp.up_proj.weight: shape [2, 3], config says [4, 3]"));
+    EXPECT_THAT(error_text([&] { loader.root().parameter("norm.weight", Shape{2}, DType::kF32); }),
+                HasSubstr("norm.weight: dtype f8_e4m3, expected f32, bf16 or f16"));
+  }
+}
+
+TEST(Weights, MissingAndLeftOverTensorsAreNamed) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  checkpoint.add("a.weight", DType::kBF16, Shape{1, 1}, {1});
+  checkpoint.add("strange.weight", DType::kBF16, Shape{1, 1}, {1});
+  checkpoint.add("rotary.inv_freq", DType::kF32, Shape{1}, {1});
+  checkpoint.write(folder);
+  Loader loader(folder.path(), {.quantization = "fp8"});
+  loader.root().linear(LinearRequest{.parts = {whole("a", 1), whole("b", 1)}, .k = 1, .bias = true});
+  loader.root().parameter("norm.weight", Shape{4}, DType::kF32);
+  const std::string text = error_text(
+      [&] { check_all_consumed(loader.source, [](std::string_view name) { return name == "rotary.inv_freq"; }); });
+  EXPECT_EQ(text,
+            "4 tensors of the model are not in the checkpoint: b.weight, a.bias, b.bias, norm.weight; "
+            "1 tensors of the checkpoint have no place in the model: strange.weight");
+}
+
+TEST(Weights, DummyWeightsAreTheSameOnAnyNumberOfRanks) {
+  for (const std::string quantization : {"", "fp8"}) {
+    Loader one("", {.quantization = quantization});
+    const LoadedLinear full = one.root().linear(LinearRequest{.parts = {whole("a", 4)}, .k = 6});
+    EXPECT_THAT(floats(one.root().parameter("norm.weight", Shape{3}, DType::kF32)), Each(1.0f));
+    const std::vector<float> values = floats(full.weight.data);
+    Loader second("", {.quantization = quantization, .rank = 1, .world_size = 2});
+    const LinearPart half{.name = "a", .n = 4, .first_n = 2, .local_n = 2};
+    const LoadedLinear column = second.root().linear(LinearRequest{.parts = {half}, .k = 6, .shard = Shard::kColumn});
+    EXPECT_EQ(floats(column.weight.data), std::vector<float>(values.begin() + 12, values.end()));
+    if (quantization.empty()) {
+      const LoadedLinear row =
+          second.root().linear(LinearRequest{.parts = {whole("a", 4)}, .k = 6, .shard = Shard::kRow});
+      EXPECT_EQ(floats(row.weight.data), floats(full.weight.data.columns(3, 3)));
+      for (const float value : values) EXPECT_LE(std::abs(value), 0.05f);
+      EXPECT_NE(values[0], values[1]);
+    }
+  }
+}
+
+int64_t resident_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t total = 0, resident = 0;
+  statm >> total >> resident;
+  return resident * ::sysconf(_SC_PAGESIZE);
+}
+
+// The peak is the quantised model and one tensor of the file, not the file.
+TEST(Weights, LoadingNeedsTheModelAndOneTensor) {
+  const TestFolder folder;
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  constexpr int64_t kTensors = 12, kRows = 1024, kColumns = 2048;  // 4 MiB each in BF16
+  {
+    TestCheckpoint checkpoint;
+    for (int64_t i = 0; i < kTensors; ++i) {
+      checkpoint.add(fmt::format("t{}.weight", i), DType::kBF16, Shape{kRows, kColumns},
+                     ramp(kRows * kColumns, 0, 1e-3f));
+    }
+    checkpoint.write(folder);
+  }
+  Loader loader(folder.path(), {.quantization = "fp8"});
+  int64_t read = 0, peak = 0;
+  loader.source.on_progress = [&](int64_t bytes) {
+    read += bytes;
+    peak = std::max(peak, resident_bytes());
+  };
+  const int64_t before = resident_bytes();
+  for (int64_t i = 0; i < kTensors; ++i) {
+    loader.root().linear(LinearRequest{.parts = {whole(fmt::format("t{}", i), kRows)}, .k = kColumns});
+  }
+  EXPECT_EQ(read, kTensors * 4 * kMiB);
+  EXPECT_LT(peak - before,
+            (kTensors * 2 + 4 + 6) * kMiB);  // 24 of the model, 4 of a tensor, 6 for the allocator; the file has 48
+}
+
+}  // namespace
+}  // namespace octet

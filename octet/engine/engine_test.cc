@@ -1,0 +1,396 @@
+#include "octet/engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <random>
+
+#include "octet/base/error.h"
+#include "octet/engine/tiny_model_for_test.h"
+
+namespace octet {
+namespace {
+
+struct Answer {
+  std::map<int32_t, std::vector<int32_t>> tokens;  // by index
+  std::vector<PositionLogprobs> logprobs;          // of index 0
+  std::vector<PositionLogprobs> prompt_logprobs;
+  FinishReason reason = FinishReason::kNone;
+  std::optional<int32_t> stop_token_id;
+  std::string error;
+  int32_t num_cached_tokens = 0;
+  double cumulative_logprob = 0.0;
+  RequestTimes times;
+  int num_finished_events = 0;
+};
+
+// Submits requests and waits for all of them.
+class Client {
+ public:
+  void submit(Engine& engine, Request request) {
+    const std::string id = request.id;
+    request.on_event = [this, id](RequestEvent event) { take(id, std::move(event)); };
+    ++num_open_;
+    ASSERT_EQ(engine.submit(std::move(request)), SubmitResult::kAccepted);
+  }
+  std::map<std::string, Answer>& wait() {
+    std::unique_lock lock(mutex_);
+    const bool in_time = changed_.wait_for(lock, std::chrono::seconds(120), [&] { return num_open_ == 0; });
+    EXPECT_TRUE(in_time);
+    return answers_;
+  }
+  void wait_for_tokens(const std::string& id, size_t count) {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(
+        changed_.wait_for(lock, std::chrono::seconds(120), [&] { return answers_[id].tokens[0].size() >= count; }));
+  }
+
+ private:
+  void take(const std::string& id, RequestEvent event) {
+    {
+      const std::lock_guard lock(mutex_);
+      Answer& answer = answers_[id];
+      for (SequenceDelta& delta : event.deltas) {
+        auto& tokens = answer.tokens[delta.index];
+        tokens.insert(tokens.end(), delta.token_ids.begin(), delta.token_ids.end());
+        if (delta.index == 0) {
+          for (auto& position : delta.logprobs) answer.logprobs.push_back(std::move(position));
+          answer.cumulative_logprob = delta.cumulative_logprob;
+        }
+        if (delta.finish_reason == FinishReason::kNone) continue;
+        answer.reason = delta.finish_reason;
+        answer.stop_token_id = delta.stop_token_id;
+        answer.error = delta.error;
+      }
+      for (auto& position : event.prompt_logprobs) answer.prompt_logprobs.push_back(std::move(position));
+      answer.num_cached_tokens = std::max(answer.num_cached_tokens, event.num_cached_tokens);
+      answer.times = event.times;
+      if (event.finished) {
+        ++answer.num_finished_events;
+        --num_open_;
+      }
+    }
+    changed_.notify_all();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<std::string, Answer> answers_;
+  int num_open_ = 0;
+};
+
+Request make_request(std::string id, std::vector<int32_t> prompt, SamplingParams sampling) {
+  Request request;
+  request.id = std::move(id);
+  request.prompt_token_ids = std::move(prompt);
+  request.sampling = std::move(sampling);
+  return request;
+}
+
+std::vector<int32_t> prompt_of(int32_t length, int32_t first) {
+  std::vector<int32_t> ids(static_cast<size_t>(length));
+  for (int32_t i = 0; i < length; ++i) ids[static_cast<size_t>(i)] = (first + i * 7) % TinyModel::kVocabSize;
+  return ids;
+}
+
+// A mix of greedy, seeded, penalised and n > 1 requests with prompts that share beginnings.
+std::vector<Request> mixed_requests() {
+  std::vector<Request> requests;
+  for (int32_t i = 0; i < 10; ++i) {
+    SamplingParams sampling{.temperature = i % 2 == 0 ? 0.0 : 0.9, .max_tokens = 8 + i};
+    if (i % 2 == 1) sampling.seed = 100 + i;
+    if (i == 3) sampling.n = 3;
+    if (i == 5) sampling.top_p = 0.8;
+    if (i == 6) sampling.repetition_penalty = 1.3;
+    requests.push_back(make_request(std::to_string(i), prompt_of(5 + 9 * (i % 4), i % 3), sampling));
+  }
+  return requests;
+}
+
+using Tokens = std::map<std::string, std::map<int32_t, std::vector<int32_t>>>;
+
+Tokens run_together(const EngineOptions& options) {
+  Engine engine(options);
+  Client client;
+  for (Request& request : mixed_requests()) client.submit(engine, std::move(request));
+  Tokens tokens;
+  for (auto& [id, answer] : client.wait()) {
+    EXPECT_EQ(answer.reason, FinishReason::kLength) << answer.error;
+    EXPECT_EQ(answer.num_finished_events, 1);
+    tokens[id] = answer.tokens;
+  }
+  return tokens;
+}
+
+class EngineTest : public testing::Test {
+ protected:
+  TinyModel model_;
+};
+
+TEST_F(EngineTest, TokensDoNotDependOnHowStepsAreMade) {
+  EngineOptions plain = model_.options();
+  plain.enable_prefix_caching = false;
+  plain.async_scheduling = false;
+  plain.max_num_seqs = 1;  // unbatched
+  const Tokens expected = run_together(plain);
+  ASSERT_EQ(expected.size(), 10u);
+  for (const auto& [id, sequences] : expected) {
+    EXPECT_EQ(sequences.size(), id == "3" ? 3u : 1u);
+    for (const auto& [index, tokens] : sequences) EXPECT_EQ(tokens.size(), static_cast<size_t>(8 + std::stoi(id)));
+  }
+  EXPECT_NE(expected.at("3").at(0), expected.at("3").at(1));
+
+  EngineOptions batched = model_.options();
+  EXPECT_EQ(run_together(batched), expected);
+  EngineOptions synchronous = batched;
+  synchronous.async_scheduling = false;
+  EXPECT_EQ(run_together(synchronous), expected);
+  EngineOptions chunked = batched;
+  chunked.max_num_batched_tokens = 5;
+  EXPECT_EQ(run_together(chunked), expected);
+  EngineOptions whole = batched;
+  whole.enable_chunked_prefill = false;
+  EXPECT_EQ(run_together(whole), expected);
+  EngineOptions threads = batched;
+  threads.num_threads = 2;
+  EXPECT_EQ(run_together(threads), expected);
+}
+
+TEST_F(EngineTest, PreemptionChangesNoToken) {
+  EngineOptions roomy = model_.options();
+  const Tokens expected = run_together(roomy);
+  EngineOptions tight = roomy;
+  tight.max_model_len = 56;
+  Engine probe(tight);
+  tight.kv_cache_memory_bytes = 14 * 4 * probe.report().kv_bytes_per_token;  // one sequence of 56 tokens
+  EXPECT_EQ(run_together(tight), expected);
+}
+
+TEST_F(EngineTest, PreemptsWhenTheCacheIsSmall) {
+  EngineOptions tight = model_.options();
+  tight.max_model_len = 56;
+  tight.async_scheduling = false;
+  int64_t bytes_per_token = Engine(tight).report().kv_bytes_per_token;
+  tight.kv_cache_memory_bytes = 14 * 4 * bytes_per_token;
+  Engine engine(tight);
+  EXPECT_EQ(engine.report().num_kv_blocks, 14);
+  Client client;
+  for (int32_t i = 0; i < 4; ++i)
+    client.submit(engine, make_request(std::to_string(i), prompt_of(10, i), {.temperature = 0.0, .max_tokens = 40}));
+  client.wait();
+  EXPECT_GT(engine.metrics().num_preemptions, 0);
+  EXPECT_EQ(engine.metrics().generated_tokens, 160);
+}
+
+TEST_F(EngineTest, TwoRanksGiveTheTokensOfOne) {
+  EngineOptions one = model_.options();
+  EngineOptions two = one;
+  two.tensor_parallel_size = 2;
+  std::map<std::string, std::vector<int32_t>> tokens[2];
+  for (const EngineOptions* options : {&one, &two}) {
+    Engine engine(*options);
+    Client client;
+    for (int32_t i = 0; i < 4; ++i)
+      client.submit(engine, make_request(std::to_string(i), prompt_of(12, i), {.temperature = 0.0, .max_tokens = 12}));
+    for (auto& [id, answer] : client.wait()) tokens[options == &two][id] = answer.tokens[0];
+  }
+  EXPECT_EQ(tokens[0], tokens[1]);
+  EXPECT_EQ(tokens[0].size(), 4u);
+}
+
+TEST_F(EngineTest, CachedPromptsGiveTheSameTokensAndLogprobs) {
+  Engine engine(model_.options());
+  const SamplingParams sampling{.temperature = 0.0, .max_tokens = 6, .logprobs = 2};
+  Answer answers[2];
+  for (Answer& answer : answers) {
+    Client client;
+    client.submit(engine, make_request("a", prompt_of(33, 1), sampling));
+    answer = client.wait()["a"];
+  }
+  EXPECT_EQ(answers[0].num_cached_tokens, 0);
+  EXPECT_EQ(answers[1].num_cached_tokens, 32);
+  EXPECT_EQ(answers[0].tokens, answers[1].tokens);
+  ASSERT_EQ(answers[0].logprobs.size(), 6u);
+  double sum = 0.0;
+  for (size_t i = 0; i < 6; ++i) {
+    ASSERT_EQ(answers[0].logprobs[i].size(), 3u);
+    EXPECT_EQ(answers[0].logprobs[i][0].logprob, answers[1].logprobs[i][0].logprob);
+    EXPECT_EQ(answers[0].logprobs[i][0].token_id, answers[0].tokens[0][i]);
+    EXPECT_EQ(answers[0].logprobs[i][0].rank, 1);
+    sum += answers[0].logprobs[i][0].logprob;
+  }
+  EXPECT_NEAR(answers[0].cumulative_logprob, sum, 1e-6);
+  EXPECT_EQ(engine.metrics().cached_prompt_tokens, 32);
+}
+
+// Rows that on_logits receives are the oracle of prompt_logprobs: both paths, chunked and not.
+TEST_F(EngineTest, ScoresPrompts) {
+  EngineOptions options = model_.options();
+  options.max_num_batched_tokens = 13;
+  Engine engine(options);
+  const std::vector<int32_t> prompt = prompt_of(90, 2);  // more rows than one slice, several chunks
+  for (int round = 0; round < 2; ++round) {              // the second time the cache holds the prompt
+    std::map<int64_t, std::vector<float>> rows;
+    Request request = make_request("a", prompt, {.temperature = 0.0, .max_tokens = 0, .prompt_logprobs = 1});
+    request.logits_scope = Request::LogitsScope::kAll;
+    request.on_logits = [&](int64_t position, std::span<const float> logits) {
+      rows[position].assign(logits.begin(), logits.end());
+    };
+    Client client;
+    client.submit(engine, std::move(request));
+    const Answer answer = client.wait()["a"];
+    EXPECT_EQ(answer.reason, FinishReason::kLength);
+    EXPECT_TRUE(answer.tokens.empty() || answer.tokens.at(0).empty());
+    ASSERT_EQ(rows.size(), prompt.size());
+    ASSERT_EQ(answer.prompt_logprobs.size(), prompt.size());
+    EXPECT_TRUE(answer.prompt_logprobs[0].empty());
+    for (size_t i = 1; i < prompt.size(); ++i) {
+      const std::vector<float>& row = rows.at(static_cast<int64_t>(i) - 1);
+      double sum = 0.0;
+      for (float x : row) sum += std::exp(static_cast<double>(x));
+      ASSERT_EQ(answer.prompt_logprobs[i].size(), 2u);
+      EXPECT_EQ(answer.prompt_logprobs[i][0].token_id, prompt[i]);
+      EXPECT_NEAR(answer.prompt_logprobs[i][0].logprob, row[static_cast<size_t>(prompt[i])] - std::log(sum), 1e-5);
+      EXPECT_EQ(answer.prompt_logprobs[i][1].token_id, std::max_element(row.begin(), row.end()) - row.begin());
+    }
+  }
+}
+
+TEST_F(EngineTest, LastLogitsOnly) {
+  Engine engine(model_.options());
+  std::vector<int64_t> positions;
+  std::vector<float> row;
+  Request request = make_request("a", prompt_of(20, 0), {.temperature = 0.0, .max_tokens = 1});
+  request.logits_scope = Request::LogitsScope::kLast;
+  request.on_logits = [&](int64_t position, std::span<const float> logits) {
+    positions.push_back(position);
+    row.assign(logits.begin(), logits.end());
+  };
+  Client client;
+  client.submit(engine, std::move(request));
+  const Answer answer = client.wait()["a"];
+  EXPECT_EQ(positions, std::vector<int64_t>{19});
+  EXPECT_EQ(answer.tokens.at(0).at(0), std::max_element(row.begin(), row.end()) - row.begin());
+}
+
+TEST_F(EngineTest, StopsWhereItIsTold) {
+  Engine engine(model_.options());
+  Client first;
+  first.submit(engine, make_request("free", prompt_of(9, 4), {.temperature = 0.0, .max_tokens = 10}));
+  const std::vector<int32_t> tokens = first.wait()["free"].tokens[0];
+  const int32_t third = tokens[2];
+  const auto expected = static_cast<size_t>(std::find(tokens.begin(), tokens.end(), third) - tokens.begin()) + 1;
+  Client client;
+  client.submit(
+      engine, make_request("stop", prompt_of(9, 4), {.temperature = 0.0, .stop_token_ids = {third}, .max_tokens = 10}));
+  Request eos = make_request("eos", prompt_of(9, 4), {.temperature = 0.0, .max_tokens = 10});
+  eos.eos_token_ids = {third};
+  client.submit(engine, eos);
+  Request ignored = eos;
+  ignored.id = "ignored";
+  ignored.sampling.ignore_eos = true;
+  client.submit(engine, ignored);
+  auto& answers = client.wait();
+  for (const char* id : {"stop", "eos"}) {
+    EXPECT_EQ(answers[id].tokens[0].size(), expected);
+    EXPECT_EQ(answers[id].reason, FinishReason::kStop);
+    EXPECT_EQ(answers[id].stop_token_id, third);
+  }
+  EXPECT_EQ(answers["ignored"].tokens[0], tokens);
+  EXPECT_GE(answers["stop"].times.first_token_us, answers["stop"].times.first_scheduled_us);
+  EXPECT_GE(answers["stop"].times.first_scheduled_us, answers["stop"].times.arrival_us);
+  EXPECT_GE(answers["stop"].times.last_token_us, answers["stop"].times.first_token_us);
+}
+
+TEST_F(EngineTest, RunsToTheEndOfTheContext) {
+  EngineOptions options = model_.options();
+  options.max_model_len = 30;
+  Engine engine(options);
+  Client client;
+  Request request = make_request("a", prompt_of(10, 0), {.temperature = 0.0});
+  request.sampling.max_tokens.reset();
+  client.submit(engine, std::move(request));
+  EXPECT_EQ(client.wait()["a"].tokens[0].size(), 20u);
+}
+
+TEST_F(EngineTest, RefusesInvalidRequests) {
+  Engine engine(model_.options());
+  auto error_of = [&](Request request) -> std::string {
+    try {
+      (void)engine.submit(std::move(request));
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kInvalid);
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_NE(error_of(make_request("a", {}, {})).find("at least one token"), std::string::npos);
+  EXPECT_NE(error_of(make_request("a", {1, 96}, {})).find("token id 96 at position 1"), std::string::npos);
+  EXPECT_NE(error_of(make_request("a", {-1}, {})).find("token id -1"), std::string::npos);
+  EXPECT_NE(error_of(make_request("a", prompt_of(300, 0), {})).find("300 tokens"), std::string::npos);
+  EXPECT_NE(error_of(make_request("a", {1}, {.top_p = 2.0})).find("top_p"), std::string::npos);
+}
+
+TEST_F(EngineTest, AbortsAndShutsDownCleanly) {
+  Client client;
+  {
+    Engine engine(model_.options());
+    SamplingParams endless{.temperature = 0.0, .max_tokens = 240};
+    client.submit(engine, make_request("a", prompt_of(4, 0), endless));
+    client.submit(engine, make_request("b", prompt_of(4, 1), endless));
+    client.wait_for_tokens("a", 2);
+    engine.abort("a");
+    engine.abort("nobody");
+  }
+  auto& answers = client.wait();
+  for (const char* id : {"a", "b"}) {
+    EXPECT_EQ(answers[id].num_finished_events, 1);
+    EXPECT_TRUE(answers[id].reason == FinishReason::kAbort || answers[id].tokens[0].size() == 240);
+  }
+}
+
+TEST_F(EngineTest, ReportsEveryByte) {
+  EngineOptions options = model_.options();
+  options.max_num_seqs = 2;
+  const Engine engine(options);
+  const EngineReport& report = engine.report();
+  EXPECT_EQ(report.architecture, "LlamaForCausalLM");
+  EXPECT_EQ(report.dtype, "f32");
+  EXPECT_EQ(report.kv_cache_dtype, "f32");
+  EXPECT_EQ(report.max_model_len, 256);
+  EXPECT_EQ(report.kv_bytes_per_token, 2 * 2 * 2 * 16 * 4);  // k and v, layers, KV heads, head_dim, f32
+  EXPECT_EQ(report.num_kv_blocks, 2 * 64);                   // what two sequences of 256 tokens can use
+  EXPECT_EQ(report.kv_cache_tokens, 512);
+  EXPECT_EQ(report.kv_cache_bytes, 512 * report.kv_bytes_per_token);
+  // embeddings and lm_head; per layer q, k, v, o, gate, up, down and two norms; the last norm.
+  const int64_t layer = 64 * 64 + 2 * 32 * 64 + 64 * 64 + 3 * 96 * 64 + 2 * 64;
+  EXPECT_EQ(report.weight_bytes, 4 * (2 * 96 * 64 + 2 * layer + 64));
+  EXPECT_EQ(report.scale_bytes, 0);
+  EXPECT_GT(report.activation_bytes, 0);
+  EXPECT_GE(report.start_seconds, report.load_seconds);
+}
+
+TEST_F(EngineTest, SaysWhatWouldFit) {
+  EngineOptions options = model_.options();
+  options.kv_cache_memory_bytes = 100 * 512;  // 100 tokens
+  try {
+    const Engine engine(options);
+    FAIL() << "must not start";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kMemory);
+    EXPECT_NE(std::string(error.what()).find("max_model_len that would fit is 100"), std::string::npos) << error.what();
+  }
+}
+
+TEST_F(EngineTest, AFailingRankIsAnErrorNotAHang) {
+  EngineOptions options = model_.options();
+  options.tensor_parallel_size = 3;  // 4 heads cannot be split
+  EXPECT_THROW(Engine{options}, Error);
+}
+
+}  // namespace
+}  // namespace octet
