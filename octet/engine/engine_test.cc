@@ -135,7 +135,8 @@ TEST_F(EngineTest, TokensDoNotDependOnHowStepsAreMade) {
   EngineOptions plain = model_.options();
   plain.enable_prefix_caching = false;
   plain.async_scheduling = false;
-  plain.max_num_seqs = 1;  // unbatched
+  plain.max_num_seqs = 1;          // unbatched
+  plain.max_queued_requests = 32;  // room for all of them at once
   const Tokens expected = run_together(plain);
   ASSERT_EQ(expected.size(), 10u);
   for (const auto& [id, sequences] : expected) {
