@@ -2,6 +2,8 @@
 #   octet/<folder>/**/*.cc         -> static library octet_<folder>, linked to its row of LAYERS
 #   octet/<folder>/**/*_test.cc    -> test program <folder>_tests
 #   octet/<folder>/**/*_fuzz.cc    -> one fuzz program each
+# With OCTET_CUDA also **/*.cu and what lies in folders named cuda or hopper; without it their stand-ins,
+# *_without_cuda.cc.
 # A new file needs no edit of any CMakeLists.
 
 function(octet_read_layers out_folders)
@@ -19,7 +21,12 @@ endfunction()
 
 function(octet_add_folder folder)
   cmake_parse_arguments(ARG "" "" "LIBRARIES;EXTRA_SOURCES" ${ARGN})
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/octet/${folder}/*.cc)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/octet/${folder}/*.cc ${PROJECT_SOURCE_DIR}/octet/${folder}/*.cu)
+  if(OCTET_CUDA)
+    list(FILTER sources EXCLUDE REGEX "_without_cuda\\.cc$")
+  else()
+    list(FILTER sources EXCLUDE REGEX "(/(cuda|hopper)/[^/]*|\\.cu)$")
+  endif()
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
   set(fuzzers ${sources})

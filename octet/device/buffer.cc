@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "octet/base/error.h"
+#include "octet/device/cuda_runtime.h"
 #include "octet/device/memory_limits.h"
 
 namespace octet {
@@ -25,9 +26,9 @@ std::string readable_bytes(int64_t bytes) {
   return fmt::format("{} bytes", bytes);
 }
 
-[[noreturn]] void out_of_memory(int64_t num_bytes, std::string_view purpose) {
-  fail(ErrorCode::kMemory, "{}: needs {}, {} are available", purpose, readable_bytes(num_bytes),
-       readable_bytes(available_memory_bytes(Device{})));
+[[noreturn]] void out_of_memory(Device device, int64_t num_bytes, std::string_view purpose) {
+  fail(ErrorCode::kMemory, "{}: needs {}, {} are available on {}", purpose, readable_bytes(num_bytes),
+       readable_bytes(available_memory_bytes(device)), device_name(device));
 }
 
 // Pages of 2 MiB where the buffer is large: a matmul that streams weights would otherwise miss the TLB on every 4 KiB.
@@ -49,8 +50,13 @@ std::byte* map_pages(int64_t num_bytes) {
   return data + head;
 }
 
-void release(std::byte* data, int64_t num_bytes) {
-  if (data == nullptr) return;
+std::byte* allocate_on_cpu(int64_t num_bytes) {
+  if (num_bytes >= kMapFrom) return map_pages(num_bytes);
+  return static_cast<std::byte*>(
+      ::operator new(static_cast<size_t>(num_bytes), std::align_val_t(kAlignment), std::nothrow));
+}
+
+void release_on_cpu(std::byte* data, int64_t num_bytes) {
   if (num_bytes >= kMapFrom) {
     munmap(data, static_cast<size_t>(num_bytes));
   } else {
@@ -58,40 +64,68 @@ void release(std::byte* data, int64_t num_bytes) {
   }
 }
 
+void check_size(int64_t num_bytes, std::string_view purpose) {
+  if (num_bytes >= 0 && num_bytes <= int64_t{1} << 47) return;
+  // An overflowed product, or more than an address space.
+  fail(ErrorCode::kMemory, "{}: needs {} bytes, which no machine has", purpose, num_bytes);
+}
+
 }  // namespace
 
 int64_t available_memory_bytes(Device device) {
-  if (device.kind != DeviceKind::kCpu)
-    fail(ErrorCode::kUnsupported, "{}: not in this build of octet", device_name(device));
-  return read_available_memory();
+  return device.kind == DeviceKind::kCpu ? read_available_memory() : cuda::available_bytes(device.index);
 }
 
 Buffer::Buffer(Device device, int64_t num_bytes, std::string_view purpose) : device_(device) {
-  if (device.kind != DeviceKind::kCpu)
-    fail(ErrorCode::kUnsupported, "{}: {}: not in this build of octet", purpose, device_name(device));
-  if (num_bytes < 0 || num_bytes > int64_t{1} << 47) {  // an overflowed product, or more than an address space
-    fail(ErrorCode::kMemory, "{}: needs {} bytes, which no machine has", purpose, num_bytes);
-  }
+  check_size(num_bytes, purpose);
   if (num_bytes == 0) return;
-  if (num_bytes >= kCheckFrom && num_bytes > available_memory_bytes(device)) out_of_memory(num_bytes, purpose);
-  data_ = num_bytes >= kMapFrom ? map_pages(num_bytes)
-                                : static_cast<std::byte*>(::operator new(static_cast<size_t>(num_bytes),
-                                                                         std::align_val_t(kAlignment), std::nothrow));
-  if (data_ == nullptr) out_of_memory(num_bytes, purpose);
+  if (device.kind == DeviceKind::kCuda) {
+    data_ = cuda::allocate(device.index, num_bytes);
+  } else {
+    if (num_bytes >= kCheckFrom && num_bytes > available_memory_bytes(device))
+      out_of_memory(device, num_bytes, purpose);
+    data_ = allocate_on_cpu(num_bytes);
+  }
+  if (data_ == nullptr) out_of_memory(device, num_bytes, purpose);
   num_bytes_ = num_bytes;
 }
 
-Buffer::~Buffer() { release(data_, num_bytes_); }
+Buffer Buffer::pinned(Device gpu, int64_t num_bytes, std::string_view purpose) {
+  OCTET_CHECK(gpu.kind == DeviceKind::kCuda);
+  check_size(num_bytes, purpose);
+  Buffer buffer;
+  if (num_bytes == 0) return buffer;
+  buffer.pinned_ = true;
+  buffer.data_ = cuda::allocate_pinned(num_bytes);
+  if (buffer.data_ == nullptr) out_of_memory(Device{}, num_bytes, purpose);
+  buffer.num_bytes_ = num_bytes;
+  return buffer;
+}
+
+Buffer::~Buffer() { release(); }
+
+void Buffer::release() {
+  if (data_ == nullptr) return;
+  if (pinned_) {
+    cuda::release_pinned(data_);
+  } else if (device_.kind == DeviceKind::kCuda) {
+    cuda::release(device_.index, data_);
+  } else {
+    release_on_cpu(data_, num_bytes_);
+  }
+}
 
 Buffer::Buffer(Buffer&& other) noexcept
     : device_(other.device_),
+      pinned_(other.pinned_),
       data_(std::exchange(other.data_, nullptr)),
       num_bytes_(std::exchange(other.num_bytes_, 0)) {}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   if (this == &other) return *this;
-  release(data_, num_bytes_);
+  release();
   device_ = other.device_;
+  pinned_ = other.pinned_;
   data_ = std::exchange(other.data_, nullptr);
   num_bytes_ = std::exchange(other.num_bytes_, 0);
   return *this;

@@ -1,4 +1,5 @@
-// Buffer: the only owner of tensor memory. Move-only; aligned to 64 bytes; CPU pages are committed when first touched.
+// Buffer: the only owner of tensor memory. Move-only; aligned to 64 bytes (GPU: 256); CPU pages are committed when
+// first touched.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +16,8 @@ class Buffer {
   Buffer() = default;
   // Throws Error{kMemory}: "<purpose>: needs 1.2 GiB, 0.8 GiB are available".
   Buffer(Device device, int64_t num_bytes, std::string_view purpose);
+  // Host memory that `gpu` copies to and from without waiting. Lies on the CPU: device() says so.
+  static Buffer pinned(Device gpu, int64_t num_bytes, std::string_view purpose);
   ~Buffer();
   Buffer(Buffer&& other) noexcept;
   Buffer& operator=(Buffer&& other) noexcept;
@@ -26,12 +29,16 @@ class Buffer {
   Tensor tensor(DType dtype, Shape shape, int64_t offset = 0) const;
 
  private:
+  void release();
+
   Device device_;
+  bool pinned_ = false;
   std::byte* data_ = nullptr;
   int64_t num_bytes_ = 0;
 };
 
-// Bytes that a new allocation on the device can still get (CPU: MemAvailable, bounded by the cgroup's limit).
+// Bytes that a new allocation on the device can still get (CPU: MemAvailable, bounded by the cgroup's limit; GPU: what
+// the driver says is free).
 int64_t available_memory_bytes(Device device);
 
 }  // namespace octet

@@ -1,10 +1,14 @@
 #include "octet/device/device.h"
 
+#include <array>
+#include <charconv>
 #include <cstring>
+#include <mutex>
+#include <optional>
 
 #include "octet/base/error.h"
 #include "octet/base/thread_pool.h"
-#include "octet/device/graph.h"
+#include "octet/device/cuda_runtime.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -94,18 +98,36 @@ std::string cpu_description() {
 }
 
 Device parse_device(const std::string& text) {
-  if (text == "auto" || text == "cpu") return Device{};
-  if (text == "cuda" || text.starts_with("cuda:")) {
-    fail(ErrorCode::kUnsupported, "device \"{}\": this build of octet has no CUDA; it has: cpu", text);
+  if (text == "cpu") return Device{};
+  const int num_gpus = cuda::num_devices();
+  if (text == "auto") return num_gpus > 0 ? Device{.kind = DeviceKind::kCuda} : Device{};
+  int index = 0;
+  const bool named = text == "cuda";
+  if (!named) {
+    const std::string_view digits = std::string_view(text).substr(std::min<size_t>(5, text.size()));
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
+    if (!text.starts_with("cuda:") || error != std::errc{} || end != digits.data() + digits.size() || index < 0)
+      fail(ErrorCode::kUnsupported, "device \"{}\": expected auto, cpu, cuda or cuda:<index>", text);
   }
-  fail(ErrorCode::kUnsupported, "device \"{}\": expected auto, cpu, cuda or cuda:<index>; this build of octet has: cpu",
-       text);
+  if (num_gpus == 0) fail(ErrorCode::kUnsupported, "device \"{}\": {}; there is: cpu", text, cuda::why_none());
+  if (index >= num_gpus) fail(ErrorCode::kUnsupported, "device \"{}\": there are {} GPUs", text, num_gpus);
+  return Device{.kind = DeviceKind::kCuda, .index = index};
+}
+
+const GpuProperties& gpu_properties(Device device) {
+  constexpr int kMaxGpus = 64;
+  static std::array<std::optional<GpuProperties>, kMaxGpus> known;
+  static std::mutex mutex;
+  if (device.kind != DeviceKind::kCuda || device.index < 0 || device.index >= kMaxGpus)
+    fail(ErrorCode::kUnsupported, "{} is no GPU", device_name(device));
+  const std::lock_guard lock(mutex);
+  std::optional<GpuProperties>& properties = known[static_cast<size_t>(device.index)];
+  if (!properties) properties = cuda::properties(device.index);
+  return *properties;
 }
 
 std::string device_name(Device device) {
   return device.kind == DeviceKind::kCpu ? "cpu" : fmt::format("cuda:{}", device.index);
 }
-
-bool supports_graphs(Device) { return false; }
 
 }  // namespace octet

@@ -1,5 +1,5 @@
-// Device: where memory lies and kernels run. A value. Only the CPU exists in this build; CUDA joins behind the same
-// types.
+// Device: where memory lies and kernels run. A value. The same program serves the CPU and NVIDIA GPUs; a build without
+// CUDA, or a machine without a GPU, has the CPU alone.
 #pragma once
 
 #include <cstdint>
@@ -15,16 +15,28 @@ struct Device {
   bool operator==(const Device&) const = default;
 };
 
-// "auto", "cpu", "cuda", "cuda:1". Throws Error{kUnsupported} for a device that this build or machine lacks, saying
-// which it has.
+// "auto" (the first GPU where there is one), "cpu", "cuda", "cuda:1". Throws Error{kUnsupported} for a device that this
+// build or machine lacks, saying which it has and why there is no other.
 Device parse_device(const std::string& text);
 std::string device_name(Device device);
 
-// An ordered queue of work on a device. On the CPU work is done when the call returns.
+// A queue of work on a device, done in order; see stream.h. On the CPU work is done when the call returns.
 struct Stream {
   Device device;
-  void* handle = nullptr;
+  void* handle = nullptr;  // cudaStream_t
 };
+
+// What kernels need to know of a GPU.
+struct GpuProperties {
+  std::string name;            // "NVIDIA H200"
+  int compute_capability = 0;  // 10 * major + minor: 90 is Hopper
+  int num_sms = 0;             // streaming multiprocessors
+  int64_t l2_bytes = 0;
+  int64_t max_shared_bytes = 0;  // of one CTA
+  int64_t total_bytes = 0;
+};
+// Throws Error{kUnsupported} for the CPU.
+const GpuProperties& gpu_properties(Device device);
 
 // Instruction sets the kernels may use, asked once from the processor.
 struct CpuFeatures {

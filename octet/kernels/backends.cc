@@ -3,6 +3,7 @@
 
 #include "octet/base/error.h"
 #include "octet/kernels/cpu/cpu.h"
+#include "octet/kernels/gpu.h"
 #include "octet/kernels/reference/reference.h"
 
 namespace octet {
@@ -21,14 +22,22 @@ KernelTable make_cpu_table() {
   return table;
 }
 
+// GPU memory is out of the reference kernels' reach: what no row takes is an error that names all rows.
+KernelTable make_cuda_table() {
+  KernelTable table;
+  add_hopper_kernels(table);
+  add_cuda_kernels(table);
+  return table;
+}
+
 }  // namespace
 
 const KernelTable& kernel_table(Device device, KernelSelection selection) {
-  if (device.kind != DeviceKind::kCpu)
-    fail(ErrorCode::kUnsupported, "{}: this build of octet has kernels for: cpu", device_name(device));
   static const KernelTable reference = make_reference_table();
   static const KernelTable cpu = make_cpu_table();
-  return selection == KernelSelection::kReferenceOnly ? reference : cpu;
+  static const KernelTable cuda = make_cuda_table();
+  if (selection == KernelSelection::kReferenceOnly) return reference;
+  return device.kind == DeviceKind::kCuda ? cuda : cpu;
 }
 
 }  // namespace octet

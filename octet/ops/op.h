@@ -27,12 +27,22 @@ class ThreadScratch {
   std::vector<Buffer> buffers_;
 };
 
-// What a kernel runs with.
+// Device memory that GPU kernels share for what they leave between their CTAs: one op's use of it ends with the op.
+// Fixed for a rank's life, since graphs freeze addresses. A kernel that needs more than there is declines.
+struct Workspace {
+  std::byte* data = nullptr;  // aligned to 256 bytes, contents undefined
+  int64_t num_bytes = 0;
+};
+
+// What a kernel runs with. GPU kernels are queued on the stream and return; they take part in programmatic dependent
+// launch (octet/kernels/cuda/launch.cuh).
 struct Launch {
   Stream stream;
   ThreadPool* threads = nullptr;     // CPU kernels
   ThreadScratch* scratch = nullptr;  // one buffer per member of `threads`
   CpuFeatures features;
+  const GpuProperties* gpu = nullptr;  // GPU kernels
+  Workspace workspace;                 // GPU kernels
 };
 
 template <class Op>

@@ -1,0 +1,52 @@
+// What octet uses of the CUDA runtime, without its header: cuda/runtime.cc, or in a build without CUDA
+// cuda_runtime_without_cuda.cc, which has no device. Internal to octet/device.
+//
+// Every function but num_devices and why_none throws Error{kInternal} naming the CUDA call that failed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "octet/device/device.h"
+
+namespace octet::cuda {
+
+// Usable GPUs; 0 without CUDA in the build, a driver, or a GPU of a generation that octet has kernels for.
+int num_devices();
+// Why num_devices() is 0, as a half sentence: "this build of octet has no CUDA".
+std::string why_none();
+
+GpuProperties properties(int device);
+int64_t available_bytes(int device);
+
+// nullptr when the memory is not to be had. Aligned to 256 bytes.
+std::byte* allocate(int device, int64_t num_bytes);
+void release(int device, std::byte* data);
+// Page-locked memory of the host, reachable by every GPU.
+std::byte* allocate_pinned(int64_t num_bytes);
+void release_pinned(std::byte* data);
+
+void copy(void* to, const void* from, int64_t num_bytes, void* stream);
+void fill(void* to, std::byte value, int64_t num_bytes, void* stream);
+
+void* make_stream(int device);
+void release_stream(void* stream);
+void synchronize(void* stream);
+
+void* make_event(int device);
+void release_event(void* event);
+void record(void* event, void* stream);
+void wait_on_host(void* event);
+void wait_on_stream(void* event, void* stream);
+bool is_done(void* event);
+double milliseconds_between(void* start, void* stop);
+
+void begin_capture(void* stream);
+// The recorded work, ready to be replayed.
+void* end_capture(void* stream);
+void cancel_capture(void* stream) noexcept;
+void replay(void* graph, void* stream);
+void release_graph(void* graph);
+
+}  // namespace octet::cuda

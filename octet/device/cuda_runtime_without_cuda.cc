@@ -1,0 +1,39 @@
+// The CUDA runtime of a build without CUDA: there is no device, and nobody can call for one.
+#include "octet/base/error.h"
+#include "octet/device/cuda_runtime.h"
+
+namespace octet::cuda {
+namespace {
+
+[[noreturn]] void missing() { fail(ErrorCode::kInternal, "a CUDA call in a build of octet without CUDA"); }
+
+}  // namespace
+
+int num_devices() { return 0; }
+std::string why_none() { return "this build of octet has no CUDA"; }
+
+GpuProperties properties(int) { missing(); }
+int64_t available_bytes(int) { missing(); }
+std::byte* allocate(int, int64_t) { missing(); }
+void release(int, std::byte*) { missing(); }
+std::byte* allocate_pinned(int64_t) { missing(); }
+void release_pinned(std::byte*) { missing(); }
+void copy(void*, const void*, int64_t, void*) { missing(); }
+void fill(void*, std::byte, int64_t, void*) { missing(); }
+void* make_stream(int) { missing(); }
+void release_stream(void*) { missing(); }
+void synchronize(void*) { missing(); }
+void* make_event(int) { missing(); }
+void release_event(void*) { missing(); }
+void record(void*, void*) { missing(); }
+void wait_on_host(void*) { missing(); }
+void wait_on_stream(void*, void*) { missing(); }
+bool is_done(void*) { missing(); }
+double milliseconds_between(void*, void*) { missing(); }
+void begin_capture(void*) { missing(); }
+void* end_capture(void*) { missing(); }
+void cancel_capture(void*) noexcept {}
+void replay(void*, void*) { missing(); }
+void release_graph(void*) { missing(); }
+
+}  // namespace octet::cuda
