@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <mutex>
 
 #include "octet/tensor/dispatch.h"
 
@@ -37,6 +38,43 @@ void copy_row(const std::byte* from, std::byte* to, int64_t count) {
 
 void check_real(DType dtype) {
   if (!is_real(dtype)) fail(ErrorCode::kInternal, "{} is not a dtype of real numbers", dtype_name(dtype));
+}
+
+constexpr uint8_t kNanMagnitude = 0x7f;  // of E4M3, either sign
+
+bool is_nan_code(std::byte code) { return (std::to_integer<uint8_t>(code) & kNanMagnitude) == kNanMagnitude; }
+
+// Compiles to a few vector instructions per 16 codes; which code it was is asked only when there is one.
+bool has_nan_code(const std::byte* codes, int64_t count) {
+  uint8_t found = 0;
+  for (int64_t i = 0; i < count; ++i) found |= static_cast<uint8_t>(is_nan_code(codes[i]) ? 0xff : 0);
+  return found != 0;
+}
+
+// Calls visit(row) for every row, in pieces on all threads, and looks for NaN codes in the row after that.
+template <class Visit>
+NanCodes scan_codes(const ConstTensor& codes, ThreadPool& threads, Visit&& visit) {
+  OCTET_CHECK(codes.rank() == 2 && codes.dtype == DType::kF8E4M3);
+  std::mutex mutex;
+  NanCodes nans;
+  const auto note = [&](int64_t row) {
+    const std::byte* begin = row_bytes(codes, row);
+    const std::byte* end = begin + codes.dim(1);
+    const std::byte* first = std::find_if(begin, end, is_nan_code);
+    const std::lock_guard lock(mutex);
+    if (nans.count == 0 || row < nans.first_row) {
+      nans.first_row = row;
+      nans.first_column = first - begin;
+    }
+    nans.count += std::count_if(first, end, is_nan_code);
+  };
+  threads.parallel_for(codes.dim(0), rows_per_piece(codes), [&](int, int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      visit(row);
+      if (has_nan_code(row_bytes(codes, row), codes.dim(1))) note(row);
+    }
+  });
+  return nans;
 }
 
 // splitmix64 (Steele, Lea & Flood 2014): a well-mixed value of a counter.
@@ -93,6 +131,17 @@ void row_maxima(ConstTensor x, std::span<float> maxima, ThreadPool& threads) {
         maxima[static_cast<size_t>(r)] = largest;
       }
     });
+  });
+}
+
+NanCodes find_nan_codes(ConstTensor codes, ThreadPool& threads) {
+  return scan_codes(codes, threads, [](int64_t) {});
+}
+
+NanCodes copy_codes(ConstTensor from, Tensor to, ThreadPool& threads) {
+  OCTET_CHECK(from.shape == to.shape && to.dtype == DType::kF8E4M3);
+  return scan_codes(from, threads, [&](int64_t row) {
+    std::memcpy(to.bytes + row * to.row_stride, row_bytes(from, row), static_cast<size_t>(from.dim(1)));
   });
 }
 

@@ -40,6 +40,7 @@ class LinearLoader {
   void load_part(const PartPlan& plan);
   void record_part(const PartPlan& plan);
   void load_stored(const PartPlan& plan);
+  void take_stored(const PartPlan& plan, ConstTensor weight, const std::vector<float>& scales);
   void load_real(const PartPlan& plan, ConstTensor values);
   void quantise(const PartPlan& plan, ConstTensor values);
   std::vector<float> shared_maxima(const PartPlan& plan, ConstTensor values, Granularity granularity);
@@ -250,23 +251,33 @@ void LinearLoader::load_stored(const PartPlan& plan) {
     if (tensor.role == WeightRole::kWeightScale) scales = stored_scales(plan, *stored, name);
   }
   if (!weight || scales.empty()) return;  // recorded as missing
+  take_stored(plan, *weight, scales);
+  tensors_.done(plan.module + ".weight", weight->num_bytes());
+}
+
+void LinearLoader::take_stored(const PartPlan& plan, ConstTensor weight, const std::vector<float>& scales) {
+  NanCodes nans;
   if (loaded_.weight.format.quantized()) {
-    OCTET_CHECK(weight->dtype == loaded_.weight.format.dtype);
-    const Tensor to = target(plan);
-    for (int64_t r = 0; r < plan.num_stored; ++r) {
-      std::memcpy(to.bytes + r * local_k_, weight->bytes + r * weight->row_stride, static_cast<size_t>(local_k_));
-    }
+    OCTET_CHECK(weight.dtype == loaded_.weight.format.dtype);
+    nans = copy_codes(weight, target(plan), *source_.threads);
     write_scales(plan, scales);
   } else {  // parts of different schemes: real values
+    nans = find_nan_codes(weight, *source_.threads);
     std::vector<float> real(static_cast<size_t>(plan.num_stored * local_k_));
     const Tensor values(reinterpret_cast<std::byte*>(real.data()), DType::kF32, Shape{plan.num_stored, local_k_});
     const QuantFormat format = scales.size() == 1 ? kF8Tensor : kF8Channel;
     const ConstTensor scale(reinterpret_cast<const std::byte*>(scales.data()), DType::kF32,
                             Shape{static_cast<int64_t>(scales.size())});
-    scheme.dequantize(ConstQuantTensor(*weight, scale, format), values);
+    plan.scheme.on_disk->dequantize(ConstQuantTensor(weight, scale, format), values);
     copy_matrix(values, target(plan), *source_.threads);
   }
-  tensors_.done(plan.module + ".weight", weight->num_bytes());
+  if (nans.count == 0) return;
+  const std::string name = plan.module + ".weight";
+  const Region from = region(plan);
+  fail(ErrorCode::kModel,
+       "{}: {} of its f8_e4m3 codes are NaN (0x7f or 0xff), the first at [{}, {}]: expected numbers (in {})", name,
+       nans.count, from.first_row + nans.first_row, from.first_column + nans.first_column,
+       source_.files->file_of(name));
 }
 
 // One scale, or one for each of this rank's rows, checked.

@@ -295,6 +295,38 @@ TEST(Weights, BadScalesAreErrors) {
   EXPECT_THAT(load("c"), HasSubstr("c.input_scale: the scale is inf"));
 }
 
+TEST(Weights, NanCodesAreErrors) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  constexpr int64_t kRows = 300, kColumns = 517;  // several pieces, and no multiple of a vector
+  std::vector<float> values(kRows * kColumns);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 255) - 127.0f;
+  add_fp8(checkpoint, "good", Shape{kRows, kColumns}, values, 1.0f, Shape{}, 1.0f);
+  values[201 * kColumns + 3] = std::nanf("");
+  values[140 * kColumns + 516] = -std::nanf("");
+  values[140 * kColumns + 515] = std::nanf("");
+  add_fp8(checkpoint, "bad", Shape{kRows, kColumns}, values, 1.0f, Shape{}, 1.0f);
+  checkpoint.add("plain.weight", DType::kBF16, Shape{1, kColumns}, std::vector<float>(kColumns, 1.0f));
+  checkpoint.write(folder);
+  Loader loader(folder.path(), {.quantization_config = kStatic});
+  const auto load = [&](std::vector<LinearPart> parts) {
+    return error_text([&] { loader.root().linear(LinearRequest{.parts = std::move(parts), .k = kColumns}); });
+  };
+  const std::string expected =
+      "bad.weight: 3 of its f8_e4m3 codes are NaN (0x7f or 0xff), the first at [140, 515]: "
+      "expected numbers (in " +
+      folder.path() + "/model.safetensors)";
+  EXPECT_EQ(load({whole("good", kRows)}), "no error");
+  EXPECT_THAT(load({whole("bad", kRows)}), HasSubstr(expected));
+  EXPECT_THAT(load({whole("bad", kRows), whole("plain", 1)}), HasSubstr(expected));  // held as real numbers
+  // A rank looks at its own part; the position is the file's.
+  Loader second(folder.path(), {.quantization_config = kStatic, .rank = 1, .world_size = 2});
+  const LinearPart half{.name = "bad", .n = kRows, .first_n = kRows / 2, .local_n = kRows / 2};
+  EXPECT_THAT(
+      error_text([&] { second.root().linear(LinearRequest{.parts = {half}, .k = kColumns, .shard = Shard::kColumn}); }),
+      HasSubstr("bad.weight: 1 of its f8_e4m3 codes are NaN (0x7f or 0xff), the first at [201, 3]"));
+}
+
 TEST(Weights, WrongShapesAndDtypesAreErrors) {
   const TestFolder folder;
   TestCheckpoint checkpoint;
