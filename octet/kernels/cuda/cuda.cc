@@ -1,8 +1,9 @@
-// Portable CUDA rows, one add_* per file of this folder.
+// Portable CUDA rows, one function per file of this folder.
+#include "octet/kernels/cuda/kernels.h"
 #include "octet/kernels/gpu.h"
 
 namespace octet {
 
-void add_cuda_kernels(KernelTable&) {}
+void add_cuda_kernels(KernelTable& table) { table.of<MatmulOp>().push_back(cuda_matmul_simple()); }
 
 }  // namespace octet
