@@ -4,6 +4,9 @@
 
 namespace octet {
 
-void add_cuda_kernels(KernelTable& table) { table.of<MatmulOp>().push_back(cuda_matmul_simple()); }
+void add_cuda_kernels(KernelTable& table) {
+  table.of<MatmulOp>().push_back(cuda_matmul_simple());
+  table.of<PagedAttentionOp>().push_back(cuda_attention_simple());
+}
 
 }  // namespace octet

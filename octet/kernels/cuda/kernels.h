@@ -6,5 +6,6 @@
 namespace octet {
 
 Kernel<MatmulOp> cuda_matmul_simple();
+Kernel<PagedAttentionOp> cuda_attention_simple();
 
 }  // namespace octet

@@ -16,6 +16,9 @@ __device__ inline float device_f32(F16 value) { return __half2float(__half(__hal
 __device__ inline float device_f32(F8E4M3 value) {
   return __half2float(__half(__nv_cvt_fp8_to_halfraw(value.bits, __NV_E4M3)));
 }
+__device__ inline float device_f32(F8E5M2 value) {
+  return __half2float(__half(__nv_cvt_fp8_to_halfraw(value.bits, __NV_E5M2)));
+}
 
 __device__ inline BF16 device_bf16(float value) { return BF16{__bfloat16_as_ushort(__float2bfloat16_rn(value))}; }
 

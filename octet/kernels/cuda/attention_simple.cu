@@ -1,0 +1,191 @@
+// cuda.attention_simple: paged attention of every kind that the contract has (octet/ops/paged_attention.h), in F32
+// arithmetic. What faster rows decline ends here; it is written to be right.
+//
+// A cluster of CTAs makes one row of `out`, each CTA an equal share of its query heads, one head after the other. The
+// keys are cut into tiles of 32 at fixed positions; warp w takes tiles w, w + 8, ... with a softmax of its own; lane i
+// holds the score of the tile's key i. At the end the warps' results are added in their order. Everything is counted
+// from position 0, so a row's bits do not depend on how many rows the batch or the sequence has. Cells that no query
+// sees are not read.
+#include "octet/kernels/cuda/attention_row.cuh"
+#include "octet/kernels/cuda/kernels.h"
+#include "octet/tensor/dispatch.h"
+
+namespace octet {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr int kTileKeys = 32;
+constexpr int kMaxHeadDim = 256;
+constexpr int kLaneElements = kMaxHeadDim / 32;
+constexpr int kVector = 8;  // elements of a key read at once
+constexpr int64_t kMaxRowBytes = 32 << 10;
+
+std::string declines(const PagedAttentionOp& op, const Launch&) {
+  const int64_t d = op.head_dim();
+  if (d % kVector != 0 || d > kMaxHeadDim) {
+    return fmt::format("takes a head_dim that is a multiple of 8 up to 256, not {}", d);
+  }
+  if (op.k_cache.row_stride % kVector != 0 || op.v_cache.row_stride % kVector != 0) {
+    return fmt::format("takes caches whose blocks begin at multiples of 8 elements, not {} and {} elements apart",
+                       op.k_cache.row_stride, op.v_cache.row_stride);
+  }
+  const int64_t row_bytes = op.num_heads() / row_cluster(op.num_heads()) * d * int64_t{sizeof(float)};
+  if (row_bytes > kMaxRowBytes) {
+    return fmt::format("keeps a CTA's part of a row in 32 KiB, {} heads of {} need {}", op.num_heads(), d, row_bytes);
+  }
+  return declines_quantized(op);
+}
+
+// kVector elements, aligned to their size.
+template <class T>
+struct alignas(sizeof(T) * kVector > 16 ? 16 : sizeof(T) * kVector) Vector {
+  T elements[kVector];
+};
+
+// The running softmax of one warp: weights relative to exp(highest), their sum (each lane its own part), and the
+// weighted sum of values (element lane + 32 i in of_lane[i]).
+struct Softmax {
+  float highest = -INFINITY;
+  float total = 0.0f;
+  float of_lane[kLaneElements] = {};
+};
+
+struct Keys {
+  int sequence, kv_head, begin, end;  // the positions that the query sees
+};
+
+template <class T>
+__device__ float dot(const float* q, const T* key, int head_dim) {
+  float sums[kVector] = {};
+  for (int d = 0; d < head_dim; d += kVector) {
+    const auto part = *reinterpret_cast<const Vector<T>*>(key + d);
+    for (int i = 0; i < kVector; ++i) sums[i] = fmaf(q[d + i], device_f32(part.elements[i]), sums[i]);
+  }
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+template <class T>
+__device__ void attend_tile(const AttentionInput& in, const Keys& keys, int tile, const float* q, Softmax& softmax) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int position = tile * kTileKeys + lane;
+  const bool visible = keys.begin <= position && position < keys.end;
+  int block = 0;
+  float score = -INFINITY;
+  if (visible) {
+    block = in.block_table[keys.sequence * in.table_stride + position / in.block_size];
+    const int64_t cell = int64_t{keys.kv_head} * in.block_size + position % in.block_size;
+    score = dot(q, static_cast<const T*>(in.k_cache) + block * in.k_block_stride + cell * in.head_dim, in.head_dim) *
+            in.score_scale;
+  }
+  float highest = fmaxf(softmax.highest, score);
+  for (int step = 16; step > 0; step /= 2) highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, step));
+  const float correction = expf(softmax.highest - highest);
+  const float weight = visible ? expf(score - highest) : 0.0f;
+  softmax.highest = highest;
+  softmax.total = softmax.total * correction + weight;
+  for (float& sum : softmax.of_lane) sum *= correction;
+  const int first = max(keys.begin - tile * kTileKeys, 0);
+  const int last = min(keys.end - tile * kTileKeys, kTileKeys);
+  for (int k = first; k < last; ++k) {
+    const float of_key = __shfl_sync(0xffffffffu, weight, k);
+    const int64_t cell = int64_t{keys.kv_head} * in.block_size + (tile * kTileKeys + k) % in.block_size;
+    const T* value =
+        static_cast<const T*>(in.v_cache) + __shfl_sync(0xffffffffu, block, k) * in.v_block_stride + cell * in.head_dim;
+    for (int i = 0; i < kLaneElements; ++i) {
+      const int d = lane + 32 * i;
+      if (d < in.head_dim) softmax.of_lane[i] = fmaf(of_key, device_f32(value[d]), softmax.of_lane[i]);
+    }
+  }
+}
+
+struct SharedState {
+  float q[kMaxHeadDim];
+  float highest[kWarps];
+  float total[kWarps];
+  float sums[kWarps][kMaxHeadDim];
+  int sequence;
+};
+
+// The warps' results of one head, added in their order, into out [head_dim].
+__device__ void merge_warps(const AttentionInput& in, const Softmax& softmax, SharedState& shared, float* out) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  float total = softmax.total;
+  for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(0xffffffffu, total, step);
+  if (lane == 0) {
+    shared.highest[warp] = softmax.highest;
+    shared.total[warp] = total;
+  }
+  for (int i = 0; i < kLaneElements; ++i) shared.sums[warp][lane + 32 * i] = softmax.of_lane[i];
+  __syncthreads();
+  const int d = static_cast<int>(threadIdx.x);
+  if (d < in.head_dim) {
+    float highest = -INFINITY;
+    for (int w = 0; w < kWarps; ++w) highest = fmaxf(highest, shared.highest[w]);
+    float sum = 0.0f;
+    float sum_of_weights = 0.0f;
+    for (int w = 0; w < kWarps; ++w) {
+      const float correction = expf(shared.highest[w] - highest);
+      sum_of_weights += shared.total[w] * correction;
+      sum += shared.sums[w][d] * correction;
+    }
+    out[d] = sum / sum_of_weights * in.v_scale;
+  }
+  __syncthreads();
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads, 2) attention_simple(const AttentionInput in, const AttentionOutput output) {
+  extern __shared__ float row_part[];  // the CTA's heads of the row
+  __shared__ SharedState shared;
+  const auto cluster = cooperative_groups::this_cluster();
+  const int num_ranks = static_cast<int>(cluster.num_blocks());
+  const int t = static_cast<int>(blockIdx.x) / num_ranks;
+  const int heads = in.num_heads / num_ranks;
+  const int first_head = static_cast<int>(cluster.block_rank()) * heads;
+  wait_for_previous();
+  start_next();
+  const int s = sequence_of_row(in, t, &shared.sequence);
+  if (s < 0) return;
+  const int position = in.seq_lens[s] - in.query_start[s + 1] + t;
+  Keys keys{.sequence = s, .kv_head = 0, .begin = 0, .end = position + 1};
+  if (in.sliding_window > 0) keys.begin = max(0, position - in.sliding_window + 1);
+  for (int h = 0; h < heads; ++h) {
+    keys.kv_head = (first_head + h) / (in.num_heads / in.num_kv_heads);
+    const int64_t q_first = t * in.q_stride + int64_t{first_head + h} * in.head_dim;
+    for (int d = static_cast<int>(threadIdx.x); d < in.head_dim; d += kThreads) {
+      shared.q[d] = in.q_f32 ? static_cast<const float*>(in.q)[q_first + d]
+                             : device_f32(static_cast<const BF16*>(in.q)[q_first + d]);
+    }
+    __syncthreads();
+    Softmax softmax;
+    const int first_tile = keys.begin / kTileKeys;
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    int tile = first_tile + (warp + kWarps - first_tile % kWarps) % kWarps;
+    for (; tile * kTileKeys < keys.end; tile += kWarps) attend_tile<T>(in, keys, tile, shared.q, softmax);
+    merge_warps(in, softmax, shared, row_part + h * in.head_dim);
+  }
+  write_row_part(output, t, first_head * in.head_dim, heads * in.head_dim, row_part);
+}
+
+void run(const PagedAttentionOp& op, const Launch& launch) {
+  const int cluster = row_cluster(op.num_heads());
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(op.q.dim(0) * cluster)),
+                          .block = dim3(kThreads),
+                          .shared_bytes = op.num_heads() / cluster * op.head_dim() * int64_t{sizeof(float)},
+                          .cluster = cluster};
+  if (op.q.dim(0) == 0) return;
+  dispatch<DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kF8E5M2>(op.k_cache.dtype, [&]<DType kCache>() {
+    launch_kernel("cuda.attention_simple", launch, shape, attention_simple<CType<kCache>>, attention_input(op),
+                  attention_output(op));
+  });
+}
+
+}  // namespace
+
+Kernel<PagedAttentionOp> cuda_attention_simple() {
+  return {.name = "cuda.attention_simple", .declines = declines, .run = run};
+}
+
+}  // namespace octet
