@@ -1,4 +1,6 @@
 // check() of every op: the contracts of the headers, as far as shapes and dtypes state them.
+#include <limits>
+
 #include "octet/ops/ops.h"
 
 namespace octet {
@@ -16,6 +18,15 @@ void check_output(ShapeCheck& check, const QuantTensor& out, std::initializer_li
 }
 
 }  // namespace
+
+void ArgmaxOp::check() const {
+  ShapeCheck check(kName);
+  check.tensor("index", index, {"T"});
+  check.tensor("x", x, {"T", "V"});
+  check.dtype("index", index, {DType::kI32});
+  check.dtype("x", x, {DType::kF32});
+  check.that(x.dim(1) <= std::numeric_limits<int32_t>::max(), "V fits 32 bits");
+}
 
 void EmbeddingOp::check() const {
   ShapeCheck check(kName);

@@ -1,6 +1,7 @@
 // Every op of octet, the table of their kernels, and Backend, which runs them.
 #pragma once
 
+#include "octet/ops/argmax.h"
 #include "octet/ops/embedding.h"
 #include "octet/ops/gather_rows.h"
 #include "octet/ops/matmul.h"
@@ -14,8 +15,8 @@
 
 namespace octet {
 
-using KernelTable = BasicKernelTable<EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp,
-                                     RopeKvOp, RopeTableOp, SiluAndMulOp>;
+using KernelTable = BasicKernelTable<ArgmaxOp, EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp,
+                                     RmsNormOp, RopeKvOp, RopeTableOp, SiluAndMulOp>;
 
 // Which kernel takes an op and why those before it decline: what `octet inspect --kernels` prints.
 struct KernelChoice {

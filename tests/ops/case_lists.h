@@ -19,6 +19,8 @@ struct Case {
 template <class Op>
 std::vector<Case<Op>> cases();
 template <>
+std::vector<Case<ArgmaxOp>> cases();
+template <>
 std::vector<Case<EmbeddingOp>> cases();
 template <>
 std::vector<Case<GatherRowsOp>> cases();

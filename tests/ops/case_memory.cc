@@ -19,7 +19,8 @@ int64_t row_begin(const Tensor& view, int64_t i) { return i * view.row_stride; }
 int64_t num_rows(const Tensor& view) { return view.rank() == 0 ? 1 : view.dim(0); }
 int64_t row_elements(const Tensor& view) { return num_rows(view) == 0 ? 0 : view.num_elements() / num_rows(view); }
 
-float element(const std::byte* bytes, DType dtype, int64_t i) {
+double element(const std::byte* bytes, DType dtype, int64_t i) {
+  if (dtype == DType::kI32) return reinterpret_cast<const int32_t*>(bytes)[i];
   float value = 0.0f;
   dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kF8E5M2>(
       dtype, [&]<DType D>() { value = to_f32(reinterpret_cast<const CType<D>*>(bytes)[i]); });
@@ -163,15 +164,15 @@ std::string CaseMemory::difference(const Block& block, const std::vector<std::by
       const int64_t at = row_begin(view, i) + k;
       const size_t byte = first + static_cast<size_t>(at) * bytes;
       std::fill_n(inside.begin() + static_cast<int64_t>(byte), bytes, true);
-      const float want = element(expected.data() + first, view.dtype, at);
-      const float got = element(found.data() + first, view.dtype, at);
+      const double want = element(expected.data() + first, view.dtype, at);
+      const double got = element(found.data() + first, view.dtype, at);
       if (want == got || (std::isnan(want) && std::isnan(got))) continue;
       if (is_8_bit(view.dtype) && !std::isnan(want) && !std::isnan(got) &&
           std::abs(code_order(expected[byte]) - code_order(found[byte])) == 1) {
         ++num_neighbours;
         continue;
       }
-      const double error = std::fabs(static_cast<double>(want) - got);
+      const double error = std::fabs(want - got);
       if (!is_8_bit(view.dtype) && error <= block.bound.absolute + block.bound.relative * std::fabs(want)) continue;
       return fmt::format("{}: row {} element {}: expected {}, found {} (off by {:.3g})\n", block.name, i, k, want, got,
                          error);

@@ -38,6 +38,31 @@ float special_values(Random& random) {
 
 }  // namespace
 
+// Rows with ties, with nothing but minus infinities, and with each value that breaks a row, anywhere in it.
+template <>
+std::vector<Case<ArgmaxOp>> cases() {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  std::vector<Case<ArgmaxOp>> list;
+  for (const int64_t columns : {1, 2, 31, 32, 100, 1023, 1024, 4099, 49152}) {
+    for (const std::string_view values : {"normal", "few", "negative", "broken"}) {
+      list.push_back({fmt::format("{} columns, {} values", columns, values), [=](CaseMemory& m) {
+                        const int64_t odds = 2 * columns;
+                        const Fill fill = [=](Random& r) {
+                          if (values == "few") return static_cast<float>(r.between(-3, 3));
+                          if (values == "negative") return r.coin() ? -kInfinity : -1.0f - std::abs(r.normal());
+                          if (values == "broken" && r.between(0, odds) == 0)
+                            return r.coin() ? kInfinity : std::numeric_limits<float>::quiet_NaN();
+                          return values == "broken" && columns < 100 ? -kInfinity : r.normal();
+                        };
+                        const int64_t rows = draw_rows(m.random());
+                        return ArgmaxOp{.index = m.output("index", DType::kI32, Shape{rows}, kExact),
+                                        .x = m.input(DType::kF32, Shape{rows, columns}, fill, draw_layout(m.random()))};
+                      }});
+    }
+  }
+  return list;
+}
+
 template <>
 std::vector<Case<EmbeddingOp>> cases() {
   std::vector<Case<EmbeddingOp>> list;

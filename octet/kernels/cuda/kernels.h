@@ -5,6 +5,7 @@
 
 namespace octet {
 
+Kernel<ArgmaxOp> cuda_argmax();
 Kernel<MatmulOp> cuda_matmul_simple();
 Kernel<PagedAttentionOp> cuda_attention_simple();
 

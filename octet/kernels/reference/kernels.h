@@ -5,6 +5,7 @@
 
 namespace octet {
 
+Kernel<ArgmaxOp> reference_argmax();
 Kernel<EmbeddingOp> reference_embedding();
 Kernel<GatherRowsOp> reference_gather_rows();
 Kernel<MatmulOp> reference_matmul();

@@ -5,6 +5,7 @@
 namespace octet {
 
 void add_reference_kernels(KernelTable& table) {
+  table.of<ArgmaxOp>().push_back(reference_argmax());
   table.of<EmbeddingOp>().push_back(reference_embedding());
   table.of<GatherRowsOp>().push_back(reference_gather_rows());
   table.of<MatmulOp>().push_back(reference_matmul());
