@@ -39,6 +39,54 @@ std::vector<Case<RopeTableOp>> cases();
 template <>
 std::vector<Case<SiluAndMulOp>> cases();
 
+// Shapes of real models, too slow for CPU kernels' every run: for GPUs.
+template <class Op>
+std::vector<Case<Op>> large_cases();
+template <>
+std::vector<Case<EmbeddingOp>> large_cases();
+template <>
+std::vector<Case<GatherRowsOp>> large_cases();
+template <>
+std::vector<Case<MatmulOp>> large_cases();
+template <>
+std::vector<Case<PagedAttentionOp>> large_cases();
+template <>
+std::vector<Case<QuantizeOp>> large_cases();
+template <>
+std::vector<Case<RmsNormOp>> large_cases();
+template <>
+std::vector<Case<RopeKvOp>> large_cases();
+template <>
+std::vector<Case<RopeTableOp>> large_cases();
+template <>
+std::vector<Case<SiluAndMulOp>> large_cases();
+
+struct MatmulFormats {
+  QuantFormat x, weight;
+  DType out;
+};
+MatmulOp make_matmul(CaseMemory& memory, const MatmulFormats& formats, int64_t tokens, int64_t n, int64_t k);
+
+// What the ops that work row by row are made of: [rows, columns].
+struct Matrix {
+  int64_t rows, columns;
+};
+EmbeddingOp make_embedding(CaseMemory& memory, DType out, DType table, Matrix size, int64_t first_id);
+GatherRowsOp make_gather_rows(CaseMemory& memory, DType dtype, Matrix x, int64_t num_rows);
+QuantizeOp make_quantize(CaseMemory& memory, DType x, const QuantFormat& out, Matrix size, const Fill& fill);
+RmsNormOp make_rms_norm(CaseMemory& memory, DType residual, const QuantFormat& out, Matrix size, bool adds);
+SiluAndMulOp make_silu_and_mul(CaseMemory& memory, DType x, const QuantFormat& out, Matrix size, float magnitude);
+RopeTableOp make_rope_table(CaseMemory& memory, int64_t tokens, int64_t half, float ntk_factor);
+Layout draw_layout(Random& random);
+// Values of a row that a quantiser must get right: zeros, NaN, infinities, the subnormal, the largest.
+float special_values(Random& random);
+
+enum class RopeForm { kPlain, kPartialRotation, kQueryAndKeyNorm, kInPlace };
+struct Heads {
+  int64_t num_heads, num_kv_heads, head_dim;
+};
+RopeKvOp make_rope_kv(CaseMemory& memory, DType qkv, DType cache, const Heads& heads, int64_t tokens, RopeForm form);
+
 // A mixed batch over a paged cache.
 struct AttentionShape {
   struct Sequence {
@@ -54,6 +102,10 @@ struct AttentionFormats {
 // Cache slots beyond a sequence's tokens hold NaN, table entries beyond its blocks nonsense.
 PagedAttentionOp make_attention(CaseMemory& memory, const AttentionShape& shape, const AttentionFormats& formats);
 
+// Scales per token that the caller gives: quantize alone takes them.
+inline constexpr QuantFormat kF8GivenToken{.dtype = DType::kF8E4M3, .granularity = Granularity::kToken};
+inline constexpr DType kActivations[] = {DType::kF32, DType::kBF16};
+inline constexpr DType kCaches[] = {DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kF8E5M2};
 inline const QuantFormat kOutputFormats[] = {plain_format(DType::kF32), plain_format(DType::kBF16), kF8DynamicToken,
                                              kF8StaticTensor};
 

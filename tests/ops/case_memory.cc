@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "octet/device/stream.h"
 #include "octet/ops/quantize.h"
 #include "octet/tensor/dispatch.h"
 
@@ -12,7 +13,6 @@ namespace {
 
 constexpr std::byte kGuard{0xa5};
 constexpr size_t kGuardBytes = 64;
-constexpr int64_t kGapElements = 3;
 
 // The first element of row i of a view, in elements from the view's first.
 int64_t row_begin(const Tensor& view, int64_t i) { return i * view.row_stride; }
@@ -41,7 +41,7 @@ CaseMemory::Block& CaseMemory::add(std::string name, DType dtype, Shape shape, L
   auto block = std::make_unique<Block>();
   block->name = std::move(name);
   block->view = Tensor(nullptr, dtype, shape);
-  if (layout == Layout::kStrided && shape.rank() > 1) block->view.row_stride += kGapElements;
+  if (layout == Layout::kStrided && shape.rank() > 1) block->view.row_stride += gap_elements_;
   const int64_t span =
       num_rows(block->view) == 0 ? 0 : row_begin(block->view, num_rows(block->view) - 1) + row_elements(block->view);
   block->memory.assign(static_cast<size_t>(span * dtype_bytes(dtype)) + 2 * guard_bytes, kGuard);
@@ -49,8 +49,28 @@ CaseMemory::Block& CaseMemory::add(std::string name, DType dtype, Shape shape, L
   // the same.
   if (block->memory.empty()) block->memory.reserve(1);
   block->view.bytes = block->memory.data() + guard_bytes;
+  if (stream_.device.kind != DeviceKind::kCpu) {
+    block->on_gpu =
+        Buffer(stream_.device, std::max<int64_t>(1, static_cast<int64_t>(block->memory.size())), block->name);
+  }
   blocks_.push_back(std::move(block));
   return *blocks_.back();
+}
+
+Tensor CaseMemory::uploaded(const Block& block) const {
+  if (block.on_gpu.num_bytes() == 0) return block.view;
+  copy_bytes(block.on_gpu.data(), block.memory.data(), static_cast<int64_t>(block.memory.size()), stream_);
+  Tensor argument = block.view;
+  argument.bytes = block.on_gpu.data() + (block.view.bytes - block.memory.data());
+  return argument;
+}
+
+ConstTensor CaseMemory::on_host(const ConstTensor& input) const {
+  for (const auto& block : blocks_) {
+    if (block->view.bytes == input.bytes || (block->on_gpu.num_bytes() > 0 && block->on_gpu.data() == input.bytes))
+      return block->view;
+  }
+  fail(ErrorCode::kInternal, "no argument of this case");
 }
 
 void CaseMemory::fill_block(Block& block, const Fill& fill) {
@@ -66,21 +86,21 @@ void CaseMemory::fill_block(Block& block, const Fill& fill) {
 ConstTensor CaseMemory::input(DType dtype, Shape shape, const Fill& fill, Layout layout) {
   Block& block = add("input", dtype, shape, layout, 0);
   fill_block(block, fill);
-  return block.view;
+  return uploaded(block);
 }
 
 ConstTensor CaseMemory::integers(Shape shape, const std::vector<int32_t>& values) {
   OCTET_CHECK(shape.num_elements() == static_cast<int64_t>(values.size()));
   Block& block = add("integers", DType::kI32, shape, Layout::kContiguous, 0);
   if (!values.empty()) std::memcpy(block.memory.data(), values.data(), values.size() * sizeof(int32_t));
-  return block.view;
+  return uploaded(block);
 }
 
 Tensor CaseMemory::output(std::string name, DType dtype, Shape shape, Bound bound, Layout layout) {
   Block& block = add(std::move(name), dtype, shape, layout, kGuardBytes);
   block.bound = bound;
   block.is_output = true;
-  return block.view;
+  return uploaded(block);
 }
 
 Tensor CaseMemory::in_out(std::string name, DType dtype, Shape shape, Bound bound, const Fill& fill, Layout layout) {
@@ -89,7 +109,7 @@ Tensor CaseMemory::in_out(std::string name, DType dtype, Shape shape, Bound boun
   block.is_output = true;
   fill_block(block, fill);
   block.initial = block.memory;
-  return block.view;
+  return uploaded(block);
 }
 
 ConstQuantTensor CaseMemory::quant_input(const QuantFormat& format, int64_t rows, int64_t cols, Layout layout) {
@@ -124,20 +144,26 @@ void CaseMemory::reset(std::byte poison) {
     if (!block->is_output) continue;
     if (!block->initial.empty()) {
       std::copy(block->initial.begin(), block->initial.end(), block->memory.begin());
-      continue;
+    } else {
+      const int64_t bytes = dtype_bytes(block->view.dtype);
+      for (int64_t i = 0; i < num_rows(block->view); ++i) {
+        std::fill_n(block->view.bytes + row_begin(block->view, i) * bytes, row_elements(block->view) * bytes, poison);
+      }
     }
-    const int64_t bytes = dtype_bytes(block->view.dtype);
-    for (int64_t i = 0; i < num_rows(block->view); ++i) {
-      std::fill_n(block->view.bytes + row_begin(block->view, i) * bytes, row_elements(block->view) * bytes, poison);
-    }
+    uploaded(*block);
   }
 }
 
 CaseMemory::Snapshot CaseMemory::outputs() const {
   Snapshot snapshot;
   for (const auto& block : blocks_) {
-    if (block->is_output) snapshot.push_back(block->memory);
+    if (!block->is_output) continue;
+    snapshot.push_back(block->memory);
+    if (block->on_gpu.num_bytes() == 0) continue;
+    std::vector<std::byte>& bytes = snapshot.back();
+    copy_bytes(bytes.data(), block->on_gpu.data(), static_cast<int64_t>(bytes.size()), stream_);
   }
+  synchronize(stream_);
   return snapshot;
 }
 

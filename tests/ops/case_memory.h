@@ -1,6 +1,7 @@
 // CaseMemory: the arguments of one op call, so that kernel after kernel can run on them from the same state. It knows
 // which are outputs, how far they may differ, and what surrounds them: guard bytes before, after and between strided
-// rows.
+// rows. Arguments of a GPU's op lie in its memory, each in an allocation of its own; they are filled and compared on
+// the host.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "octet/device/buffer.h"
 #include "octet/tensor/quant_format.h"
 #include "tests/ops/random.h"
 
@@ -30,13 +32,18 @@ inline Bound rounded_bound(DType dtype, Bound f32) {
 }
 
 enum class Layout { kContiguous, kStrided };  // strided: a few elements between rows
+inline constexpr int64_t kOddGap = 3;
+inline constexpr int64_t kAlignedGap = 16;  // rows of a multiple of 16 elements stay aligned to 16 bytes
 
 using Fill = std::function<float(Random&)>;
 inline float normal_values(Random& random) { return random.normal(); }
 
 class CaseMemory {
  public:
-  explicit CaseMemory(uint64_t seed) : random_(seed) {}
+  // Arguments lie on the stream's device, and copies between it and the host take their turn in the stream. Memories of
+  // one seed and gap hold the same values on every device.
+  explicit CaseMemory(uint64_t seed, Stream stream = {}, int64_t gap_elements = kOddGap)
+      : random_(seed), stream_(stream), gap_elements_(gap_elements) {}
   CaseMemory(const CaseMemory&) = delete;
   CaseMemory& operator=(const CaseMemory&) = delete;
 
@@ -58,9 +65,12 @@ class CaseMemory {
   QuantTensor quant_output(const std::string& name, const QuantFormat& format, int64_t rows, int64_t cols, Bound f32,
                            double share, Layout layout = Layout::kContiguous);
 
+  // The values of an integers() argument or of an input, on the host.
+  ConstTensor on_host(const ConstTensor& input) const;
+
   // Everything as before the first call: outputs hold `poison` in every byte.
   void reset(std::byte poison);
-  // The bytes of all outputs, guards included.
+  // The bytes of all outputs, guards included, when all work queued so far is done.
   using Snapshot = std::vector<std::vector<std::byte>>;
   Snapshot outputs() const;
   // What differs more than the bounds allow, as text; empty when nothing does. Bytes round the elements must be
@@ -70,18 +80,23 @@ class CaseMemory {
  private:
   struct Block {
     std::string name;
-    Tensor view;
+    Tensor view;  // of the host's memory
     Bound bound;
     std::vector<std::byte> memory;
+    Buffer on_gpu;                   // a GPU's arguments: laid out as `memory`
     std::vector<std::byte> initial;  // in_out: contents; output: empty
     bool is_output = false;
   };
   Block& add(std::string name, DType dtype, Shape shape, Layout layout, size_t guard_bytes);
   void fill_block(Block& block, const Fill& fill);
+  // The block as the op gets it, its device's memory equal to the host's.
+  Tensor uploaded(const Block& block) const;
   static std::string difference(const Block& block, const std::vector<std::byte>& expected,
                                 const std::vector<std::byte>& found);
 
   Random random_;
+  Stream stream_;
+  int64_t gap_elements_;
   std::vector<std::unique_ptr<Block>> blocks_;
 };
 

@@ -9,11 +9,6 @@
 namespace octet::ops_test {
 namespace {
 
-constexpr DType kCaches[] = {DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kF8E5M2};
-
-struct Heads {
-  int64_t num_heads, num_kv_heads, head_dim;
-};
 Heads draw_heads(Random& random) {
   return random.pick<Heads>(
       {{1, 1, 16}, {4, 2, 64}, {9, 3, 64}, {8, 1, 32}, {6, 2, 24}, {2, 2, 128}, {4, 4, 80}, {12, 2, 8}});
@@ -119,53 +114,60 @@ std::vector<Case<PagedAttentionOp>> cases() {
   return list;
 }
 
+RopeKvOp make_rope_kv(CaseMemory& m, DType qkv, DType cache, const Heads& heads, int64_t tokens, RopeForm form) {
+  const auto [hq, hkv, d] = heads;
+  const int64_t block_size = m.random().pick<int64_t>({16, 32});
+  const int64_t num_blocks = std::max<int64_t>(3, 2 * tokens / block_size);
+  const int64_t half = form == RopeForm::kPartialRotation ? d / 4 : d / 2;
+  std::vector<int32_t> slots = shuffled(m.random(), num_blocks * block_size);
+  slots.resize(static_cast<size_t>(tokens));
+  if (tokens > 1) slots[1] = -1;
+  const Bound f32{.absolute = 2e-6, .relative = 2e-6};
+  RopeKvOp op;
+  op.k_scale = m.random().pick({1.0f, 0.5f, 0.013f});
+  op.v_scale = m.random().pick({1.0f, 0.7f});
+  const auto make_cache = [&](const char* name, float scale) {
+    Bound bound = rounded_bound(cache, {.absolute = f32.absolute / scale, .relative = f32.relative});
+    bound.share_of_neighbours = 0.01;
+    return m.in_out(name, cache, Shape{num_blocks, hkv, block_size, d}, bound);
+  };
+  op.k_cache = make_cache("k_cache", op.k_scale);
+  op.v_cache = make_cache("v_cache", op.v_scale);
+  const Shape qkv_shape{tokens, (hq + 2 * hkv) * d};
+  if (form == RopeForm::kInPlace) {
+    const Tensor both = m.in_out("qkv", qkv, qkv_shape, rounded_bound(qkv, f32));
+    op.qkv = both;
+    op.q_out = both.columns(0, hq * d);
+  } else {
+    op.qkv = m.input(qkv, qkv_shape, normal_values, Layout::kStrided);
+    op.q_out = m.output("q_out", qkv, Shape{tokens, hq * d}, rounded_bound(qkv, f32));
+  }
+  const Fill from_minus_1_to_1 = [](Random& r) { return static_cast<float>(2 * r.uniform() - 1); };
+  op.cos = m.input(DType::kF32, Shape{tokens, half}, from_minus_1_to_1);
+  op.sin = m.input(DType::kF32, Shape{tokens, half}, from_minus_1_to_1);
+  op.slot_mapping = m.integers(Shape{tokens}, slots);
+  if (form == RopeForm::kQueryAndKeyNorm) {
+    op.q_norm = m.input(DType::kF32, Shape{d});
+    op.k_norm = m.input(DType::kF32, Shape{d});
+  }
+  return op;
+}
+
 template <>
 std::vector<Case<RopeKvOp>> cases() {
+  const std::vector<std::pair<std::string, RopeForm>> forms = {{"plain", RopeForm::kPlain},
+                                                               {"partial rotation", RopeForm::kPartialRotation},
+                                                               {"query and key norm", RopeForm::kQueryAndKeyNorm},
+                                                               {"in place", RopeForm::kInPlace}};
   std::vector<Case<RopeKvOp>> list;
-  for (const DType qkv : {DType::kF32, DType::kBF16}) {
+  for (const DType qkv : kActivations) {
     for (const DType cache : kCaches) {
-      for (const std::string_view form : {"plain", "partial rotation", "query and key norm", "in place"}) {
-        list.push_back({fmt::format("{} to {}, {}", dtype_name(qkv), dtype_name(cache), form), [=](CaseMemory& m) {
-                          const auto [hq, hkv, d] = draw_heads(m.random());
-                          const int64_t tokens = m.random().pick<int64_t>({1, 3, 8, 21});
-                          const int64_t block_size = m.random().pick<int64_t>({16, 32});
-                          const int64_t half = form == "partial rotation" ? d / 4 : d / 2;
-                          std::vector<int32_t> slots = shuffled(m.random(), 3 * block_size);
-                          slots.resize(static_cast<size_t>(tokens));
-                          if (tokens > 1) slots[1] = -1;
-                          const Bound f32{.absolute = 2e-6, .relative = 2e-6};
-                          RopeKvOp op;
-                          op.k_scale = m.random().pick({1.0f, 0.5f, 0.013f});
-                          op.v_scale = m.random().pick({1.0f, 0.7f});
-                          const Shape cache_shape{3, hkv, block_size, d};
-                          const auto make_cache = [&](const char* cache_name, float scale) {
-                            Bound bound =
-                                rounded_bound(cache, {.absolute = f32.absolute / scale, .relative = f32.relative});
-                            bound.share_of_neighbours = 0.01;
-                            return m.in_out(cache_name, cache, cache_shape, bound);
-                          };
-                          op.k_cache = make_cache("k_cache", op.k_scale);
-                          op.v_cache = make_cache("v_cache", op.v_scale);
-                          const Shape qkv_shape{tokens, (hq + 2 * hkv) * d};
-                          if (form == "in place") {
-                            const Tensor both = m.in_out("qkv", qkv, qkv_shape, rounded_bound(qkv, f32));
-                            op.qkv = both;
-                            op.q_out = both.columns(0, hq * d);
-                          } else {
-                            op.qkv = m.input(qkv, qkv_shape, normal_values, Layout::kStrided);
-                            op.q_out = m.output("q_out", qkv, Shape{tokens, hq * d}, rounded_bound(qkv, f32));
-                          }
-                          op.cos = m.input(DType::kF32, Shape{tokens, half},
-                                           [](Random& r) { return static_cast<float>(2 * r.uniform() - 1); });
-                          op.sin = m.input(DType::kF32, Shape{tokens, half},
-                                           [](Random& r) { return static_cast<float>(2 * r.uniform() - 1); });
-                          op.slot_mapping = m.integers(Shape{tokens}, slots);
-                          if (form == "query and key norm") {
-                            op.q_norm = m.input(DType::kF32, Shape{d});
-                            op.k_norm = m.input(DType::kF32, Shape{d});
-                          }
-                          return op;
-                        }});
+      for (const auto& [name, form] : forms) {
+        list.push_back(
+            {fmt::format("{} to {}, {}", dtype_name(qkv), dtype_name(cache), name), [=, form = form](CaseMemory& m) {
+               const Heads heads = draw_heads(m.random());
+               return make_rope_kv(m, qkv, cache, heads, m.random().pick<int64_t>({1, 3, 8, 21}), form);
+             }});
       }
     }
   }

@@ -5,11 +5,6 @@
 namespace octet::ops_test {
 namespace {
 
-struct Formats {
-  QuantFormat x, weight;
-  DType out;
-};
-
 // x and w are about 1, so a sum of K products is about sqrt(K), and an F32 sum's error grows like its terms' root.
 Bound matmul_bound(DType out, int64_t k) {
   const Bound f32{.absolute = 1e-6 * std::sqrt(static_cast<double>(k)) + 2e-8 * static_cast<double>(k),
@@ -17,7 +12,9 @@ Bound matmul_bound(DType out, int64_t k) {
   return rounded_bound(out, f32);
 }
 
-MatmulOp make_matmul(CaseMemory& m, const Formats& formats, int64_t t, int64_t n, int64_t k) {
+}  // namespace
+
+MatmulOp make_matmul(CaseMemory& m, const MatmulFormats& formats, int64_t t, int64_t n, int64_t k) {
   const auto layout = [&] { return m.random().coin() ? Layout::kStrided : Layout::kContiguous; };
   MatmulOp op{.out = m.output("out", formats.out, Shape{t, n}, matmul_bound(formats.out, k), layout()),
               .x = m.quant_input(formats.x, t, k, layout()),
@@ -27,8 +24,6 @@ MatmulOp make_matmul(CaseMemory& m, const Formats& formats, int64_t t, int64_t n
   return op;
 }
 
-}  // namespace
-
 template <>
 std::vector<Case<MatmulOp>> cases() {
   std::vector<Case<MatmulOp>> list;
@@ -37,7 +32,7 @@ std::vector<Case<MatmulOp>> cases() {
     for (const QuantFormat& weight :
          {plain_format(DType::kF32), plain_format(DType::kBF16), plain_format(DType::kF16), kF8Tensor, kF8Channel}) {
       for (const DType out : {DType::kF32, DType::kBF16}) {
-        const Formats formats{x, weight, out};
+        const MatmulFormats formats{x, weight, out};
         for (int repeat = 0; repeat < 3; ++repeat) {
           list.push_back({fmt::format("{} x {} to {} {}", x.to_string(), weight.to_string(), dtype_name(out), repeat),
                           [=](CaseMemory& m) {

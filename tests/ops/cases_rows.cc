@@ -7,17 +7,19 @@
 namespace octet::ops_test {
 namespace {
 
-// Scales per token that the caller gives: quantize alone takes them.
-constexpr QuantFormat kF8GivenToken{.dtype = DType::kF8E4M3, .granularity = Granularity::kToken};
-constexpr DType kActivations[] = {DType::kF32, DType::kBF16};
-
 int64_t draw_rows(Random& random) { return random.pick<int64_t>({1, 2, 3, 5, 8, 17}); }
 int64_t draw_columns(Random& random) {
   return random.pick<int64_t>({1, 3, 7, 8, 15, 16, 31, 32, 33, 64, 100, 257, 576});
 }
+Matrix draw_matrix(Random& random) {
+  const int64_t rows = draw_rows(random);
+  return {rows, draw_columns(random)};
+}
+
+}  // namespace
+
 Layout draw_layout(Random& random) { return random.coin() ? Layout::kStrided : Layout::kContiguous; }
 
-// Values of a row that a quantiser must get right: zeros, NaN, infinities, the subnormal, the largest.
 float special_values(Random& random) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   switch (random.between(0, 40)) {
@@ -36,7 +38,64 @@ float special_values(Random& random) {
   }
 }
 
-}  // namespace
+EmbeddingOp make_embedding(CaseMemory& m, DType out, DType table, Matrix size, int64_t first_id) {
+  std::vector<int32_t> ids;
+  for (int64_t t = 0; t < size.rows; ++t) ids.push_back(static_cast<int32_t>(m.random().between(-2, 110)));
+  return EmbeddingOp{.out = m.output("out", out, Shape{size.rows, size.columns}, kExact, draw_layout(m.random())),
+                     .table = m.input(table, Shape{37, size.columns}),
+                     .token_ids = m.integers(Shape{size.rows}, ids),
+                     .first_id = first_id};
+}
+
+GatherRowsOp make_gather_rows(CaseMemory& m, DType dtype, Matrix x, int64_t num_rows) {
+  std::vector<int32_t> rows(static_cast<size_t>(num_rows));
+  for (int32_t& row : rows) row = static_cast<int32_t>(m.random().between(0, x.rows - 1));
+  return GatherRowsOp{.out = m.output("out", dtype, Shape{num_rows, x.columns}, kExact, draw_layout(m.random())),
+                      .x = m.input(dtype, Shape{x.rows, x.columns}, normal_values, draw_layout(m.random())),
+                      .rows = m.integers(Shape{num_rows}, rows)};
+}
+
+QuantizeOp make_quantize(CaseMemory& m, DType x, const QuantFormat& out, Matrix size, const Fill& fill) {
+  // Not only close: the same codes and scales, to the bit.
+  return QuantizeOp{.out = m.quant_output("out", out, size.rows, size.columns, kExact, 0.0, draw_layout(m.random())),
+                    .x = m.input(x, Shape{size.rows, size.columns}, fill, draw_layout(m.random()))};
+}
+
+RmsNormOp make_rms_norm(CaseMemory& m, DType residual, const QuantFormat& out, Matrix size, bool adds) {
+  const Shape shape{size.rows, size.columns};
+  const Bound bound{.absolute = 1e-6, .relative = 2e-6};
+  RmsNormOp op{.out = m.quant_output("out", out, size.rows, size.columns, bound, 0.01, draw_layout(m.random())),
+               .x = {},
+               .residual = m.in_out("residual", residual, shape, kExact, normal_values, draw_layout(m.random())),
+               .weight = m.input(DType::kF32, Shape{size.columns}),
+               .epsilon = m.random().pick({1e-6f, 1e-5f})};
+  if (adds) op.x = m.input(m.random().coin() ? residual : DType::kF32, shape, normal_values, draw_layout(m.random()));
+  return op;
+}
+
+SiluAndMulOp make_silu_and_mul(CaseMemory& m, DType x, const QuantFormat& out, Matrix size, float magnitude) {
+  const Bound bound{.absolute = 1e-7, .relative = 2e-6};
+  return SiluAndMulOp{.out = m.quant_output("out", out, size.rows, size.columns, bound, 0.01, draw_layout(m.random())),
+                      .x = m.input(
+                          x, Shape{size.rows, 2 * size.columns}, [=](Random& r) { return magnitude * r.normal(); },
+                          draw_layout(m.random()))};
+}
+
+RopeTableOp make_rope_table(CaseMemory& m, int64_t tokens, int64_t half, float ntk_factor) {
+  std::vector<int32_t> positions(static_cast<size_t>(tokens));
+  for (int32_t& p : positions)
+    p = static_cast<int32_t>(m.random().between(0, m.random().pick<int64_t>({1, 100, 8191, 131071})));
+  int64_t i = 0;
+  const Fill frequencies = [&](Random&) { return std::pow(1e5f, -static_cast<float>(i++) / static_cast<float>(half)); };
+  const Bound bound{.absolute = 5e-7, .relative = 0.0};
+  return RopeTableOp{.cos = m.output("cos", DType::kF32, Shape{tokens, half}, bound),
+                     .sin = m.output("sin", DType::kF32, Shape{tokens, half}, bound),
+                     .positions = m.integers(Shape{tokens}, positions),
+                     .inv_freq = m.input(DType::kF32, Shape{half}, frequencies),
+                     .attention_factor = ntk_factor > 0.0f ? 1.0f : 1.2079442f,
+                     .ntk_factor = ntk_factor,
+                     .ntk_original_max = ntk_factor > 0.0f ? 4096 : 0};
+}
 
 // Rows with ties, with nothing but minus infinities, and with each value that breaks a row, anywhere in it.
 template <>
@@ -70,16 +129,8 @@ std::vector<Case<EmbeddingOp>> cases() {
     for (const DType table : {DType::kF32, DType::kBF16, DType::kF16}) {
       for (const int64_t first_id : {0, 40}) {
         list.push_back(
-            {fmt::format("{} from {}, first id {}", dtype_name(out), dtype_name(table), first_id), [=](CaseMemory& m) {
-               const int64_t tokens = draw_rows(m.random());
-               const int64_t hidden = draw_columns(m.random());
-               std::vector<int32_t> ids;
-               for (int64_t t = 0; t < tokens; ++t) ids.push_back(static_cast<int32_t>(m.random().between(-2, 110)));
-               return EmbeddingOp{.out = m.output("out", out, Shape{tokens, hidden}, kExact, draw_layout(m.random())),
-                                  .table = m.input(table, Shape{37, hidden}),
-                                  .token_ids = m.integers(Shape{tokens}, ids),
-                                  .first_id = first_id};
-             }});
+            {fmt::format("{} from {}, first id {}", dtype_name(out), dtype_name(table), first_id),
+             [=](CaseMemory& m) { return make_embedding(m, out, table, draw_matrix(m.random()), first_id); }});
       }
     }
   }
@@ -92,15 +143,8 @@ std::vector<Case<GatherRowsOp>> cases() {
   for (const DType dtype : kActivations) {
     for (int repeat = 0; repeat < 4; ++repeat) {
       list.push_back({fmt::format("{} {}", dtype_name(dtype), repeat), [=](CaseMemory& m) {
-                        const int64_t hidden = draw_columns(m.random());
-                        const int64_t tokens = draw_rows(m.random());
-                        std::vector<int32_t> rows(static_cast<size_t>(draw_rows(m.random())));
-                        for (int32_t& row : rows) row = static_cast<int32_t>(m.random().between(0, tokens - 1));
-                        const auto num_rows = static_cast<int64_t>(rows.size());
-                        return GatherRowsOp{
-                            .out = m.output("out", dtype, Shape{num_rows, hidden}, kExact, draw_layout(m.random())),
-                            .x = m.input(dtype, Shape{tokens, hidden}, normal_values, draw_layout(m.random())),
-                            .rows = m.integers(Shape{num_rows}, rows)};
+                        const Matrix x = draw_matrix(m.random());
+                        return make_gather_rows(m, dtype, x, draw_rows(m.random()));
                       }});
     }
   }
@@ -109,22 +153,18 @@ std::vector<Case<GatherRowsOp>> cases() {
 
 template <>
 std::vector<Case<QuantizeOp>> cases() {
+  const std::vector<std::pair<std::string, Fill>> fills = {{"normal", normal_values},
+                                                           {"special", special_values},
+                                                           {"zero", [](Random&) { return 0.0f; }},
+                                                           {"tiny", [](Random& r) { return 1e-5f * r.normal(); }}};
   std::vector<Case<QuantizeOp>> list;
   for (const DType x : kActivations) {
     for (const QuantFormat& out :
          {kOutputFormats[0], kOutputFormats[1], kF8DynamicToken, kF8StaticTensor, kF8GivenToken}) {
-      for (const std::string_view values : {"normal", "special", "zero", "tiny"}) {
-        list.push_back({fmt::format("{} to {}, {} values", dtype_name(x), out.to_string(), values), [=](CaseMemory& m) {
-                          const Shape shape{draw_rows(m.random()), draw_columns(m.random())};
-                          const Fill fill = values == "normal"    ? Fill(normal_values)
-                                            : values == "special" ? Fill(special_values)
-                                            : values == "zero"    ? Fill([](Random&) { return 0.0f; })
-                                                                  : Fill([](Random& r) { return 1e-5f * r.normal(); });
-                          // Not only close: the same codes and scales, to the bit.
-                          return QuantizeOp{.out = m.quant_output("out", out, shape[0], shape[1], kExact, 0.0,
-                                                                  draw_layout(m.random())),
-                                            .x = m.input(x, shape, fill, draw_layout(m.random()))};
-                        }});
+      for (const auto& [name, fill] : fills) {
+        list.push_back(
+            {fmt::format("{} to {}, {} values", dtype_name(x), out.to_string(), name),
+             [=, fill = fill](CaseMemory& m) { return make_quantize(m, x, out, draw_matrix(m.random()), fill); }});
       }
     }
   }
@@ -140,20 +180,7 @@ std::vector<Case<RmsNormOp>> cases() {
         for (int repeat = 0; repeat < 3; ++repeat) {
           list.push_back(
               {fmt::format("{} to {}, {} {}", dtype_name(residual), out.to_string(), adds ? "adds" : "alone", repeat),
-               [=](CaseMemory& m) {
-                 const Shape shape{draw_rows(m.random()), draw_columns(m.random())};
-                 const Bound bound{.absolute = 1e-6, .relative = 2e-6};
-                 RmsNormOp op{
-                     .out = m.quant_output("out", out, shape[0], shape[1], bound, 0.01, draw_layout(m.random())),
-                     .x = {},
-                     .residual = m.in_out("residual", residual, shape, kExact, normal_values, draw_layout(m.random())),
-                     .weight = m.input(DType::kF32, Shape{shape[1]}),
-                     .epsilon = m.random().pick({1e-6f, 1e-5f})};
-                 if (adds)
-                   op.x = m.input(m.random().coin() ? residual : DType::kF32, shape, normal_values,
-                                  draw_layout(m.random()));
-                 return op;
-               }});
+               [=](CaseMemory& m) { return make_rms_norm(m, residual, out, draw_matrix(m.random()), adds); }});
         }
       }
     }
@@ -168,15 +195,8 @@ std::vector<Case<SiluAndMulOp>> cases() {
     for (const QuantFormat& out : kOutputFormats) {
       for (const float magnitude : {1.0f, 30.0f}) {
         list.push_back(
-            {fmt::format("{} to {}, magnitude {}", dtype_name(x), out.to_string(), magnitude), [=](CaseMemory& m) {
-               const Shape shape{draw_rows(m.random()), draw_columns(m.random())};
-               const Bound bound{.absolute = 1e-7, .relative = 2e-6};
-               return SiluAndMulOp{
-                   .out = m.quant_output("out", out, shape[0], shape[1], bound, 0.01, draw_layout(m.random())),
-                   .x = m.input(
-                       x, Shape{shape[0], 2 * shape[1]}, [=](Random& r) { return magnitude * r.normal(); },
-                       draw_layout(m.random()))};
-             }});
+            {fmt::format("{} to {}, magnitude {}", dtype_name(x), out.to_string(), magnitude),
+             [=](CaseMemory& m) { return make_silu_and_mul(m, x, out, draw_matrix(m.random()), magnitude); }});
       }
     }
   }
@@ -188,26 +208,8 @@ std::vector<Case<RopeTableOp>> cases() {
   std::vector<Case<RopeTableOp>> list;
   for (const int64_t half : {1, 4, 7, 16, 32, 50, 64}) {
     for (const float ntk_factor : {0.0f, 4.0f}) {
-      const float factor = ntk_factor > 0.0f ? 1.0f : 1.2079442f;
-      list.push_back(
-          {fmt::format("half {}, factor {}, NTK {}", half, factor, ntk_factor), [=](CaseMemory& m) {
-             const int64_t tokens = draw_rows(m.random());
-             std::vector<int32_t> positions(static_cast<size_t>(tokens));
-             for (int32_t& p : positions)
-               p = static_cast<int32_t>(m.random().between(0, m.random().pick<int64_t>({1, 100, 8191, 131071})));
-             int64_t i = 0;
-             const Bound bound{.absolute = 5e-7, .relative = 0.0};
-             return RopeTableOp{
-                 .cos = m.output("cos", DType::kF32, Shape{tokens, half}, bound),
-                 .sin = m.output("sin", DType::kF32, Shape{tokens, half}, bound),
-                 .positions = m.integers(Shape{tokens}, positions),
-                 .inv_freq = m.input(
-                     DType::kF32, Shape{half},
-                     [&](Random&) { return std::pow(1e5f, -static_cast<float>(i++) / static_cast<float>(half)); }),
-                 .attention_factor = factor,
-                 .ntk_factor = ntk_factor,
-                 .ntk_original_max = ntk_factor > 0.0f ? 4096 : 0};
-           }});
+      list.push_back({fmt::format("half {}, NTK {}", half, ntk_factor),
+                      [=](CaseMemory& m) { return make_rope_table(m, draw_rows(m.random()), half, ntk_factor); }});
     }
   }
   return list;

@@ -1,56 +1,8 @@
 // Every kernel of the CPU's table on every case that it does not decline, against the reference kernel.
-//
-// Shapes and values come from a fresh seed, printed on failure; OCTET_TEST_SEED=<number> repeats a run.
-#include <gtest/gtest.h>
-
-#include <cstdlib>
-#include <random>
-
-#include "octet/kernels/backends.h"
-#include "tests/ops/case_lists.h"
+#include "tests/ops/parity.h"
 
 namespace octet::ops_test {
 namespace {
-
-uint64_t base_seed() {
-  static const uint64_t seed = [] {
-    const char* text = std::getenv("OCTET_TEST_SEED");
-    return text != nullptr ? std::strtoull(text, nullptr, 10) : uint64_t{std::random_device{}()};
-  }();
-  return seed;
-}
-
-bool is_reference(std::string_view kernel) { return kernel.starts_with("reference."); }
-
-// What kernels launch on. Teams of one and of two cut the work differently.
-class Team {
- public:
-  explicit Team(int num_threads) : threads_(num_threads), scratch_(num_threads) {}
-  Launch launch() {
-    return Launch{.stream = {}, .threads = &threads_, .scratch = &scratch_, .features = cpu_features()};
-  }
-
- private:
-  ThreadPool threads_;
-  ThreadScratch scratch_;
-};
-
-template <class Op>
-CaseMemory::Snapshot run(const Kernel<Op>& kernel, const Op& op, CaseMemory& memory, std::byte poison,
-                         const Launch& launch) {
-  memory.reset(poison);
-  kernel.run(op, launch);
-  return memory.outputs();
-}
-
-// The reference row must take every case.
-template <class Op>
-const Kernel<Op>& reference_kernel(const Op& op, const Launch& launch) {
-  const auto& kernels = kernel_table(Device{}, KernelSelection::kReferenceOnly).of<Op>();
-  OCTET_CHECK(kernels.size() == 1 && is_reference(kernels.front().name));
-  EXPECT_EQ(kernels.front().declines(op, launch), "");
-  return kernels.front();
-}
 
 template <class Op>
 class ParityTest : public ::testing::Test {};
@@ -106,78 +58,20 @@ TYPED_TEST(ParityTest, EveryKernelTakesSomeCase) {
     EXPECT_TRUE(takes[i]) << kernels[i].name << ", OCTET_TEST_SEED=" << base_seed();
 }
 
-// A row of a matmul alone, in a part of the batch and in the batch: the same bits.
-TEST(BatchInvarianceTest, Matmul) {
+template <class Op>
+void expect_batch_invariance_of_all_cases() {
   Team team(2);
-  for (const Case<MatmulOp>& test_case : cases<MatmulOp>()) {
+  for (const Case<Op>& test_case : cases<Op>()) {
     SCOPED_TRACE(fmt::format("case \"{}\", repeat with OCTET_TEST_SEED={}", test_case.name, base_seed()));
     CaseMemory memory(seed_of(base_seed(), test_case.name));
-    const MatmulOp op = test_case.make(memory);
-    const int64_t num_tokens = op.out.dim(0);
-    for (const Kernel<MatmulOp>& kernel : kernel_table(Device{}).of<MatmulOp>()) {
-      if (!kernel.declines(op, team.launch()).empty()) continue;
-      SCOPED_TRACE(kernel.name);
-      const CaseMemory::Snapshot together = run(kernel, op, memory, std::byte{0xff}, team.launch());
-      for (const int64_t piece : {int64_t{1}, int64_t{3}, int64_t{16}}) {
-        if (piece >= num_tokens) continue;
-        memory.reset(std::byte{0xff});
-        for (int64_t begin = 0; begin < num_tokens; begin += piece) {
-          const int64_t count = std::min(piece, num_tokens - begin);
-          MatmulOp part = op;
-          part.out = op.out.rows(begin, count);
-          part.x.data = op.x.data.rows(begin, count);
-          if (op.x.format.granularity == Granularity::kToken) part.x.scale = op.x.scale.rows(begin, count);
-          if (kernel.declines(part, team.launch()).empty()) {
-            kernel.run(part, team.launch());
-          } else {  // then another kernel takes small batches, and has to give these bits
-            Backend(kernel_table(Device{}), team.launch(), DType::kF32)(part);
-          }
-        }
-        ASSERT_EQ(together, memory.outputs()) << "in pieces of " << piece;
-      }
-    }
+    const Op op = test_case.make(memory);
+    expect_batch_invariance(op, memory, team.launch());
+    if (::testing::Test::HasFailure()) return;
   }
 }
 
-// The attention of a sequence's queries alone, in chunks and in a mixed batch: the same bits.
-TEST(BatchInvarianceTest, PagedAttention) {
-  Team team(2);
-  for (const Case<PagedAttentionOp>& test_case : cases<PagedAttentionOp>()) {
-    SCOPED_TRACE(fmt::format("case \"{}\", repeat with OCTET_TEST_SEED={}", test_case.name, base_seed()));
-    CaseMemory memory(seed_of(base_seed(), test_case.name));
-    const PagedAttentionOp op = test_case.make(memory);
-    const int32_t* starts = op.query_start.data<int32_t>();
-    for (const Kernel<PagedAttentionOp>& kernel : kernel_table(Device{}).of<PagedAttentionOp>()) {
-      if (!kernel.declines(op, team.launch()).empty()) continue;
-      SCOPED_TRACE(kernel.name);
-      const CaseMemory::Snapshot together = run(kernel, op, memory, std::byte{0xff}, team.launch());
-      for (const int64_t chunk : {int64_t{1}, int64_t{7}, int64_t{1000}}) {
-        memory.reset(std::byte{0xff});
-        for (int64_t s = 0; s < op.num_sequences(); ++s) {
-          const int64_t num_queries = starts[s + 1] - starts[s];
-          for (int64_t begin = 0; begin < num_queries; begin += chunk) {
-            const int64_t count = std::min(chunk, num_queries - begin);
-            const int32_t seq_len = op.seq_lens.data<int32_t>()[s] - static_cast<int32_t>(num_queries - begin - count);
-            const int32_t part_starts[2] = {0, static_cast<int32_t>(count)};
-            PagedAttentionOp part = op;
-            part.q = op.q.rows(starts[s] + begin, count);
-            part.out = op.out.rows(starts[s] + begin, count);
-            if (op.quantized.data) {
-              part.quantized.data = op.quantized.data.rows(starts[s] + begin, count);
-              if (op.quantized.format.dynamic) part.quantized.scale = op.quantized.scale.rows(starts[s] + begin, count);
-            }
-            part.query_start = ConstTensor(reinterpret_cast<const std::byte*>(part_starts), DType::kI32, Shape{2});
-            part.seq_lens = ConstTensor(reinterpret_cast<const std::byte*>(&seq_len), DType::kI32, Shape{1});
-            part.block_table = op.block_table.rows(s, 1);
-            part.check();
-            kernel.run(part, team.launch());
-          }
-        }
-        ASSERT_EQ(together, memory.outputs()) << "in chunks of " << chunk;
-      }
-    }
-  }
-}
+TEST(BatchInvarianceTest, Matmul) { expect_batch_invariance_of_all_cases<MatmulOp>(); }
+TEST(BatchInvarianceTest, PagedAttention) { expect_batch_invariance_of_all_cases<PagedAttentionOp>(); }
 
 }  // namespace
 }  // namespace octet::ops_test

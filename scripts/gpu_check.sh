@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Checks octet on a machine with a GPU, with the programs of a folder that scripts/gpu_bundle.sh made.
+# Usage: scripts/gpu_check.sh PART BUNDLE OUT_DIR
+#   PART  tests      every test of the kernels and the device that needs a GPU
+#         sanitizer  the small cases under compute-sanitizer: memcheck, then racecheck
+# Logs go to OUT_DIR; the last line is "N passed, N failed" and the exit status 0 only when nothing failed.
+# FILTER=<GoogleTest filter> narrows both; a program that hangs is ended after LIMIT seconds (60).
+set -uo pipefail
+(( $# == 3 )) || { sed -n 's/^# Usage: /usage: /p' "$0" >&2; exit 2; }
+part=$1 bundle=$(cd "$2" && pwd) out=$3
+mkdir -p "$out"
+export LD_LIBRARY_PATH=$bundle/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+passed=0 failed=0
+
+# check NAME COMMAND...: runs it with its output in OUT_DIR/NAME.log and counts it.
+check() {
+  local name=$1 start=$SECONDS status=0
+  shift
+  timeout "${LIMIT:-60}" "$@" > "$out/$name.log" 2>&1 || status=$?
+  if (( status == 0 )); then
+    passed=$((passed + 1))
+    echo "passed: $name ($((SECONDS - start)) s)"
+  else
+    failed=$((failed + 1))
+    echo "FAILED: $name, exit status $status after $((SECONDS - start)) s; the end of its output:"
+    tail -n 40 "$out/$name.log"
+  fi
+}
+
+tests() {
+  for program in "$bundle"/*_tests; do
+    local name
+    name=$(basename "$program")
+    check "$name" "$program" --gtest_filter="${FILTER:-Gpu*}"
+    # Without a GPU every test is skipped, which here is a failure.
+    if grep -q "SKIPPED" "$out/$name.log"; then
+      failed=$((failed + 1))
+      echo "FAILED: $name skipped tests: $(grep -m 1 -A 1 "Skipped" "$out/$name.log" | tail -n 1)"
+    fi
+  done
+}
+
+sanitizer() {
+  local filter=${FILTER:-GpuParityTest/*.SmallCases}
+  for tool in memcheck racecheck; do
+    check "sanitizer_$tool" compute-sanitizer --tool "$tool" --error-exitcode 99 \
+      "$bundle/ops_integration_tests" --gtest_filter="$filter"
+  done
+}
+
+case $part in
+  tests | sanitizer) $part ;;
+  *) echo "gpu_check: there is no part \"$part\"; parts: tests, sanitizer" >&2; exit 2 ;;
+esac
+echo "$passed passed, $failed failed"
+(( failed == 0 && passed > 0 ))

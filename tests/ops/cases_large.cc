@@ -1,0 +1,169 @@
+// Cases in the shapes of real models. They are drawn small enough for the reference kernels to keep up: a second or two
+// an op.
+#include <cmath>
+
+#include "tests/ops/case_lists.h"
+
+namespace octet::ops_test {
+namespace {
+
+constexpr int64_t kMostElements = 400'000;
+
+// Hidden sizes from 576 to 16384, tokens from 1 to 300.
+Matrix draw_hidden(Random& random) {
+  const int64_t columns = random.pick<int64_t>({576, 1024, 2048, 3072, 4096, 5120, 8192, 16384});
+  int64_t rows = random.pick<int64_t>({1, 2, 7, 33, 64, 130, 300});
+  while (rows * columns > kMostElements) rows /= 2;
+  return {rows, columns};
+}
+Matrix draw_intermediate(Random& random) {
+  const int64_t columns = random.pick<int64_t>({1536, 3584, 7168, 14336, 28672});
+  int64_t rows = random.pick<int64_t>({1, 3, 16, 50});
+  while (rows * columns > kMostElements) rows /= 2;
+  return {rows, columns};
+}
+constexpr Matrix kManyTokens{300, 4096};
+
+}  // namespace
+
+template <>
+std::vector<Case<EmbeddingOp>> large_cases() {
+  std::vector<Case<EmbeddingOp>> list;
+  for (const DType table : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (int repeat = 0; repeat < 2; ++repeat) {
+      list.push_back({fmt::format("large, from {} {}", dtype_name(table), repeat), [=](CaseMemory& m) {
+                        return make_embedding(m, DType::kBF16, table, draw_hidden(m.random()), 40);
+                      }});
+    }
+  }
+  return list;
+}
+
+template <>
+std::vector<Case<GatherRowsOp>> large_cases() {
+  std::vector<Case<GatherRowsOp>> list;
+  for (int repeat = 0; repeat < 4; ++repeat) {
+    list.push_back({fmt::format("large {}", repeat), [](CaseMemory& m) {
+                      const Matrix x = draw_hidden(m.random());
+                      return make_gather_rows(m, DType::kBF16, x, m.random().pick<int64_t>({1, 5, 40}));
+                    }});
+  }
+  return list;
+}
+
+template <>
+std::vector<Case<QuantizeOp>> large_cases() {
+  std::vector<Case<QuantizeOp>> list;
+  for (const QuantFormat& out : {kF8DynamicToken, kF8StaticTensor, kF8GivenToken}) {
+    for (int repeat = 0; repeat < 4; ++repeat) {
+      list.push_back({fmt::format("large, to {} {}", out.to_string(), repeat), [=](CaseMemory& m) {
+                        const Matrix size = repeat < 2 ? draw_hidden(m.random()) : draw_intermediate(m.random());
+                        return make_quantize(m, DType::kBF16, out, size,
+                                             repeat % 2 == 0 ? Fill(normal_values) : Fill(special_values));
+                      }});
+    }
+  }
+  return list;
+}
+
+template <>
+std::vector<Case<RmsNormOp>> large_cases() {
+  std::vector<Case<RmsNormOp>> list;
+  for (const QuantFormat& out : kOutputFormats) {
+    for (int repeat = 0; repeat < 5; ++repeat) {
+      list.push_back({fmt::format("large, to {} {}", out.to_string(), repeat), [=](CaseMemory& m) {
+                        return make_rms_norm(m, DType::kBF16, out, draw_hidden(m.random()), repeat > 0);
+                      }});
+    }
+  }
+  list.push_back({"300 tokens of 4096",
+                  [](CaseMemory& m) { return make_rms_norm(m, DType::kBF16, kF8DynamicToken, kManyTokens, true); }});
+  return list;
+}
+
+template <>
+std::vector<Case<SiluAndMulOp>> large_cases() {
+  std::vector<Case<SiluAndMulOp>> list;
+  for (const QuantFormat& out : kOutputFormats) {
+    for (int repeat = 0; repeat < 4; ++repeat) {
+      list.push_back({fmt::format("large, to {} {}", out.to_string(), repeat), [=](CaseMemory& m) {
+                        return make_silu_and_mul(m, DType::kBF16, out, draw_intermediate(m.random()), 3.0f);
+                      }});
+    }
+  }
+  return list;
+}
+
+template <>
+std::vector<Case<RopeTableOp>> large_cases() {
+  std::vector<Case<RopeTableOp>> list;
+  for (const float ntk_factor : {0.0f, 4.0f}) {
+    list.push_back({fmt::format("300 tokens, NTK {}", ntk_factor),
+                    [=](CaseMemory& m) { return make_rope_table(m, 300, 64, ntk_factor); }});
+  }
+  return list;
+}
+
+template <>
+std::vector<Case<RopeKvOp>> large_cases() {
+  std::vector<Case<RopeKvOp>> list;
+  for (const DType cache : kCaches) {
+    for (const Heads& heads : {Heads{32, 8, 128}, Heads{8, 1, 256}, Heads{16, 16, 96}, Heads{9, 3, 64}}) {
+      list.push_back(
+          {fmt::format("large, to {}, {} heads of {}", dtype_name(cache), heads.num_heads, heads.head_dim),
+           [=](CaseMemory& m) {
+             const int64_t tokens = m.random().pick<int64_t>({1, 5, 64});
+             const RopeForm form = m.random().pick({RopeForm::kPlain, RopeForm::kQueryAndKeyNorm, RopeForm::kInPlace});
+             return make_rope_kv(m, DType::kBF16, cache, heads, tokens, form);
+           }});
+    }
+  }
+  return list;
+}
+
+template <>
+std::vector<Case<MatmulOp>> large_cases() {
+  struct Size {
+    int64_t tokens, n, k;
+  };
+  std::vector<Case<MatmulOp>> list;
+  for (const auto& [x, weight] : {std::pair{kF8DynamicToken, kF8Channel}, std::pair{kF8StaticTensor, kF8Tensor},
+                                  std::pair{plain_format(DType::kBF16), plain_format(DType::kBF16)}}) {
+    for (const Size& size :
+         {Size{1, 512, 4096}, Size{16, 1536, 576}, Size{64, 384, 2048}, Size{100, 576, 1536}, Size{300, 640, 1024}}) {
+      list.push_back(
+          {fmt::format("large, {} x {}, [{}, {}, {}]", x.to_string(), weight.to_string(), size.tokens, size.n, size.k),
+           [=, x = x, weight = weight](CaseMemory& m) {
+             return make_matmul(m, {.x = x, .weight = weight, .out = DType::kBF16}, size.tokens, size.n, size.k);
+           }});
+    }
+  }
+  return list;
+}
+
+template <>
+std::vector<Case<PagedAttentionOp>> large_cases() {
+  std::vector<Case<PagedAttentionOp>> list;
+  for (const DType cache : {DType::kBF16, DType::kF8E4M3}) {
+    for (const Heads& heads : {Heads{32, 8, 128}, Heads{9, 3, 64}, Heads{8, 4, 256}, Heads{4, 4, 96}}) {
+      for (const QuantFormat& quantized : {QuantFormat{}, kF8DynamicToken}) {
+        list.push_back({fmt::format("large, cache {}, {} heads of {}, written {}", dtype_name(cache), heads.num_heads,
+                                    heads.head_dim, quantized.quantized() ? quantized.to_string() : "plain"),
+                        [=](CaseMemory& m) {
+                          const AttentionShape shape{.sequences = {{1, 1000}, {1, 77}, {40, 200}, {1, 1}, {3, 515}},
+                                                     .num_heads = heads.num_heads,
+                                                     .num_kv_heads = heads.num_kv_heads,
+                                                     .head_dim = heads.head_dim,
+                                                     .block_size = m.random().pick<int64_t>({16, 32, 64}),
+                                                     .sliding_window = m.random().pick<int64_t>({0, 0, 128})};
+                          return make_attention(
+                              m, shape,
+                              {.q = DType::kBF16, .cache = cache, .out = DType::kBF16, .quantized = quantized});
+                        }});
+      }
+    }
+  }
+  return list;
+}
+
+}  // namespace octet::ops_test

@@ -1,0 +1,150 @@
+// Every kernel of the GPU's table on every case that it does not decline, against the reference kernel on the CPU;
+// skipped where there is no GPU.
+#include <algorithm>
+#include <optional>
+#include <thread>
+
+#include "octet/device/graph.h"
+#include "octet/device/stream.h"
+#include "tests/ops/parity.h"
+
+namespace octet::ops_test {
+namespace {
+
+constexpr int64_t kWorkspaceBytes = 64 << 20;
+
+// What GPU kernels launch on, and the threads of the reference kernel.
+class Gpu {
+ public:
+  explicit Gpu(Device device)
+      : stream_(device),
+        workspace_(device, kWorkspaceBytes, "workspace"),
+        reference_team_(static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 16u))) {}
+
+  Launch launch() const {
+    return Launch{.stream = stream_.get(),
+                  .gpu = &gpu_properties(stream_.get().device),
+                  .workspace = {.data = workspace_.data(), .num_bytes = workspace_.num_bytes()}};
+  }
+  Launch reference_launch() { return reference_team_.launch(); }
+  // No kernel may rely on what the one before left there.
+  void poison_workspace(std::byte poison) const {
+    fill_bytes(workspace_.data(), poison, workspace_.num_bytes(), stream_.get());
+  }
+
+ private:
+  StreamOwner stream_;
+  Buffer workspace_;
+  Team reference_team_;
+};
+
+class GpuTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const Device device = parse_device("auto");
+    if (device.kind == DeviceKind::kCpu) GTEST_SKIP() << "no GPU";
+    gpu_.emplace(device);
+  }
+  Gpu& gpu() { return *gpu_; }
+
+ private:
+  std::optional<Gpu> gpu_;
+};
+
+template <class Op>
+std::vector<Case<Op>> all_cases() {
+  std::vector<Case<Op>> list = cases<Op>();
+  for (Case<Op>& large : large_cases<Op>()) list.push_back(std::move(large));
+  return list;
+}
+
+template <class Op>
+CaseMemory::Snapshot run_on_gpu(const Kernel<Op>& kernel, const Op& op, CaseMemory& memory, std::byte poison,
+                                const Gpu& gpu) {
+  gpu.poison_workspace(poison);
+  return run(kernel, op, memory, poison, gpu.launch());
+}
+
+// As the engine runs it: recorded once, replayed.
+template <class Op>
+CaseMemory::Snapshot run_as_graph(const Kernel<Op>& kernel, const Op& op, CaseMemory& memory, const Gpu& gpu) {
+  memory.reset(std::byte{0xff});
+  const Graph graph = Graph::capture(gpu.launch().stream, [&] { kernel.run(op, gpu.launch()); });
+  graph.replay(gpu.launch().stream);
+  return memory.outputs();
+}
+
+template <class Op>
+void expect_parity(const Case<Op>& test_case, Gpu& gpu) {
+  const uint64_t seed = seed_of(base_seed(), test_case.name);
+  CaseMemory memory(seed, gpu.launch().stream, kAlignedGap);
+  const Op op = test_case.make(memory);
+  op.check();
+  std::optional<CaseMemory::Snapshot> expected;  // by the reference, once somebody asks
+  for (const Kernel<Op>& kernel : kernel_table(gpu.launch().stream.device).template of<Op>()) {
+    if (!kernel.declines(op, gpu.launch()).empty()) continue;
+    SCOPED_TRACE(kernel.name);
+    if (!expected) {
+      CaseMemory on_cpu(seed, Stream{}, kAlignedGap);
+      const Op same = test_case.make(on_cpu);
+      expected =
+          run(reference_kernel(same, gpu.reference_launch()), same, on_cpu, std::byte{0xff}, gpu.reference_launch());
+    }
+    const CaseMemory::Snapshot found = run_on_gpu(kernel, op, memory, std::byte{0xff}, gpu);
+    EXPECT_EQ(memory.differences(*expected, found), "");
+    EXPECT_TRUE(found == run_on_gpu(kernel, op, memory, std::byte{0x7f}, gpu))
+        << "bits depend on what outputs or the workspace held, or change from run to run";
+    EXPECT_TRUE(found == run_as_graph(kernel, op, memory, gpu)) << "a graph's replay gives other bits";
+  }
+}
+
+template <class Op>
+class GpuParityTest : public GpuTest {};
+TYPED_TEST_SUITE(GpuParityTest, AllOps, OpNames);
+
+template <class Op>
+void expect_parity(const std::vector<Case<Op>>& list, Gpu& gpu) {
+  for (const Case<Op>& test_case : list) {
+    SCOPED_TRACE(fmt::format("case \"{}\", repeat with OCTET_TEST_SEED={}", test_case.name, base_seed()));
+    expect_parity(test_case, gpu);
+    if (::testing::Test::HasFailure()) return;
+  }
+}
+
+TYPED_TEST(GpuParityTest, SmallCases) { expect_parity(cases<TypeParam>(), this->gpu()); }
+TYPED_TEST(GpuParityTest, LargeCases) { expect_parity(large_cases<TypeParam>(), this->gpu()); }
+
+TYPED_TEST(GpuParityTest, EveryKernelTakesSomeCase) {
+  const Launch launch = this->gpu().launch();
+  const auto& kernels = kernel_table(launch.stream.device).template of<TypeParam>();
+  ASSERT_FALSE(kernels.empty()) << "no kernel computes " << TypeParam::kName;
+  std::vector<bool> takes(kernels.size(), false);
+  for (const Case<TypeParam>& test_case : all_cases<TypeParam>()) {
+    CaseMemory memory(seed_of(base_seed(), test_case.name), launch.stream, kAlignedGap);
+    const TypeParam op = test_case.make(memory);
+    for (size_t i = 0; i < kernels.size(); ++i) takes[i] = takes[i] || kernels[i].declines(op, launch).empty();
+    if (std::find(takes.begin(), takes.end(), false) == takes.end()) return;
+  }
+  for (size_t i = 0; i < kernels.size(); ++i)
+    EXPECT_TRUE(takes[i]) << kernels[i].name << ", OCTET_TEST_SEED=" << base_seed();
+}
+
+class GpuBatchInvarianceTest : public GpuTest {
+ protected:
+  template <class Op>
+  void expect_of_all_cases() {
+    for (const Case<Op>& test_case : all_cases<Op>()) {
+      SCOPED_TRACE(fmt::format("case \"{}\", repeat with OCTET_TEST_SEED={}", test_case.name, base_seed()));
+      CaseMemory memory(seed_of(base_seed(), test_case.name), gpu().launch().stream, kAlignedGap);
+      const Op op = test_case.make(memory);
+      expect_batch_invariance(op, memory, gpu().launch());
+      if (HasFailure()) return;
+    }
+  }
+};
+
+TEST_F(GpuBatchInvarianceTest, Matmul) { expect_of_all_cases<MatmulOp>(); }
+TEST_F(GpuBatchInvarianceTest, PagedAttention) { expect_of_all_cases<PagedAttentionOp>(); }
+
+}  // namespace
+}  // namespace octet::ops_test
