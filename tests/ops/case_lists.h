@@ -43,6 +43,8 @@ std::vector<Case<SiluAndMulOp>> cases();
 template <class Op>
 std::vector<Case<Op>> large_cases();
 template <>
+std::vector<Case<ArgmaxOp>> large_cases();
+template <>
 std::vector<Case<EmbeddingOp>> large_cases();
 template <>
 std::vector<Case<GatherRowsOp>> large_cases();

@@ -27,6 +27,14 @@ constexpr Matrix kManyTokens{300, 4096};
 }  // namespace
 
 template <>
+std::vector<Case<ArgmaxOp>> large_cases() {
+  return {{"large vocabulary", [](CaseMemory& m) {
+             return ArgmaxOp{.index = m.output("index", DType::kI32, Shape{9}, kExact),
+                             .x = m.input(DType::kF32, Shape{9, 128256})};
+           }}};
+}
+
+template <>
 std::vector<Case<EmbeddingOp>> large_cases() {
   std::vector<Case<EmbeddingOp>> list;
   for (const DType table : {DType::kF32, DType::kBF16, DType::kF16}) {

@@ -6,16 +6,6 @@ namespace {
 
 template <class Op>
 class ParityTest : public ::testing::Test {};
-
-using AllOps = ::testing::Types<ArgmaxOp, EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp,
-                                RopeKvOp, RopeTableOp, SiluAndMulOp>;
-class OpNames {
- public:
-  template <class Op>
-  static std::string GetName(int) {
-    return std::string(Op::kName);
-  }
-};
 TYPED_TEST_SUITE(ParityTest, AllOps, OpNames);
 
 TYPED_TEST(ParityTest, EveryKernelAgreesWithTheReference) {
