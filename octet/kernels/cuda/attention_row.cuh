@@ -131,7 +131,7 @@ __device__ inline void write_row_part(const AttentionOutput& o, int64_t t, int f
   const float inverse = o.dynamic ? 1.0f : 1.0f / *o.scale;
   for (int i = thread; i < count; i += num_threads) {
     const float scaled = o.dynamic ? values[i] / scale : values[i] * inverse;
-    o.quantized[t * o.quantized_stride + first + i] = __nv_cvt_float_to_fp8(scaled, __NV_SATFINITE, __NV_E4M3);
+    o.quantized[t * o.quantized_stride + first + i] = static_cast<uint8_t>(pack_e4m3({scaled, 0.0f}));
   }
 }
 
