@@ -75,7 +75,10 @@ class CaseMemory {
   Snapshot outputs() const;
   // What differs more than the bounds allow, as text; empty when nothing does. Bytes round the elements must be
   // untouched.
-  std::string differences(const Snapshot& expected, const Snapshot& found) const;
+  // With `looseness` above 1 absolute bounds are so much wider, and 8-bit elements may differ by kLooseCodes of their
+  // scale, besides a code.
+  static constexpr double kLooseCodes = 8.0;
+  std::string differences(const Snapshot& expected, const Snapshot& found, double looseness = 1.0) const;
 
  private:
   struct Block {
@@ -92,7 +95,7 @@ class CaseMemory {
   // The block as the op gets it, its device's memory equal to the host's.
   Tensor uploaded(const Block& block) const;
   static std::string difference(const Block& block, const std::vector<std::byte>& expected,
-                                const std::vector<std::byte>& found);
+                                const std::vector<std::byte>& found, double looseness);
 
   Random random_;
   Stream stream_;

@@ -74,6 +74,10 @@ CaseMemory::Snapshot run_as_graph(const Kernel<Op>& kernel, const Op& op, CaseMe
   return memory.outputs();
 }
 
+// Attention on tensor cores rounds softmax weights to the cache's 16-bit type: to 2^-9 of themselves with BF16. A sum
+// of values of about 1 is then off by up to 2^-8, some two thousand times F32's bound.
+double looseness_of(std::string_view kernel) { return kernel.starts_with("hopper.attention") ? 2000.0 : 1.0; }
+
 template <class Op>
 void expect_parity(const Case<Op>& test_case, Gpu& gpu) {
   const uint64_t seed = seed_of(base_seed(), test_case.name);
@@ -91,7 +95,7 @@ void expect_parity(const Case<Op>& test_case, Gpu& gpu) {
           run(reference_kernel(same, gpu.reference_launch()), same, on_cpu, std::byte{0xff}, gpu.reference_launch());
     }
     const CaseMemory::Snapshot found = run_on_gpu(kernel, op, memory, std::byte{0xff}, gpu);
-    EXPECT_EQ(memory.differences(*expected, found), "");
+    EXPECT_EQ(memory.differences(*expected, found, looseness_of(kernel.name)), "");
     EXPECT_TRUE(found == run_on_gpu(kernel, op, memory, std::byte{0x7f}, gpu))
         << "bits depend on what outputs or the workspace held, or change from run to run";
     EXPECT_TRUE(found == run_as_graph(kernel, op, memory, gpu)) << "a graph's replay gives other bits";

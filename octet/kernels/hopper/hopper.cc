@@ -1,8 +1,9 @@
-// Hopper's rows, one add_* per file of this folder.
+// Hopper's rows.
 #include "octet/kernels/gpu.h"
+#include "octet/kernels/hopper/kernels.h"
 
 namespace octet {
 
-void add_hopper_kernels(KernelTable&) {}
+void add_hopper_kernels(KernelTable& table) { table.of<PagedAttentionOp>().push_back(hopper_attention_decode()); }
 
 }  // namespace octet

@@ -1,0 +1,621 @@
+// hopper.attention_decode: paged attention for few new tokens a sequence, bound by the bytes of the cache. Two kernels:
+// `decode` makes partial results of splits of the keys (attention_plan.cuh says which CTA makes which), `combine` adds
+// those of a row in the order of the splits and writes it. Takes any number of rows, but is made for Hq / Hkv * rows
+// of at most 16 a sequence.
+//
+// Keys are the rows and queries the columns of both products, on mma.m16n8k16: 8 columns hold all query heads that
+// share a KV head, so nothing of the cache is read twice. S^T = K Q^T and O^T += V^T P^T. Every warp streams steps of
+// 16 keys of its own through its own ring in shared memory, with its own softmax; the warps of a CTA meet at the end of
+// a task. 8-bit caches are widened to f16, which holds them exactly; q is then f16 too, scaled per row by a power of
+// two so that its largest element lies in [128, 256), and weights are kept times 2^8, so that nothing of weight is lost
+// below f16's range.
+//
+// The order of the 16-byte chunks of a key's row in shared memory is permuted by the row so that all reads are free of
+// bank conflicts. Head dimensions are permuted where only sums over them are needed (q . k), or where the result says
+// where it lies (V of 8 bits).
+#include "octet/kernels/hopper/attention_combine.cuh"
+#include "octet/kernels/hopper/kernels.h"
+#include "octet/kernels/hopper/warp_mma.cuh"
+#include "octet/tensor/dispatch.h"
+
+namespace octet {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / 32;
+constexpr int kStepKeys = 16;
+constexpr int kTaskStride = kWarps * kStepKeys;
+constexpr float kWeightBits = 8.0f;  // of f16 weights: they are kept times 2^8
+constexpr float kLog2e = 1.4426950408889634f;
+
+template <class T, int kDim, int kBlocks>
+struct DecodeShape {
+  using Element = T;
+  static constexpr int kHeadDim = kDim;
+  static constexpr int kQueryBlocks = kBlocks;  // of 8 columns
+  static constexpr bool kBf16 = sizeof(T) == 2;
+  static constexpr int kQueries = 8 * kQueryBlocks;
+  static constexpr int kRowBytes = kHeadDim * static_cast<int>(sizeof(T));
+  static constexpr int kRowChunks = kRowBytes / 16;
+  static constexpr int kChunkElements = 16 / static_cast<int>(sizeof(T));
+  static constexpr int kTileBytes = kStepKeys * kRowBytes;  // K or V of a step
+  static constexpr int kLaneChunks = kRowBytes / 64;        // of a key's row, held by the four lanes of its group
+  static constexpr int kDots = kHeadDim / 16;               // mma steps of q . k
+  static constexpr int kTiles = kHeadDim / 16;              // mma tiles of O^T
+  static constexpr int kMergeFloats = kTiles * kQueryBlocks * 4 * 32;  // O of a warp
+  static constexpr int kFixedBytes =
+      2 * kMergeFloats * 4 + kWarps * kQueries * 8 + static_cast<int>(sizeof(Plan<kThreads>));
+  static constexpr int kCtasPerSm = kTileBytes <= 4096 ? 2 : 1;
+  static constexpr int kMaxSharedBytes = (kCtasPerSm == 2 ? 113 : 226) << 10;
+  static constexpr int kStages = std::min(8, (kMaxSharedBytes - kFixedBytes) / (2 * kTileBytes * kWarps));
+  static constexpr int kRingBytes = kStages * 2 * kTileBytes;
+  static_assert(kStages >= 2);
+
+  // Byte of 16-byte chunk `chunk` of key `row` in a tile.
+  __device__ static uint32_t place(int row, int chunk) {
+    const int mixed = kRowChunks == 4 ? chunk ^ (row / 2 % 4) : chunk ^ (row % 8);
+    return static_cast<uint32_t>(row * kRowBytes + mixed * 16);
+  }
+  // The j-th chunk of a row that lane group member c holds.
+  __device__ static int chunk_of_lane(int c, int j) { return kRowChunks == 4 ? c : 2 * c + j % 2 + j / 2 * 8; }
+};
+
+template <class S>
+struct SharedMemory {
+  std::byte rings[kWarps][S::kRingBytes];
+  float merge[2][S::kMergeFloats];
+  float highest[kWarps][S::kQueries];
+  float total[kWarps][S::kQueries];
+  Plan<kThreads> plan;
+};
+
+// Two of four 8-bit elements as f16.
+__device__ uint32_t e4m3_low(uint32_t word) { return e4m3_to_f16(static_cast<uint16_t>(word)); }
+__device__ uint32_t e4m3_high(uint32_t word) { return e4m3_to_f16(static_cast<uint16_t>(word >> 16)); }
+
+// The steps of 16 keys that one warp makes of a task: from first(), kTaskStride apart, below end.
+struct TaskKeys {
+  int split_begin, begin, end;
+
+  __device__ TaskKeys(const SequenceView& view, Splits splits, int split)
+      : split_begin(splits.begin(split)), begin(view.begin), end(min(splits.begin(split + 1), view.seq_len)) {}
+  __device__ int first(int warp) const {
+    const int key = split_begin + warp * kStepKeys;
+    const int skip = begin - (kStepKeys - 1) - key;  // whole steps before the first key that is seen
+    return skip > 0 ? key + (skip + kTaskStride - 1) / kTaskStride * kTaskStride : key;
+  }
+};
+
+// Where a warp's copies stand: the next step to be fetched, a ring's length ahead of the one that is computed.
+template <class S>
+class Fetcher {
+ public:
+  __device__ Fetcher(const AttentionInput& in, const Plan<kThreads>& plan, const Task& first, const Task& stop,
+                     uint32_t ring)
+      : in_(in),
+        plan_(plan),
+        task_(first),
+        stop_(stop),
+        view_(in, min(first.sequence, in.num_sequences - 1)),
+        ring_(ring) {
+    find_step(true);
+  }
+
+  // Starts the copies of the next step, if any, into stage `stage`; always commits a group.
+  __device__ void fetch(int stage) {
+    if (!(task_ == stop_)) {
+      const int kv_head = task_.head_block / row_blocks_;
+      const int64_t cell = (int64_t{kv_head} * in_.block_size + key_ % in_.block_size) * (S::kRowBytes);
+      const auto* k = static_cast<const std::byte*>(in_.k_cache) +
+                      block_ * in_.k_block_stride * int64_t{sizeof(typename S::Element)} + cell;
+      const auto* v = static_cast<const std::byte*>(in_.v_cache) +
+                      block_ * in_.v_block_stride * int64_t{sizeof(typename S::Element)} + cell;
+      const uint32_t tile = ring_ + static_cast<uint32_t>(stage * 2 * S::kTileBytes);
+      const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+      for (int i = 0; i < S::kTileBytes / 16 / 32; ++i) {
+        const int chunk = lane + 32 * i;
+        const uint32_t to = tile + S::place(chunk / S::kRowChunks, chunk % S::kRowChunks);
+        copy_async_16(to, k + chunk * 16);
+        copy_async_16(to + S::kTileBytes, v + chunk * 16);
+      }
+      key_ += kTaskStride;
+      find_step(false);
+    }
+    commit_copies();
+  }
+
+ private:
+  // Moves on to a step that exists, and asks for its block: the answer is used by the next fetch.
+  __device__ void find_step(bool new_task) {
+    while (!(task_ == stop_)) {
+      if (new_task) {
+        const int rows = view_.num_rows * (in_.num_heads / in_.num_kv_heads);
+        row_blocks_ = (rows + S::kQueries - 1) / S::kQueries;
+        const TaskKeys keys(view_, plan_.splits, task_.split);
+        key_ = keys.first(static_cast<int>(threadIdx.x) / 32);
+        end_ = keys.end;
+      }
+      if (key_ < end_) {
+        block_ = in_.block_table[task_.sequence * in_.table_stride + key_ / in_.block_size];
+        return;
+      }
+      const int sequence = task_.sequence;
+      task_ = plan_.after(in_, task_, view_);
+      if (task_.sequence != sequence && task_.sequence < in_.num_sequences) view_ = SequenceView(in_, task_.sequence);
+      new_task = true;
+    }
+  }
+
+  const AttentionInput& in_;
+  const Plan<kThreads>& plan_;
+  Task task_;
+  Task stop_;
+  SequenceView view_;
+  uint32_t ring_;
+  int row_blocks_ = 1;
+  int key_ = 0;
+  int end_ = 0;
+  int64_t block_ = 0;
+};
+
+// The queries of a task as B operand, and what each lane needs of its two columns of every query block.
+template <class S>
+struct Queries {
+  uint32_t fragments[S::kDots][S::kQueryBlocks][2];
+  float scale[S::kQueryBlocks][2];  // of a score, to base-2 logarithms
+  int last[S::kQueryBlocks][2];     // the column's own position: the last key that it sees
+
+  // Column q of the block is row q of (new tokens x heads of the group). Columns beyond the rows are zeros.
+  __device__ void load(const AttentionInput& in, const SequenceView& view, int head_block) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int group = in.num_heads / in.num_kv_heads;
+    const int num_rows = view.num_rows * group;
+    const int row_blocks = (num_rows + S::kQueries - 1) / S::kQueries;
+    const int kv_head = head_block / row_blocks;
+    const int first = head_block % row_blocks * S::kQueries;
+#pragma unroll
+    for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
+      const int row = first + nb * 8 + lane / 4;
+      const bool valid = row < num_rows;
+      const int64_t offset = valid ? (view.first_row + row / group) * in.q_stride +
+                                         (int64_t{kv_head} * group + row % group) * (S::kDots * 16)
+                                   : 0;
+      const float inverse = load_column(static_cast<const BF16*>(in.q) + offset, valid, lane % 4, nb);
+      for (int i = 0; i < 2; ++i) {
+        const int column = lane % 4 * 2 + i;
+        scale[nb][i] = __shfl_sync(0xffffffffu, inverse, column * 4) * in.score_scale * kLog2e;
+        const int row_of_column = first + nb * 8 + column;
+        last[nb][i] =
+            row_of_column < num_rows ? view.seq_len - view.num_rows + row_of_column / group : view.seq_len - 1;
+      }
+    }
+  }
+
+ private:
+  // This lane's quarter of a row; returns what its scores are to be multiplied by.
+  __device__ float load_column(const BF16* q, bool valid, int c, int nb) {
+    constexpr int kPieces = S::kChunkElements / 8;
+    uint4 parts[S::kLaneChunks][kPieces];
+    float amax = 0.0f;
+#pragma unroll
+    for (int j = 0; j < S::kLaneChunks; ++j) {
+      for (int i = 0; i < kPieces; ++i) {
+        parts[j][i] = make_uint4(0, 0, 0, 0);
+        if (valid)
+          parts[j][i] = *reinterpret_cast<const uint4*>(q + S::chunk_of_lane(c, j) * S::kChunkElements + i * 8);
+        const uint32_t words[4] = {parts[j][i].x, parts[j][i].y, parts[j][i].z, parts[j][i].w};
+        for (const uint32_t word : words) {
+          amax = fmaxf(amax, fmaxf(fabsf(low_f32(word)), fabsf(high_f32(word))));
+        }
+      }
+    }
+    float factor = 1.0f;
+    float inverse = 1.0f;
+    if constexpr (!S::kBf16) {
+      amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, 1));
+      amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, 2));
+      // 2^(7 - e) and 2^(e - 7) of an amax in [2^e, 2^(e + 1)); e at least -119.
+      const int exponent = max(static_cast<int>(__float_as_uint(amax) >> 23), 8);
+      factor = __uint_as_float(static_cast<uint32_t>(261 - exponent) << 23);
+      inverse = __uint_as_float(static_cast<uint32_t>(exponent - 7) << 23);
+    }
+#pragma unroll
+    for (int j = 0; j < S::kLaneChunks; ++j) {
+      for (int i = 0; i < kPieces; ++i) {
+        const uint32_t words[4] = {parts[j][i].x, parts[j][i].y, parts[j][i].z, parts[j][i].w};
+        for (int w = 0; w < 4; ++w) {
+          const int pair = (j * kPieces + i) * 4 + w;
+          const uint32_t word =
+              S::kBf16 ? words[w] : pack_pair<false>(low_f32(words[w]) * factor, high_f32(words[w]) * factor);
+          fragments[pair / 2][nb][pair % 2] = word;
+        }
+      }
+    }
+    return inverse;
+  }
+  __device__ static float low_f32(uint32_t pair) { return __uint_as_float(pair << 16); }
+  __device__ static float high_f32(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+};
+
+// The running softmax of one warp over the keys it has seen, for its lane's two columns of every query block.
+template <class S>
+struct Softmax {
+  float highest[S::kQueryBlocks][2];
+  float total[S::kQueryBlocks][2];  // this lane's keys
+  float sums[S::kTiles][S::kQueryBlocks][4];
+
+  __device__ void clear() {
+    for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
+      for (int i = 0; i < 2; ++i) {
+        highest[nb][i] = -INFINITY;
+        total[nb][i] = 0.0f;
+      }
+      for (int t = 0; t < S::kTiles; ++t) {
+        for (float& sum : sums[t][nb]) sum = 0.0f;
+      }
+    }
+  }
+
+  // One step: keys key .. key + 15, whose K and V lie at `tile`.
+  __device__ void add_step(const Queries<S>& queries, const AttentionInput& in, const SequenceView& view, int key,
+                           uint32_t tile) {
+    float scores[S::kQueryBlocks][4];
+    make_scores(queries, tile, scores);
+    scale_and_mask(queries, in, view, key, scores);
+    uint32_t weights[S::kQueryBlocks][2];
+    for (int nb = 0; nb < S::kQueryBlocks; ++nb) make_weights(nb, scores[nb], weights[nb]);
+    const uint32_t v = tile + S::kTileBytes;
+    if constexpr (S::kBf16) {
+      add_values_16(v, weights);
+    } else {
+      add_values_8(v, weights);
+    }
+  }
+
+ private:
+  __device__ static void make_scores(const Queries<S>& queries, uint32_t k, float (&scores)[S::kQueryBlocks][4]) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    float odd[S::kQueryBlocks][4];
+    for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
+      for (int i = 0; i < 4; ++i) scores[nb][i] = odd[nb][i] = 0.0f;
+    }
+#pragma unroll
+    for (int j = 0; j < S::kLaneChunks; ++j) {
+      const int chunk = S::chunk_of_lane(lane % 4, j);
+      const uint4 upper = load_shared_16(k + S::place(lane / 4, chunk));
+      const uint4 lower = load_shared_16(k + S::place(lane / 4 + 8, chunk));
+      const uint32_t words[2][4] = {{upper.x, upper.y, upper.z, upper.w}, {lower.x, lower.y, lower.z, lower.w}};
+      constexpr int kSteps = S::kBf16 ? 2 : 4;
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) {
+        uint32_t a[4];
+        for (int r = 0; r < 2; ++r) {
+          a[r] = S::kBf16 ? words[r][2 * i % 4] : e4m3_low(words[r][i]);
+          a[r + 2] = S::kBf16 ? words[r][(2 * i + 1) % 4] : e4m3_high(words[r][i]);
+        }
+        const int dot = j * kSteps + i;
+        for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
+          mma_16x8x16<S::kBf16>(dot % 2 == 0 ? scores[nb] : odd[nb], a, queries.fragments[dot][nb]);
+        }
+      }
+    }
+    for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
+      for (int i = 0; i < 4; ++i) scores[nb][i] += odd[nb][i];
+    }
+  }
+
+  __device__ static void scale_and_mask(const Queries<S>& queries, const AttentionInput& in, const SequenceView& view,
+                                        int key, float (&scores)[S::kQueryBlocks][4]) {
+    for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
+      for (int i = 0; i < 4; ++i) scores[nb][i] *= queries.scale[nb][i % 2];
+    }
+    const int first_seen_by_all = in.sliding_window > 0 ? view.seq_len - in.sliding_window : 0;
+    if (key >= first_seen_by_all && key + kStepKeys <= view.seq_len - view.num_rows + 1) return;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
+      for (int i = 0; i < 4; ++i) {
+        const int of_score = key + lane / 4 + i / 2 * 8;
+        const int last = queries.last[nb][i % 2];
+        const bool seen = of_score <= last && (in.sliding_window == 0 || of_score > last - in.sliding_window);
+        if (!seen) scores[nb][i] = -INFINITY;
+      }
+    }
+  }
+
+  // Scores to weights relative to the new highest score, as B operand; rescales what was summed before.
+  __device__ void make_weights(int nb, const float (&scores)[4], uint32_t (&weights)[2]) {
+    float correction[2];
+    float p[4];
+    for (int i = 0; i < 2; ++i) {
+      float now = fmaxf(highest[nb][i], fmaxf(scores[i], scores[i + 2]));
+      for (int step = 4; step < 32; step *= 2) now = fmaxf(now, __shfl_xor_sync(0xffffffffu, now, step));
+      const float base = now == -INFINITY ? 0.0f : now;
+      correction[i] = exp2_fast(highest[nb][i] - base);
+      highest[nb][i] = now;
+      const float shifted = S::kBf16 ? base : base - kWeightBits;
+      p[i] = exp2_fast(scores[i] - shifted);
+      p[i + 2] = exp2_fast(scores[i + 2] - shifted);
+      total[nb][i] = total[nb][i] * correction[i] + (p[i] + p[i + 2]);
+    }
+    weights[0] = transpose_8x8(pack_pair<S::kBf16>(p[0], p[1]));
+    weights[1] = transpose_8x8(pack_pair<S::kBf16>(p[2], p[3]));
+    // Most steps hold no new highest score; multiplying by 1 would change nothing.
+    if (!__any_sync(0xffffffffu, correction[0] != 1.0f || correction[1] != 1.0f)) return;
+#pragma unroll
+    for (int t = 0; t < S::kTiles; ++t) {
+      for (int i = 0; i < 4; ++i) sums[t][nb][i] *= correction[i % 2];
+    }
+  }
+
+  __device__ void add_values_16(uint32_t v, const uint32_t (&weights)[S::kQueryBlocks][2]) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int row = lane % 8 + lane / 16 * 8;
+#pragma unroll
+    for (int t = 0; t < S::kTiles; ++t) {
+      uint32_t a[4];
+      load_transposed(a, v + S::place(row, 2 * t + lane / 8 % 2));
+      for (int nb = 0; nb < S::kQueryBlocks; ++nb) mma_16x8x16<S::kBf16>(sums[t][nb], a, weights[nb]);
+    }
+  }
+
+  // Group g holds a chunk of 16 dimensions (half of one at head_dim 64) of its four keys; of a pair of dimensions the
+  // first goes to row g of the tile, the second to row g + 8.
+  __device__ void add_values_8(uint32_t v, const uint32_t (&weights)[S::kQueryBlocks][2]) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int g = lane / 4;
+    constexpr int kWords = S::kRowBytes == 64 ? 2 : 4;  // of a key, loaded at once
+#pragma unroll
+    for (int part = 0; part < S::kTiles / (2 * kWords); ++part) {
+      uint32_t words[4][kWords];
+      for (int i = 0; i < 4; ++i) {
+        const int row = lane % 4 * 2 + i % 2 + i / 2 * 8;
+        if constexpr (kWords == 2) {
+          const uint2 loaded = load_shared_8(v + S::place(row, g / 2) + static_cast<uint32_t>(g % 2 * 8));
+          words[i][0] = loaded.x;
+          words[i][1] = loaded.y;
+        } else {
+          const uint4 loaded = load_shared_16(v + S::place(row, g + 8 * part));
+          words[i][0] = loaded.x;
+          words[i][1] = loaded.y;
+          words[i][2] = loaded.z;
+          words[i][3] = loaded.w;
+        }
+      }
+#pragma unroll
+      for (int w = 0; w < kWords; ++w) {
+        for (int half = 0; half < 2; ++half) {
+          const uint32_t select = half == 0 ? 0x5140 : 0x7362;  // bytes 0, 1 (2, 3) of two keys, paired by dimension
+          const uint32_t early = __byte_perm(words[0][w], words[1][w], select);
+          const uint32_t late = __byte_perm(words[2][w], words[3][w], select);
+          const uint32_t a[4] = {e4m3_low(early), e4m3_high(early), e4m3_low(late), e4m3_high(late)};
+          const int t = part * 2 * kWords + w * 2 + half;
+          for (int nb = 0; nb < S::kQueryBlocks; ++nb) mma_16x8x16<S::kBf16>(sums[t][nb], a, weights[nb]);
+        }
+      }
+    }
+  }
+};
+
+// The dimension of rows g (second = false) and g + 8 of tile t of O^T.
+template <class S>
+__device__ int dimension_of(int t, int g, bool second) {
+  if constexpr (S::kBf16) return t * 16 + g + (second ? 8 : 0);
+  if constexpr (S::kRowBytes == 64) return g * 8 + t * 2 + (second ? 1 : 0);
+  return (g + t / 8 * 8) * 16 + t % 8 * 2 + (second ? 1 : 0);
+}
+
+// Zeros in place of values that no query sees: a weight of 0 times a NaN that nobody wrote would be NaN.
+template <class S>
+__device__ void clear_unseen_values(const SequenceView& view, int key, uint32_t v) {
+  if (key >= view.begin && key + kStepKeys <= view.seq_len) return;
+  for (int i = static_cast<int>(threadIdx.x) % 32; i < S::kTileBytes / 16; i += 32) {
+    const int of_row = key + i / S::kRowChunks;
+    if (of_row >= view.begin && of_row < view.seq_len) continue;
+    asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(v + static_cast<uint32_t>(i * 16)), "r"(0)
+                 : "memory");
+  }
+  __syncwarp();
+}
+
+// The warps' softmaxes of one task, added in a fixed order, to the task's slot.
+template <class S>
+__device__ void write_partial(const AttentionInput& in, const Partials& partials, const Task& task,
+                              const SequenceView& view, Softmax<S>& softmax, SharedMemory<S>& shared) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
+    for (int i = 0; i < 2; ++i) {
+      float total = softmax.total[nb][i];
+      for (int step = 4; step < 32; step *= 2) total += __shfl_xor_sync(0xffffffffu, total, step);
+      softmax.total[nb][i] = total;
+      if (lane < 4) {
+        shared.highest[warp][nb * 8 + lane * 2 + i] = softmax.highest[nb][i];
+        shared.total[warp][nb * 8 + lane * 2 + i] = total;
+      }
+    }
+  }
+  __syncthreads();
+  for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
+    for (int i = 0; i < 2; ++i) {
+      const int column = nb * 8 + lane % 4 * 2 + i;
+      float highest = shared.highest[0][column];
+      for (int w = 1; w < kWarps; ++w) highest = fmaxf(highest, shared.highest[w][column]);
+      const float base = highest == -INFINITY ? 0.0f : highest;
+      float total = 0.0f;
+      for (int w = 0; w < kWarps; ++w) total += shared.total[w][column] * exp2_fast(shared.highest[w][column] - base);
+      const float correction = exp2_fast(softmax.highest[nb][i] - base);
+      softmax.highest[nb][i] = highest;
+      softmax.total[nb][i] = total;
+#pragma unroll
+      for (int t = 0; t < S::kTiles; ++t) {
+        softmax.sums[t][nb][i] *= correction;
+        softmax.sums[t][nb][i + 2] *= correction;
+      }
+    }
+  }
+  // (warp 0 + warp 2) + (warp 1 + warp 3)
+  for (int distance = 2; distance > 0; distance /= 2) {
+    float* const slot = shared.merge[warp % distance] + lane;
+    if (warp >= distance && warp < 2 * distance) {
+#pragma unroll
+      for (int i = 0; i < S::kMergeFloats / 32; ++i) slot[i * 32] = (&softmax.sums[0][0][0])[i];
+    }
+    __syncthreads();
+    if (warp < distance) {
+#pragma unroll
+      for (int i = 0; i < S::kMergeFloats / 32; ++i) (&softmax.sums[0][0][0])[i] += slot[i * 32];
+    }
+    __syncthreads();
+  }
+  if (warp == 0) store_partial(in, partials, task, view, softmax, shared.plan);
+}
+
+template <class S>
+__device__ void store_partial(const AttentionInput& in, const Partials& partials, const Task& task,
+                              const SequenceView& view, const Softmax<S>& softmax, const Plan<kThreads>& plan) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int group = in.num_heads / in.num_kv_heads;
+  const int num_rows = view.num_rows * group;
+  const int row_blocks = (num_rows + S::kQueries - 1) / S::kQueries;
+  const int num_splits = view.num_splits(plan.splits);
+  const int split = task.split - view.first_split(plan.splits);
+  for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
+    for (int i = 0; i < 2; ++i) {
+      const int row = task.head_block % row_blocks * S::kQueries + nb * 8 + lane % 4 * 2 + i;
+      if (row >= num_rows) continue;
+      const int64_t slot = plan.slot_start[task.sequence] + row / group * num_splits + split;
+      const int64_t index = slot * in.num_heads + task.head_block / row_blocks * group + row % group;
+      float* const sums = partials.sums + index * (S::kTiles * 16);
+#pragma unroll
+      for (int t = 0; t < S::kTiles; ++t) {
+        sums[dimension_of<S>(t, lane / 4, false)] = softmax.sums[t][nb][i];
+        sums[dimension_of<S>(t, lane / 4, true)] = softmax.sums[t][nb][i + 2];
+      }
+      if (lane < 4) partials.softmax[index] = make_float2(softmax.highest[nb][i], softmax.total[nb][i]);
+    }
+  }
+}
+
+template <class S>
+__global__ void __launch_bounds__(kThreads, S::kCtasPerSm)
+    decode(const __grid_constant__ AttentionInput in, const Partials partials, int max_rows) {
+  extern __shared__ __align__(128) std::byte shared_bytes[];
+  auto& shared = *reinterpret_cast<SharedMemory<S>*>(shared_bytes);
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const uint32_t ring = shared_address(shared.rings[warp]);
+  wait_for_previous();
+  start_next();
+  shared.plan.make(in, S::kQueries, max_rows, partials.num_slots);
+  if (blockIdx.x == 0) {
+    if (threadIdx.x == 0) partials.header->shift = shared.plan.splits.shift;
+    for (int s = static_cast<int>(threadIdx.x); s < in.num_sequences; s += kThreads) {
+      partials.header->slot_start[s] = shared.plan.slot_start[s];
+    }
+  }
+  const int share = static_cast<int>(blockIdx.x);
+  const int num_shares = static_cast<int>(gridDim.x);
+  Task task = shared.plan.first_of_share(in, share, num_shares);
+  const Task stop = shared.plan.first_of_share(in, share + 1, num_shares);
+  if (task == stop) return;
+  Fetcher<S> fetcher(in, shared.plan, task, stop, ring);
+  for (int stage = 0; stage < S::kStages - 1; ++stage) fetcher.fetch(stage);
+  int stage = 0;
+  SequenceView view(in, task.sequence);
+  Queries<S> queries;
+  queries.load(in, view, task.head_block);
+  while (true) {
+    Softmax<S> softmax;
+    softmax.clear();
+    const TaskKeys keys(view, shared.plan.splits, task.split);
+    for (int key = keys.first(warp); key < keys.end; key += kTaskStride) {
+      wait_for_copies<S::kStages - 2>();
+      __syncwarp();
+      fetcher.fetch(stage == 0 ? S::kStages - 1 : stage - 1);  // the stage of the step before
+      const uint32_t tile = ring + static_cast<uint32_t>(stage * 2 * S::kTileBytes);
+      clear_unseen_values<S>(view, key, tile + S::kTileBytes);
+      softmax.add_step(queries, in, view, key, tile);
+      stage = stage + 1 == S::kStages ? 0 : stage + 1;
+    }
+    write_partial<S>(in, partials, task, view, softmax, shared);
+    const Task before = task;
+    task = shared.plan.after(in, task, view);
+    if (task == stop) return;
+    if (task.sequence != before.sequence) view = SequenceView(in, task.sequence);
+    if (task.sequence != before.sequence || task.head_block != before.head_block) {
+      queries.load(in, view, task.head_block);
+    }
+  }
+}
+
+constexpr std::string_view kName = "hopper.attention_decode";
+constexpr int64_t kMaxRowBytes = 32 << 10;
+
+std::string declines(const PagedAttentionOp& op, const Launch& launch) {
+  const int64_t d = op.head_dim();
+  const DType cache = op.k_cache.dtype;
+  if (op.q.dtype != DType::kBF16) return fmt::format("takes q in bf16, not {}", dtype_name(op.q.dtype));
+  if (cache != DType::kBF16 && cache != DType::kF8E4M3) {
+    return fmt::format("takes a cache in bf16 or f8_e4m3, not {}", dtype_name(cache));
+  }
+  if (d != 64 && d != 128 && d != 256) return fmt::format("takes a head_dim of 64, 128 or 256, not {}", d);
+  if (op.block_size() % kStepKeys != 0) {
+    return fmt::format("takes blocks of a multiple of 16 tokens, not {}", op.block_size());
+  }
+  if (op.num_sequences() > kMaxSequences) {
+    return fmt::format("takes at most {} sequences, not {}", kMaxSequences, op.num_sequences());
+  }
+  const int64_t unit = 16 / dtype_bytes(cache);
+  if (op.q.row_stride % 8 != 0 || op.k_cache.row_stride % unit != 0 || op.v_cache.row_stride % unit != 0 ||
+      reinterpret_cast<uintptr_t>(op.q.bytes) % 16 != 0) {
+    return fmt::format("reads 16 bytes at once: rows of q are {}, blocks {} and {} elements apart", op.q.row_stride,
+                       op.k_cache.row_stride, op.v_cache.row_stride);
+  }
+  if (op.num_heads() / row_cluster(op.num_heads()) * d * int64_t{sizeof(float)} > kMaxRowBytes) {
+    return fmt::format("keeps a CTA's part of a row in 32 KiB: too little for {} heads of {}", op.num_heads(), d);
+  }
+  const int num_slots = partials_in(launch.workspace, op.num_heads(), d).num_slots;
+  if (op.q.dim(0) > num_slots) {
+    return fmt::format("has room for partial results of {} rows in the workspace, not {}", num_slots, op.q.dim(0));
+  }
+  return declines_quantized(op);
+}
+
+template <class T, int kHeadDim, int kQueryBlocks>
+void launch_decode(const PagedAttentionOp& op, const Launch& launch, const Partials& partials) {
+  using S = DecodeShape<T, kHeadDim, kQueryBlocks>;
+  static_assert(sizeof(SharedMemory<S>) <= S::kMaxSharedBytes);
+  allow_shared_bytes(decode<S>, sizeof(SharedMemory<S>));
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(launch.gpu->num_sms * S::kCtasPerSm)),
+                          .block = dim3(kThreads),
+                          .shared_bytes = sizeof(SharedMemory<S>)};
+  launch_kernel(kName, launch, shape, decode<S>, attention_input(op), partials, 1 << 30);
+}
+
+template <class T>
+void run_on(const PagedAttentionOp& op, const Launch& launch) {
+  const Partials partials = partials_in(launch.workspace, op.num_heads(), op.head_dim());
+  // Eight columns are enough where every sequence has one row: the usual decode step.
+  const bool few = op.q.dim(0) == op.num_sequences() && op.num_heads() / op.num_kv_heads() <= 8;
+  if (op.head_dim() == 64) {
+    few ? launch_decode<T, 64, 1>(op, launch, partials) : launch_decode<T, 64, 2>(op, launch, partials);
+    launch_combine<64>(op, launch, partials, kName);
+  } else if (op.head_dim() == 128) {
+    few ? launch_decode<T, 128, 1>(op, launch, partials) : launch_decode<T, 128, 2>(op, launch, partials);
+    launch_combine<128>(op, launch, partials, kName);
+  } else {
+    launch_decode<T, 256, 1>(op, launch, partials);
+    launch_combine<256>(op, launch, partials, kName);
+  }
+}
+
+void run(const PagedAttentionOp& op, const Launch& launch) {
+  if (op.q.dim(0) == 0) return;
+  op.k_cache.dtype == DType::kBF16 ? run_on<BF16>(op, launch) : run_on<F8E4M3>(op, launch);
+}
+
+}  // namespace
+
+Kernel<PagedAttentionOp> hopper_attention_decode() { return {.name = kName, .declines = declines, .run = run}; }
+
+}  // namespace octet

@@ -1,0 +1,190 @@
+// How attention_decode shares a batch among its CTAs: a fixed grid, cut on the device from seq_lens, so that a recorded
+// graph serves all lengths.
+//
+// Keys are cut into splits at fixed positions, finer near the start: [0, 1024) into 128s, then to 4096 into 256s, to
+// 16384 into 512s, beyond into 1024s. A task is (sequence, KV head, block of query rows, split); its result depends on
+// nothing else, so a row's bits do not depend on the batch. Tasks are laid in a line, each as long as its keys; CTA c
+// of n takes those that start in the c-th n-th of the line.
+//
+// Should the partial results not fit the workspace (Hq 32, D 128: some 2 million keys in 64 MiB), all splits of the
+// batch are doubled until they do; then, and only then, bits depend on the batch.
+#pragma once
+
+#include "octet/kernels/cuda/attention_row.cuh"
+
+namespace octet {
+
+inline constexpr int kMaxSequences = 1024;
+inline constexpr int kRoundKeys = 64;  // unit of a task's length
+
+// Split i of keys, all sizes times 2^shift.
+struct Splits {
+  int shift;
+
+  __device__ int begin(int i) const {
+    int key = i * 128;
+    if (i > 8) key = 1024 + (i - 8) * 256;
+    if (i > 20) key = 4096 + (i - 20) * 512;
+    if (i > 44) key = 16384 + (i - 44) * 1024;
+    return key << shift;
+  }
+  __device__ int of(int key) const {
+    key >>= shift;
+    if (key < 1024) return key / 128;
+    if (key < 4096) return 8 + (key - 1024) / 256;
+    if (key < 16384) return 20 + (key - 4096) / 512;
+    return 44 + (key - 16384) / 1024;
+  }
+};
+
+// One sequence as attention sees it.
+struct SequenceView {
+  int first_row, num_rows;  // of q
+  int seq_len;
+  int begin;  // first key that any row sees
+
+  __device__ SequenceView(const AttentionInput& in, int s) {
+    first_row = in.query_start[s];
+    num_rows = in.query_start[s + 1] - first_row;
+    seq_len = in.seq_lens[s];
+    begin = in.sliding_window > 0 ? max(0, seq_len - num_rows - in.sliding_window + 1) : 0;
+  }
+  __device__ int num_rounds() const { return (seq_len + kRoundKeys - 1) / kRoundKeys - begin / kRoundKeys; }
+  __device__ int first_split(Splits splits) const { return splits.of(begin); }
+  __device__ int end_split(Splits splits) const { return splits.of(seq_len - 1) + 1; }
+  __device__ int num_splits(Splits splits) const { return end_split(splits) - first_split(splits); }
+};
+
+// What decode leaves in the workspace for combine; partial results follow. Slot (sequence, row i, split) is
+// slot_start[sequence] + i * num_splits + split - first_split.
+struct PartialHeader {
+  int shift;
+  int slot_start[kMaxSequences];
+};
+struct Partials {
+  PartialHeader* header;
+  float2* softmax;  // [slot, Hq]: highest score, sum of weights
+  float* sums;      // [slot, Hq, D]
+  int num_slots;
+};
+
+inline Partials partials_in(const Workspace& workspace, int64_t num_heads, int64_t head_dim) {
+  constexpr int64_t kHeaderBytes = (sizeof(PartialHeader) + 255) / 256 * 256;
+  const int64_t row_floats = num_heads * head_dim;
+  const int64_t slots = std::max<int64_t>(0, workspace.num_bytes - kHeaderBytes - 256) /
+                        (row_floats * int64_t{sizeof(float)} + num_heads * int64_t{sizeof(float2)});
+  std::byte* const sums = workspace.data + kHeaderBytes;
+  return {.header = reinterpret_cast<PartialHeader*>(workspace.data),
+          .softmax = reinterpret_cast<float2*>(sums + slots * row_floats * int64_t{sizeof(float)}),
+          .sums = reinterpret_cast<float*>(sums),
+          .num_slots = static_cast<int>(std::min<int64_t>(slots, 1 << 30))};
+}
+
+struct Task {
+  int sequence, head_block, split;  // head_block: KV head * row blocks + row block
+  __device__ bool operator==(const Task&) const = default;
+};
+
+// The batch as a line of tasks; in shared memory, made by all threads of the CTA together.
+template <int kThreads>
+struct Plan {
+  static constexpr int kWarps = kThreads / 32;
+
+  int line_start[kMaxSequences + 1];  // where each sequence starts on the line
+  int slot_start[kMaxSequences + 1];
+  int2 of_warps[kWarps];
+  Splits splits;
+
+  // Length on the line and slots of sequence s; both 0 for a sequence that this kernel leaves to another.
+  __device__ int2 size_of(const AttentionInput& in, int s, int rows_per_block, int max_rows) {
+    if (s >= in.num_sequences) return {0, 0};
+    const SequenceView view(in, s);
+    if (view.num_rows <= 0 || view.num_rows > max_rows) return {0, 0};
+    const int row_blocks = (view.num_rows * (in.num_heads / in.num_kv_heads) + rows_per_block - 1) / rows_per_block;
+    return {view.num_rounds() * in.num_kv_heads * row_blocks, view.num_rows * view.num_splits(splits)};
+  }
+
+  __device__ int2 exclusive_scan(int2 value, int2* total) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    int2 sum = value;
+    for (int step = 1; step < 32; step *= 2) {
+      const int2 other{__shfl_up_sync(0xffffffffu, sum.x, step), __shfl_up_sync(0xffffffffu, sum.y, step)};
+      if (lane >= step) sum = {sum.x + other.x, sum.y + other.y};
+    }
+    __syncthreads();  // of_warps may still be read
+    if (lane == 31) of_warps[warp] = sum;
+    __syncthreads();
+    int2 before{0, 0};
+    *total = {0, 0};
+    for (int w = 0; w < kWarps; ++w) {
+      if (w == warp) before = *total;
+      *total = {total->x + of_warps[w].x, total->y + of_warps[w].y};
+    }
+    return {before.x + sum.x - value.x, before.y + sum.y - value.y};
+  }
+
+  __device__ void make(const AttentionInput& in, int rows_per_block, int max_rows, int num_slots) {
+    for (int shift = 0;; ++shift) {
+      int2 carry{0, 0};
+      if (threadIdx.x == 0) splits.shift = shift;
+      __syncthreads();
+      for (int base = 0; base < in.num_sequences; base += kThreads) {
+        const int s = base + static_cast<int>(threadIdx.x);
+        int2 total;
+        const int2 start = exclusive_scan(size_of(in, s, rows_per_block, max_rows), &total);
+        if (s < in.num_sequences) {
+          line_start[s] = carry.x + start.x;
+          slot_start[s] = carry.y + start.y;
+        }
+        carry = {carry.x + total.x, carry.y + total.y};
+      }
+      if (threadIdx.x == 0) {
+        line_start[in.num_sequences] = carry.x;
+        slot_start[in.num_sequences] = carry.y;
+      }
+      __syncthreads();
+      if (carry.y <= num_slots || shift == 16) return;
+    }
+  }
+
+  __device__ bool has(int s) const { return line_start[s + 1] > line_start[s]; }
+
+  // The first task of the first sequence from s on that has any.
+  __device__ Task first_from(const AttentionInput& in, int s) const {
+    while (s < in.num_sequences && !has(s)) ++s;
+    if (s >= in.num_sequences) return {in.num_sequences, 0, 0};
+    return {s, 0, SequenceView(in, s).first_split(splits)};
+  }
+
+  __device__ Task after(const AttentionInput& in, const Task& task, const SequenceView& view) const {
+    if (task.split + 1 < view.end_split(splits)) return {task.sequence, task.head_block, task.split + 1};
+    const int head_blocks = (line_start[task.sequence + 1] - line_start[task.sequence]) / view.num_rounds();
+    if (task.head_block + 1 < head_blocks) return {task.sequence, task.head_block + 1, view.first_split(splits)};
+    return first_from(in, task.sequence + 1);
+  }
+
+  // The first task that starts at or after point x of the line.
+  __device__ Task at(const AttentionInput& in, int x) const {
+    int low = 0;  // the last sequence that starts at or before x
+    for (int high = in.num_sequences; high - low > 1;) {
+      const int middle = (low + high) / 2;
+      (line_start[middle] <= x ? low : high) = middle;
+    }
+    if (x >= line_start[low + 1]) return first_from(in, low + 1);
+    const SequenceView view(in, low);
+    const int offset = x - line_start[low];
+    const int round = offset % view.num_rounds();
+    const int key = (view.begin / kRoundKeys + round) * kRoundKeys;
+    const Task task{low, offset / view.num_rounds(), splits.of(max(key, view.begin))};
+    const bool starts_here = round == 0 || splits.begin(task.split) == key;
+    return starts_here ? task : after(in, task, view);
+  }
+
+  __device__ Task first_of_share(const AttentionInput& in, int share, int num_shares) const {
+    const int64_t length = line_start[in.num_sequences];
+    return at(in, static_cast<int>(length * share / num_shares));
+  }
+};
+
+}  // namespace octet
