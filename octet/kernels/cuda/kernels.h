@@ -6,7 +6,14 @@
 namespace octet {
 
 Kernel<ArgmaxOp> cuda_argmax();
+Kernel<EmbeddingOp> cuda_embedding();
+Kernel<GatherRowsOp> cuda_gather_rows();
 Kernel<MatmulOp> cuda_matmul_simple();
 Kernel<PagedAttentionOp> cuda_attention_simple();
+Kernel<QuantizeOp> cuda_quantize();
+Kernel<RmsNormOp> cuda_rms_norm();
+Kernel<RopeKvOp> cuda_rope_kv();
+Kernel<RopeTableOp> cuda_rope_table();
+Kernel<SiluAndMulOp> cuda_silu_and_mul();
 
 }  // namespace octet

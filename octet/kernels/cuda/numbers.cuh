@@ -58,6 +58,21 @@ __device__ inline float device_f32(F16 value) { return __half2float(__half(__hal
 __device__ inline float device_f32(F8E4M3 value) { return unpack_e4m3(value.bits).x; }
 __device__ inline float device_f32(F8E5M2 value) { return unpack_e5m2(value.bits).x; }
 
+// The value as T, to nearest even, saturating.
+template <class T>
+__device__ inline T device_from_f32(float value) {
+  if constexpr (std::is_same_v<T, float>) {
+    return value;
+  } else if constexpr (std::is_same_v<T, BF16>) {
+    return BF16{__bfloat16_as_ushort(__float2bfloat16_rn(value))};
+  } else if constexpr (std::is_same_v<T, F8E4M3>) {
+    return F8E4M3{static_cast<uint8_t>(pack_e4m3({value, 0.0f}))};
+  } else {
+    static_assert(std::is_same_v<T, F8E5M2>);
+    return F8E5M2{static_cast<uint8_t>(pack_e5m2({value, 0.0f}))};
+  }
+}
+
 __device__ inline BF16 device_bf16(float value) { return BF16{__bfloat16_as_ushort(__float2bfloat16_rn(value))}; }
 
 // What a kernel writes in one of two types, chosen at run time where a branch costs nothing.
@@ -107,7 +122,11 @@ struct Words {
   }
 };
 
-// kCount (even) elements of storage type T as F32.
+// kCount elements of storage type T as F32, an even number or one.
+template <class T>
+__device__ inline void load_f32(const T* from, float (&to)[1]) {
+  to[0] = device_f32(*from);
+}
 template <class T, int kCount>
 __device__ inline void load_f32(const T* from, float (&to)[kCount]) {
   Words<kCount* static_cast<int>(sizeof(T))> words;
@@ -132,6 +151,10 @@ __device__ inline void load_f32(const T* from, float (&to)[kCount]) {
   }
 }
 
+template <class T>
+__device__ inline void store_f32(T* to, const float (&from)[1]) {
+  *to = device_from_f32<T>(from[0]);
+}
 template <class T, int kCount>
 __device__ inline void store_f32(T* to, const float (&from)[kCount]) {
   Words<kCount* static_cast<int>(sizeof(T))> words;

@@ -1,0 +1,54 @@
+// cuda.quantize: octet/ops/quantize.h, one CTA a row, all of it in registers.
+#include "octet/kernels/cuda/kernels.h"
+#include "octet/kernels/cuda/rows.cuh"
+
+namespace octet {
+namespace {
+
+struct Arguments {
+  RowInput x;
+  RowOutput out;
+  int columns;
+};
+
+RowShape shape_of(const QuantizeOp& op) { return row_shape(op.x.dim(1), {op.x, op.out.data}); }
+
+std::string declines(const QuantizeOp& op, const Launch&) {
+  const QuantFormat given{.dtype = DType::kF8E4M3, .granularity = Granularity::kToken};
+  const std::string reason = op.out.format == given ? "" : declines_output(op.out.format);
+  return reason.empty() ? declines_shape(shape_of(op)) : reason;
+}
+
+template <int kVector, int kVectors>
+__global__ void __launch_bounds__(kRowThreads) quantize(const Arguments a) {
+  __shared__ float maxima[32];
+  const int64_t row = blockIdx.x;
+  start_next();
+  wait_for_previous();
+  float x[kVectors][kVector] = {};
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    const int column = (static_cast<int>(threadIdx.x) + i * static_cast<int>(blockDim.x)) * kVector;
+    if (column < a.columns) load_elements(a.x.data, a.x.f32, row * a.x.stride + column, x[i]);
+  }
+  write_row(a.out, row, a.columns, x, maxima);
+}
+
+void run(const QuantizeOp& op, const Launch& launch) {
+  const int64_t num_rows = op.x.dim(0);
+  const int64_t columns = op.x.dim(1);
+  if (num_rows == 0 || columns == 0) return;
+  const Arguments arguments{.x = row_input(op.x), .out = row_output(op.out), .columns = static_cast<int>(columns)};
+  const RowShape shape = shape_of(op);
+  dispatch_row(shape, [&]<int kVector, int kVectors>() {
+    launch_kernel("cuda.quantize", launch,
+                  {.grid = dim3(static_cast<unsigned>(num_rows)), .block = dim3(static_cast<unsigned>(shape.threads))},
+                  quantize<kVector, kVectors>, arguments);
+  });
+}
+
+}  // namespace
+
+Kernel<QuantizeOp> cuda_quantize() { return {.name = "cuda.quantize", .declines = declines, .run = run}; }
+
+}  // namespace octet

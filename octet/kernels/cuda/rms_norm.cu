@@ -1,0 +1,118 @@
+// cuda.rms_norm: octet/ops/rms_norm.h, one CTA a row, all of it in registers: one pass over memory, one barrier for the
+// sum of squares and one for the largest value where the output is dynamic per token. Sums in F32: a thread's elements
+// in order, threads as a tree.
+#include "octet/kernels/cuda/kernels.h"
+#include "octet/kernels/cuda/rows.cuh"
+
+namespace octet {
+namespace {
+
+struct Arguments {
+  RowInput x;
+  void* residual;
+  const float* weight;
+  RowOutput out;
+  int64_t residual_stride;
+  int columns;
+  float epsilon;
+  bool residual_f32;
+};
+
+RowShape shape_of(const RmsNormOp& op) {
+  const int64_t columns = op.weight.dim(0);
+  return row_shape(columns, {op.x, op.residual, op.weight.reshape(Shape{1, columns}), op.out.data});
+}
+
+std::string declines(const RmsNormOp& op, const Launch&) {
+  const std::string reason = declines_output(op.out.format);
+  return reason.empty() ? declines_shape(shape_of(op)) : reason;
+}
+
+// 1 / sqrt(x): the processor's estimate and one step of Newton's.
+__device__ float inverse_root(float x) {
+  const float y = rsqrtf(x);
+  return fmaf(0.5f * y, fmaf(-x * y, y, 1.0f), y);
+}
+
+template <int kVector, int kVectors>
+__global__ void __launch_bounds__(kRowThreads) rms_norm(const Arguments a) {
+  __shared__ float sums[32];
+  __shared__ float maxima[32];
+  // Weights come while the kernel before still runs, where there are registers for them.
+  constexpr bool kEarlyWeight = kVector * kVectors <= 16;
+  const int64_t row = blockIdx.x;
+  const auto column_of = [](int i) {
+    return (static_cast<int>(threadIdx.x) + i * static_cast<int>(blockDim.x)) * kVector;
+  };
+  float weight[kEarlyWeight ? kVectors : 1][kVector];
+  if constexpr (kEarlyWeight) {
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      if (column_of(i) < a.columns) load_f32(a.weight + column_of(i), weight[i]);
+    }
+  }
+  start_next();
+  wait_for_previous();
+
+  float y[kVectors][kVector];
+  float squares = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    const int column = column_of(i);
+    if (column >= a.columns) {
+#pragma unroll
+      for (float& value : y[i]) value = 0.0f;
+      continue;
+    }
+    const int64_t at = row * a.residual_stride + column;
+    load_elements(a.residual, a.residual_f32, at, y[i]);
+    if (a.x.data != nullptr) {
+      float x[kVector];
+      load_elements(a.x.data, a.x.f32, row * a.x.stride + column, x);
+#pragma unroll
+      for (int k = 0; k < kVector; ++k) {
+        y[i][k] += x[k];
+        if (!a.residual_f32) y[i][k] = device_f32(device_bf16(y[i][k]));  // as stored
+      }
+      store_elements(a.residual, a.residual_f32, at, y[i]);
+    }
+#pragma unroll
+    for (const float value : y[i]) squares = fmaf(value, value, squares);
+  }
+  const float mean = row_sum(squares, sums) / static_cast<float>(a.columns);
+  const float inverse = inverse_root(mean + a.epsilon);
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    if (column_of(i) >= a.columns) continue;
+    if constexpr (!kEarlyWeight) load_f32(a.weight + column_of(i), weight[0]);
+#pragma unroll
+    for (int k = 0; k < kVector; ++k) y[i][k] *= inverse * weight[kEarlyWeight ? i : 0][k];
+  }
+  write_row(a.out, row, a.columns, y, maxima);
+}
+
+void run(const RmsNormOp& op, const Launch& launch) {
+  const int64_t num_rows = op.residual.dim(0);
+  const int64_t columns = op.residual.dim(1);
+  if (num_rows == 0 || columns == 0) return;
+  const Arguments arguments{.x = row_input(op.x),
+                            .residual = op.residual.bytes,
+                            .weight = op.weight.data<float>(),
+                            .out = row_output(op.out),
+                            .residual_stride = op.residual.row_stride,
+                            .columns = static_cast<int>(columns),
+                            .epsilon = op.epsilon,
+                            .residual_f32 = op.residual.dtype == DType::kF32};
+  const RowShape shape = shape_of(op);
+  dispatch_row(shape, [&]<int kVector, int kVectors>() {
+    launch_kernel("cuda.rms_norm", launch,
+                  {.grid = dim3(static_cast<unsigned>(num_rows)), .block = dim3(static_cast<unsigned>(shape.threads))},
+                  rms_norm<kVector, kVectors>, arguments);
+  });
+}
+
+}  // namespace
+
+Kernel<RmsNormOp> cuda_rms_norm() { return {.name = "cuda.rms_norm", .declines = declines, .run = run}; }
+
+}  // namespace octet

@@ -1,0 +1,196 @@
+// What the kernels share that give each row of a matrix to one CTA: the row's elements lie in the registers of its
+// threads, are reduced over the CTA, and leave in an op's output format by the rules of octet/ops/quantize.h.
+//
+// Thread i holds vectors i, i + threads, ... of the row: kVectors vectors of kVector elements. kVector is 8, in
+// accesses of 16 bytes, where every row starts and ends on such a boundary, and 1 elsewhere. How a row is cut depends
+// on its length and alignment only, never on the number of rows: neither do its bits.
+#pragma once
+
+#include <algorithm>
+#include <initializer_list>
+#include <string>
+
+#include "octet/kernels/cuda/launch.cuh"
+#include "octet/kernels/cuda/numbers.cuh"
+#include "octet/ops/quantize.h"
+
+namespace octet {
+
+inline constexpr int kRowThreads = 512;  // at most
+inline constexpr int64_t kMaxAlignedColumns = 8 * 8 * kRowThreads;
+inline constexpr int64_t kMaxColumns = 32 * kRowThreads;
+
+struct RowShape {
+  int vector = 1;   // elements of a vector
+  int vectors = 0;  // vectors of a thread
+  int threads = 0;
+};
+
+// Whether rows of `columns` elements of all tensors can be read and written in vectors of 8.
+inline bool has_aligned_rows(int64_t columns, std::initializer_list<ConstTensor> tensors) {
+  return columns % 8 == 0 && std::all_of(tensors.begin(), tensors.end(), [](const ConstTensor& tensor) {
+           const int64_t access = std::min<int64_t>(16, 8 * dtype_bytes(tensor.dtype));
+           return tensor.empty() || (reinterpret_cast<uintptr_t>(tensor.bytes) % static_cast<uintptr_t>(access) == 0 &&
+                                     tensor.row_stride * dtype_bytes(tensor.dtype) % access == 0);
+         });
+}
+
+// How rows of `columns` elements of all tensors are cut; vectors is 0 when they do not fit into a CTA's registers.
+inline RowShape row_shape(int64_t columns, std::initializer_list<ConstTensor> tensors) {
+  const bool aligned = has_aligned_rows(columns, tensors);
+  if (columns > (aligned ? kMaxAlignedColumns : kMaxColumns)) return {};
+  const auto count = static_cast<int>(aligned ? columns / 8 : columns);
+  RowShape shape{.vector = aligned ? 8 : 1, .vectors = aligned ? 1 : 8};
+  while (shape.vectors * kRowThreads < count) shape.vectors *= aligned ? 2 : 4;
+  const int threads = (count + shape.vectors - 1) / shape.vectors;
+  shape.threads = std::max(32, (threads + 31) / 32 * 32);
+  return shape;
+}
+
+inline std::string declines_shape(const RowShape& shape) {
+  if (shape.vectors > 0) return "";
+  return fmt::format("takes rows of at most {} columns, {} where they are not aligned to 16 bytes", kMaxAlignedColumns,
+                     kMaxColumns);
+}
+
+// Calls fn.operator()<kVector, kVectors>() for the shape.
+template <class Fn>
+void dispatch_row(const RowShape& shape, Fn&& fn) {
+  const auto is = [&](int vector, int vectors) { return shape.vector == vector && shape.vectors == vectors; };
+  if (is(8, 1)) return fn.template operator()<8, 1>();
+  if (is(8, 2)) return fn.template operator()<8, 2>();
+  if (is(8, 4)) return fn.template operator()<8, 4>();
+  if (is(8, 8)) return fn.template operator()<8, 8>();
+  if (is(1, 8)) return fn.template operator()<1, 8>();
+  if (is(1, 32)) return fn.template operator()<1, 32>();
+  fail(ErrorCode::kInternal, "no row of {} vectors of {}", shape.vectors, shape.vector);
+}
+
+// An activation in memory, f32 or bf16: which of them is asked at run time, where all threads branch alike.
+struct RowInput {
+  const void* data = nullptr;  // null: none
+  int64_t stride = 0;
+  bool f32 = false;
+};
+inline RowInput row_input(const ConstTensor& x) {
+  return {.data = x.bytes, .stride = x.row_stride, .f32 = x.dtype == DType::kF32};
+}
+
+template <int kVector>
+__device__ inline void load_elements(const void* from, bool f32, int64_t index, float (&to)[kVector]) {
+  if (f32) {
+    load_f32(static_cast<const float*>(from) + index, to);
+  } else {
+    load_f32(static_cast<const BF16*>(from) + index, to);
+  }
+}
+template <int kVector>
+__device__ inline void store_elements(void* to, bool f32, int64_t index, const float (&from)[kVector]) {
+  if (f32) {
+    store_f32(static_cast<float*>(to) + index, from);
+  } else {
+    store_f32(static_cast<BF16*>(to) + index, from);
+  }
+}
+
+enum class RowFormat { kF32, kBF16, kDynamicToken, kGivenToken, kStaticTensor };
+
+struct RowOutput {
+  void* data;
+  float* scale;  // read or written, as the format says
+  int64_t stride;
+  RowFormat format;
+};
+
+inline RowOutput row_output(const QuantTensor& out) {
+  RowOutput output{.data = out.data.bytes, .scale = nullptr, .stride = out.data.row_stride, .format = RowFormat::kBF16};
+  if (!out.format.quantized()) {
+    if (out.data.dtype == DType::kF32) output.format = RowFormat::kF32;
+    return output;
+  }
+  output.scale = out.scale.data<float>();
+  output.format = out.format.granularity == Granularity::kTensor ? RowFormat::kStaticTensor
+                  : out.format.dynamic                           ? RowFormat::kDynamicToken
+                                                                 : RowFormat::kGivenToken;
+  return output;
+}
+
+inline std::string declines_output(const QuantFormat& format) {
+  if (format == plain_format(DType::kF32) || format == plain_format(DType::kBF16)) return "";
+  if (format == kF8DynamicToken || format == kF8StaticTensor) return "";
+  return "writes f32, bf16, f8_e4m3 per token (dynamic) and f8_e4m3 per tensor (static), not " + format.to_string();
+}
+
+// Over all threads of the CTA, the same bits in each; one barrier. `parts` is shared memory that nothing else uses.
+__device__ inline float row_sum(float value, float (&parts)[32]) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = threadIdx.x % 32 < blockDim.x / 32 ? parts[threadIdx.x % 32] : 0.0f;
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
+  return value;
+}
+// Of values that are not negative and not NaN: their bits have their order.
+__device__ inline float row_max(float value, float (&parts)[32]) {
+  const unsigned of_warp = __reduce_max_sync(0xffffffffu, __float_as_uint(value));
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = __uint_as_float(of_warp);
+  __syncthreads();
+  value = threadIdx.x % 32 < blockDim.x / 32 ? parts[threadIdx.x % 32] : 0.0f;
+  return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(value)));
+}
+
+// x / scale, rounded as IEEE 754's division, where the quotient is at most 448 and the scale finite: Markstein's
+// correction of x * (1 / scale) by the exact remainder.
+__device__ inline float divided(float x, float scale, float inverse) {
+  const float quotient = x * inverse;
+  const float remainder = fmaf(-quotient, scale, x);
+  return copysignf(fmaf(remainder, inverse, quotient), x);  // the sign is for -0
+}
+
+// Writes row `row`, whose elements the CTA's threads hold, zeros beyond its columns.
+template <int kVector, int kVectors>
+__device__ inline void write_row(const RowOutput& out, int64_t row, int columns, float (&values)[kVectors][kVector],
+                                 float (&parts)[32]) {
+  const auto each_vector = [&](auto&& fn) {
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      const int column = (static_cast<int>(threadIdx.x) + i * static_cast<int>(blockDim.x)) * kVector;
+      if (column < columns) fn(values[i], row * out.stride + column);
+    }
+  };
+  if (out.format == RowFormat::kF32 || out.format == RowFormat::kBF16) {
+    each_vector([&](auto& v, int64_t at) { store_elements(out.data, out.format == RowFormat::kF32, at, v); });
+    return;
+  }
+  float scale = 1.0f;
+  if (out.format == RowFormat::kDynamicToken) {
+    float amax = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+#pragma unroll
+      for (int k = 0; k < kVector; ++k) amax = fmaxf(amax, fabsf(values[i][k]));  // fmaxf passes over NaN
+    }
+    scale = fmaxf(row_max(amax, parts) / kMaxF8E4M3, kMinTokenScale);
+    if (threadIdx.x == 0) out.scale[row] = scale;
+  } else {
+    scale = out.scale[out.format == RowFormat::kGivenToken ? row : 0];
+  }
+  const float inverse = 1.0f / scale;
+  // An infinite scale, and quotients by a given one that may overflow, take the long way.
+  const bool fast = out.format == RowFormat::kDynamicToken && inverse > 0.0f;
+  each_vector([&](auto& v, int64_t at) {
+#pragma unroll
+    for (int k = 0; k < kVector; ++k) {
+      if (out.format == RowFormat::kStaticTensor) {
+        v[k] *= inverse;
+      } else {
+        v[k] = fast ? divided(v[k], scale, inverse) : v[k] / scale;
+      }
+    }
+    store_f32(static_cast<F8E4M3*>(out.data) + at, v);
+  });
+}
+
+}  // namespace octet
