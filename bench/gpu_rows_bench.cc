@@ -84,7 +84,7 @@ class Gpu {
     const int64_t num_bytes = int64_t{256} << 20;
     const Tensor from = random(DType::kBF16, {num_bytes / 2}, 1.0f);
     const Tensor to = make(DType::kBF16, {num_bytes / 2});
-    const double us = microseconds([&] { copy(to, from, stream_.get()); });
+    const double us = microseconds([&] { octet::copy(to, from, stream_.get()); });
     copy_gigabytes_ = 2.0 * static_cast<double>(num_bytes) * 1e-3 / us;
     report("copy of 256 MiB", 1, us, 2 * num_bytes);
   }
