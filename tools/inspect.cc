@@ -52,6 +52,9 @@ Recorded record(const ModelConfig& config, const SafetensorsFolder& files, const
   source.allocate = [&](DType dtype, Shape shape, std::string_view name) {
     return memory.allocate(dtype, shape, name);
   };
+  source.runs_fast = [&](const QuantFormat& weight, const QuantFormat& activation, int64_t n, int64_t k) {
+    return has_fast_matmul(backend, weight, activation, n, k);
+  };
   const auto model = find_arch(config).load(config, Weights(source), backend);
   recorded.linears = model->linears();
   recorded.kv = model->kv_layout();

@@ -34,6 +34,10 @@ class LinearLoader {
   };
 
   void plan_parts();
+  void hold_in_plain();
+  bool runs_fast(const QuantFormat& weight, const QuantFormat& activation) const {
+    return !source_.runs_fast || source_.runs_fast(weight, activation, total_n_, local_k_);
+  }
   LinearScheme scheme_of(const std::string& rule_name, const std::string& module) const;
   bool stored_quantised(const PartPlan& plan) const { return plan.scheme.on_disk->weight_format().quantized(); }
   void choose_format();
@@ -138,18 +142,31 @@ void LinearLoader::choose_format() {
   const bool agree = std::all_of(plans_.begin(), plans_.end(), [&](const PartPlan& plan) {
     return plan.scheme.in_memory == first.in_memory && plan.scheme.activation == first.activation;
   });
-  QuantFormat format = first.in_memory->weight_format();
-  loaded_.activation = first.activation_format();
   if (!agree) {
     warn_once(fmt::format("{} and the parts it is fused with have different schemes: all are held in {}",
                           plans_[0].module, dtype_name(source_.plain_dtype)));
-    format = plain_format(source_.plain_dtype);
-    loaded_.activation = plain_format(DType::kF32);
-  } else if (!format.quantized()) {
-    format = plain_format(source_.plain_dtype);
+    return hold_in_plain();
+  }
+  QuantFormat format = first.in_memory->weight_format();
+  loaded_.activation = first.activation_format();
+  if (!format.quantized()) {
+    loaded_.weight.format = plain_format(source_.plain_dtype);
+    return;
   }
   if (format.granularity == Granularity::kTensor && plans_.size() > 1) format = kF8Channel;
   loaded_.weight.format = format;
+  if (runs_fast(format, loaded_.activation)) return;
+  // Real numbers are larger but run; where no kernel is fast, as on an old processor, they would gain nothing.
+  if (!runs_fast(plain_format(source_.plain_dtype), plain_format(DType::kF32))) return;
+  const std::string formats =
+      fmt::format("{} weights and {} activations", format.to_string(), loaded_.activation.to_string());
+  source_.dequantised[formats] += static_cast<int64_t>(plans_.size());
+  hold_in_plain();
+}
+
+void LinearLoader::hold_in_plain() {
+  loaded_.weight.format = plain_format(source_.plain_dtype);
+  loaded_.activation = plain_format(DType::kF32);
 }
 
 // Asks for the part's tensors without reading them.
@@ -261,15 +278,12 @@ void LinearLoader::take_stored(const PartPlan& plan, ConstTensor weight, const s
     OCTET_CHECK(weight.dtype == loaded_.weight.format.dtype);
     nans = copy_codes(weight, target(plan), *source_.threads);
     write_scales(plan, scales);
-  } else {  // parts of different schemes: real values
+  } else {  // held as real numbers
     nans = find_nan_codes(weight, *source_.threads);
-    std::vector<float> real(static_cast<size_t>(plan.num_stored * local_k_));
-    const Tensor values(reinterpret_cast<std::byte*>(real.data()), DType::kF32, Shape{plan.num_stored, local_k_});
     const QuantFormat format = scales.size() == 1 ? kF8Tensor : kF8Channel;
     const ConstTensor scale(reinterpret_cast<const std::byte*>(scales.data()), DType::kF32,
                             Shape{static_cast<int64_t>(scales.size())});
-    plan.scheme.on_disk->dequantize(ConstQuantTensor(weight, scale, format), values);
-    copy_matrix(values, target(plan), *source_.threads);
+    plan.scheme.on_disk->dequantize(ConstQuantTensor(weight, scale, format), target(plan), *source_.threads);
   }
   if (nans.count == 0) return;
   const std::string name = plan.module + ".weight";

@@ -143,4 +143,13 @@ void check_all_consumed(const WeightSource& source, const std::function<bool(std
   if (!text.empty()) fail(ErrorCode::kModel, "{}", text);
 }
 
+void warn_of_dequantised(const WeightSource& source) {
+  std::string text;
+  for (const auto& [formats, count] : source.dequantised)
+    text += fmt::format("{}{} linears with {}", text.empty() ? "" : ", ", count, formats);
+  if (text.empty()) return;
+  log_warning("no fast kernel takes {}: they are held in {}, which needs more memory", text,
+              dtype_name(source.plain_dtype));
+}
+
 }  // namespace octet

@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <span>
@@ -79,13 +80,17 @@ struct WeightSource {
   // Elementwise maximum over ranks, so that weights quantised while loading have the scales that one rank would give
   // them. Every rank makes the same calls in the same order. The identity for one rank.
   std::function<void(std::span<float> values)> all_reduce_max = [](std::span<float>) {};
+  // Whether a linear [n, k] in these formats has a kernel worth running. One that has none is held in plain_dtype, if
+  // that has one, and counted in `dequantised`. Empty: everything runs.
+  std::function<bool(const QuantFormat& weight, const QuantFormat& activation, int64_t n, int64_t k)> runs_fast;
   // Bytes of the checkpoint that this rank has just read.
   std::function<void(int64_t bytes)> on_progress = [](int64_t) {};
 
   // Bookkeeping, filled by the cursors.
   std::set<std::string, std::less<>> consumed;
   std::vector<std::string> missing;
-  int64_t weight_bytes = 0;  // as allocated, scales included
+  std::map<std::string, int64_t> dequantised;  // formats without a fast kernel -> linears held in plain_dtype instead
+  int64_t weight_bytes = 0;                    // as allocated, scales included
   int64_t scale_bytes = 0;
 };
 
@@ -115,5 +120,8 @@ class Weights {
 // Throws Error{kModel} when parameters are missing (lists up to 20 by name) or when tensors are left over that no layer
 // asked for, except those `ignorable` accepts (rotary inv_freq buffers, tied lm_head, ...).
 void check_all_consumed(const WeightSource& source, const std::function<bool(std::string_view)>& ignorable);
+
+// One warning for all linears that are held in plain_dtype because their own formats have no fast kernel.
+void warn_of_dequantised(const WeightSource& source);
 
 }  // namespace octet

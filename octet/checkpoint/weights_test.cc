@@ -259,6 +259,61 @@ TEST(Weights, StoredFp8KeepsCodesAndScales) {
   EXPECT_THAT(floats(row.weight.data), ElementsAre(1, 3));
 }
 
+TEST(Weights, FormatsWithoutAFastKernelAreHeldAsRealNumbers) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  add_fp8(checkpoint, "a", Shape{2, 2}, {448, 1, -2, 3}, 0.5f, Shape{}, 0.25f);
+  add_fp8(checkpoint, "b", Shape{1, 2}, {4, 5}, 0.125f, Shape{1}, 0.75f);
+  checkpoint.write(folder);
+  const LinearRequest fused{.parts = {whole("a", 2), whole("b", 1)}, .k = 2};
+  Loader loader(folder.path(), {.quantization_config = kStatic, .plain = DType::kBF16});
+  loader.source.runs_fast = [](const QuantFormat& weight, const QuantFormat& activation, int64_t n, int64_t k) {
+    EXPECT_TRUE(n == 3 || n == 1);
+    EXPECT_EQ(k, 2);
+    EXPECT_EQ(weight.quantized(), activation.quantized());
+    return weight.granularity != Granularity::kChannel;
+  };
+  const LoadedLinear linear = loader.root().linear(fused);
+  EXPECT_EQ(linear.weight.format, plain_format(DType::kBF16));
+  EXPECT_TRUE(linear.weight.scale.empty());
+  EXPECT_FALSE(linear.activation.quantized());
+  EXPECT_TRUE(linear.input_scale.empty());
+  EXPECT_THAT(floats(linear.weight.data), ElementsAre(224, 0.5, -1, 1.5, 0.5, 0.625));
+  EXPECT_EQ(loader.source.weight_bytes, 3 * 2 * 2);
+  EXPECT_EQ(loader.source.scale_bytes, 0);
+  EXPECT_EQ(loader.root().linear(LinearRequest{.parts = {whole("b", 1)}, .k = 2}).weight.format, kF8Tensor);
+  check_all_consumed(loader.source, [](std::string_view) { return false; });
+  const std::map<std::string, int64_t> expected = {
+      {"f8_e4m3 per channel weights and f8_e4m3 per tensor activations", 2}};
+  EXPECT_EQ(loader.source.dequantised, expected);
+  testing::internal::CaptureStderr();
+  warn_of_dequantised(loader.source);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("no fast kernel takes 2 linears with f8_e4m3 per channel weights and f8_e4m3 per tensor "
+                        "activations: they are held in bf16"));
+  // Without any fast kernel there is nothing to gain.
+  Loader slow(folder.path(), {.quantization_config = kStatic});
+  slow.source.runs_fast = [](const QuantFormat&, const QuantFormat&, int64_t, int64_t) { return false; };
+  EXPECT_EQ(slow.root().linear(fused).weight.format, kF8Channel);
+  EXPECT_TRUE(slow.source.dequantised.empty());
+}
+
+// What would be quantised while loading is then loaded as it is.
+TEST(Weights, NothingIsQuantisedForASlowKernel) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  checkpoint.add("a.weight", DType::kBF16, Shape{2, 2}, {1, 2, 3, 4.03125f});
+  checkpoint.write(folder);
+  Loader loader(folder.path(), {.quantization = "fp8"});
+  loader.source.runs_fast = [](const QuantFormat& weight, const QuantFormat&, int64_t, int64_t) {
+    return !weight.quantized();
+  };
+  const LoadedLinear linear = loader.root().linear(LinearRequest{.parts = {whole("a", 2)}, .k = 2});
+  EXPECT_THAT(floats(linear.weight.data), ElementsAre(1, 2, 3, 4.03125f));
+  EXPECT_FALSE(linear.activation.quantized());
+  EXPECT_EQ(loader.source.dequantised.size(), 1u);
+}
+
 TEST(Weights, TheFileSaysWhatIsQuantised) {
   const TestFolder folder;
   TestCheckpoint checkpoint;

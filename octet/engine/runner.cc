@@ -46,7 +46,11 @@ Runner::Runner(const ModelSource& source, Comm& comm, int num_threads)
     const Shape shape{static_cast<int64_t>(values.size())};
     comm_.all_reduce_max(Tensor(std::as_writable_bytes(values).data(), DType::kF32, shape), backend_.launch().stream);
   };
+  weights.runs_fast = [this](const QuantFormat& weight, const QuantFormat& activation, int64_t n, int64_t k) {
+    return has_fast_matmul(backend_, weight, activation, n, k);
+  };
   model_ = find_arch(source.config).load(source.config, Weights(weights), backend_);
+  if (comm_.rank() == 0) warn_of_dequantised(weights);
   weight_bytes_ = weights.weight_bytes;
   scale_bytes_ = weights.scale_bytes;
 }

@@ -30,7 +30,26 @@ KernelTable make_cuda_table() {
   return table;
 }
 
+// A matrix that is only described: its address is never read.
+QuantTensor described(const QuantFormat& format, int64_t rows, int64_t cols) {
+  alignas(64) static std::byte place[64];
+  const Tensor data(place, format.dtype, Shape{rows, cols});
+  if (!format.quantized()) return QuantTensor(data);
+  return QuantTensor(data, Tensor(place, DType::kF32, format.scale_shape(rows, cols)), format);
+}
+
 }  // namespace
+
+bool has_fast_matmul(const Backend& backend, const QuantFormat& weight, const QuantFormat& activation, int64_t n,
+                     int64_t k) {
+  const QuantFormat made = plain_format(backend.activation_dtype());
+  const MatmulOp op{.out = described(made, 1, n).data,
+                    .x = described(activation.quantized() ? activation : made, 1, k),
+                    .weight = described(weight, n, k)};
+  const std::string_view chosen = backend.choose(op).chosen;
+  const auto& references = kernel_table(Device{}, KernelSelection::kReferenceOnly).of<MatmulOp>();
+  return !chosen.empty() && chosen != references.front().name;
+}
 
 const KernelTable& kernel_table(Device device, KernelSelection selection) {
   static const KernelTable reference = make_reference_table();

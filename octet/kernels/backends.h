@@ -11,6 +11,10 @@ enum class KernelSelection {
   kReferenceOnly,  // the specification alone, on the CPU: what tests compare with
 };
 
+// Whether a row other than the reference runs a linear of weight [n, k]; a plain activation is what the backend makes.
+bool has_fast_matmul(const Backend& backend, const QuantFormat& weight, const QuantFormat& activation, int64_t n,
+                     int64_t k);
+
 const KernelTable& kernel_table(Device device, KernelSelection selection = KernelSelection::kFastest);
 
 }  // namespace octet

@@ -53,19 +53,17 @@ void QuantScheme::quantize(ConstTensor weight, QuantTensor out, ThreadPool& thre
   quantize_checked(weight, out, threads, amax);
 }
 
-void QuantScheme::dequantize(ConstQuantTensor weight, Tensor out) const {
+void QuantScheme::dequantize(ConstQuantTensor weight, Tensor out, ThreadPool& threads) const {
   OCTET_CHECK(weight.data.rank() == 2 && weight.data.shape == out.shape);
   check_scale(weight);
-  std::vector<float> values(static_cast<size_t>(out.dim(1)));
-  for (int64_t row = 0; row < out.dim(0); ++row) {
-    read_weight_row(weight.data, row, values);
+  for_each_weight_row(weight.data, threads, [&](int64_t row, std::span<float> values) {
     if (weight.format.quantized()) {
       const RowScales scales = row_scales(weight, row);
       for (size_t k = 0; k < values.size(); ++k)
         values[k] *= scales.scales[static_cast<int64_t>(k) / scales.columns_per_scale];
     }
     write_weight_row(out, row, values);
-  }
+  });
 }
 
 float weight_amax(ConstTensor weight, ThreadPool& threads) {

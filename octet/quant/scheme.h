@@ -40,7 +40,7 @@ class QuantScheme {
   // are taken from `weight`, whose rows may be strided. A NaN stays NaN and does not count in amax.
   void quantize(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float> amax = {}) const;
   // The real weight q * scale, rounded to out's dtype (f32, bf16 or f16): [N, K], any format.
-  void dequantize(ConstQuantTensor weight, Tensor out) const;
+  void dequantize(ConstQuantTensor weight, Tensor out, ThreadPool& threads) const;
 
  private:
   virtual void quantize_checked(ConstTensor weight, QuantTensor out, ThreadPool& threads,

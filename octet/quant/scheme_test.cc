@@ -54,7 +54,7 @@ Quantized quantize(const QuantScheme& scheme, const Matrix& matrix, DType dtype,
                             : Tensor(),
                         format);
   scheme.quantize(ConstTensor(weight.data(), dtype, shape), out, threads, amax);
-  scheme.dequantize(out, Tensor(reinterpret_cast<std::byte*>(result.real.data()), DType::kF32, shape));
+  scheme.dequantize(out, Tensor(reinterpret_cast<std::byte*>(result.real.data()), DType::kF32, shape), threads);
   return result;
 }
 
@@ -160,7 +160,8 @@ TEST(SchemeTest, DequantizesBlocksAndGroups) {
   const ConstQuantTensor matrix(ConstTensor(reinterpret_cast<const std::byte*>(one), DType::kF32, Shape{2, 3}),
                                 ConstTensor(reinterpret_cast<const std::byte*>(scales), DType::kF32, Shape{2, 2}),
                                 block);
-  find_scheme("f32")->dequantize(matrix, Tensor(reinterpret_cast<std::byte*>(out), DType::kF32, Shape{2, 3}));
+  ThreadPool threads(2);
+  find_scheme("f32")->dequantize(matrix, Tensor(reinterpret_cast<std::byte*>(out), DType::kF32, Shape{2, 3}), threads);
   const float expected[6] = {2, 2, 3, 4, 4, 5};
   for (int i = 0; i < 6; ++i) EXPECT_EQ(out[i], expected[i]) << i;
 }

@@ -39,6 +39,21 @@ TEST_P(Fp8, StoredWithStaticScales) {
                             runner.vocab_size());
 }
 
+// Stored FP8 that no fast kernel takes: the same weights as real numbers, activations not rounded to FP8.
+TEST_P(Fp8, StoredButWithoutAFastKernel) {
+  RunnerOptions options{.folder = golden_folder("llama_autofp8"), .kernels = GetParam(), .num_sequences = 10};
+  ModelRunner quantised(options);
+  options.only_plain_runs_fast = true;
+  ModelRunner real(options);
+  for (const Model::LinearRow& row : real.model().linears()) EXPECT_FALSE(row.weight.quantized()) << row.module;
+  EXPECT_EQ(real.weights().dequantised.size(), 2u);  // per channel where fused, per tensor elsewhere
+  const std::vector<int32_t> prompt = Recording("llama_autofp8", "golden_fp8.safetensors").integers("input_ids");
+  const double error = row_error(real.step(pieces_of(prompt, kFp8Piece)), quantised.step(pieces_of(prompt, kFp8Piece)),
+                                 real.vocab_size());
+  EXPECT_GT(error, 1e-5);
+  EXPECT_LT(error, 0.25);
+}
+
 // The lm_head may be quantised too, tied or not.
 TEST_P(Fp8, QuantisedLmHead) {
   for (const std::string variant : {"llama3", "qwen2"}) {

@@ -40,6 +40,11 @@ ModelRunner::ModelRunner(const RunnerOptions& options, Comm* comm)
     const Shape shape{static_cast<int64_t>(values.size())};
     comm_->all_reduce_max(Tensor(std::as_writable_bytes(values).data(), DType::kF32, shape), Stream{});
   };
+  if (options.only_plain_runs_fast) {
+    source_.runs_fast = [](const QuantFormat& weight, const QuantFormat&, int64_t, int64_t) {
+      return !weight.quantized();
+    };
+  }
   model_ = find_arch(config_).load(config_, Weights(source_), backend_);
   KvCacheLayout layout = model_->kv_layout();
   layout.block_size = kBlockSize;

@@ -29,6 +29,7 @@ struct RunnerOptions {
   int max_length = 128;
   int max_step_tokens = 128;
   bool dummy_weights = false;
+  bool only_plain_runs_fast = false;  // as if no fast kernel took a quantised weight
 };
 
 // Some tokens of one sequence, following those it has seen.
