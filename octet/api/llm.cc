@@ -40,7 +40,6 @@ struct Llm::State {
   struct Live {
     OutputStream stream;
     OnOutput on_output;
-    bool abort_sent = false;
   };
 
   explicit State(const LlmOptions& options);
@@ -118,12 +117,9 @@ void Llm::State::deliver(PendingEvent pending) {
   }
   std::vector<OutputDelta> deltas;
   request->stream.apply(pending.event, deltas);
-  // Stop strings are known here only: the engine is told when nothing of the request is wanted any more. Its answer to
-  // that, the last event, ends the request for the caller as well.
-  if (!pending.event.finished && !request->abort_sent && request->stream.all_stopped()) {
-    request->abort_sent = true;
-    engine->abort(pending.request_id);
-  }
+  // The engine's answer to the last of these ends the request for the caller as well.
+  for (const int32_t index : request->stream.newly_stopped()) engine->abort_sequence(pending.request_id, index);
+  if (deltas.empty() && !pending.event.finished) return;  // that answer for one of several sequences
   request->on_output(request->stream.output(), deltas);
 }
 
@@ -216,9 +212,8 @@ std::string Llm::submit(const Prompt& prompt, const SamplingParams& params, OnOu
   start.request_id = request.id;
   start.prompt = prompt.text;
   start.prompt_token_ids = request.prompt_token_ids;
-  auto live = std::make_shared<State::Live>(State::Live{.stream = OutputStream(tokenizer(), params, std::move(start)),
-                                                        .on_output = std::move(on_output),
-                                                        .abort_sent = false});
+  auto live = std::make_shared<State::Live>(
+      State::Live{.stream = OutputStream(tokenizer(), params, std::move(start)), .on_output = std::move(on_output)});
   {
     std::lock_guard lock(state.mutex);
     state.live.emplace(request.id, std::move(live));

@@ -45,20 +45,19 @@ OutputStream::OutputStream(const Tokenizer* tokenizer, SamplingParams params, Re
   }
 }
 
-bool OutputStream::all_stopped() const {
-  return std::all_of(output_.outputs.begin(), output_.outputs.end(),
-                     [](const CompletionOutput& o) { return o.finish_reason != FinishReason::kNone; });
-}
-
 void OutputStream::apply(const RequestEvent& event, std::vector<OutputDelta>& deltas) {
   if (!event.prompt_logprobs.empty()) output_.prompt_logprobs = event.prompt_logprobs;
   output_.num_cached_tokens = event.num_cached_tokens;
   output_.times = event.times;
+  newly_stopped_.clear();
   for (const SequenceDelta& delta : event.deltas) {
-    if (output_.outputs[static_cast<size_t>(delta.index)].finish_reason != FinishReason::kNone) continue;
+    const CompletionOutput& output = output_.outputs[static_cast<size_t>(delta.index)];
+    if (output.finish_reason != FinishReason::kNone) continue;
     OutputDelta out{.index = delta.index, .text = {}, .token_ids = {}};
     apply_delta(delta, out);
     deltas.push_back(std::move(out));
+    const bool engine_knows = delta.finish_reason != FinishReason::kNone;
+    if (output.finish_reason != FinishReason::kNone && !engine_knows) newly_stopped_.push_back(delta.index);
   }
   output_.finished = event.finished;
 }

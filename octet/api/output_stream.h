@@ -21,8 +21,9 @@ class OutputStream {
   // Applies an event; what is new goes to `deltas`. Sequences that a stop string ended ignore their later tokens.
   void apply(const RequestEvent& event, std::vector<OutputDelta>& deltas);
   const RequestOutput& output() const { return output_; }
-  // Every sequence is finished although the engine still works on the request: it can be aborted.
-  bool all_stopped() const;
+  // The sequences that the last event's tokens ended by a stop string, which is known here only: the engine still works
+  // on them.
+  const std::vector<int32_t>& newly_stopped() const { return newly_stopped_; }
 
  private:
   struct Sequence {
@@ -38,6 +39,7 @@ class OutputStream {
   SamplingParams params_;
   RequestOutput output_;
   std::vector<Sequence> sequences_;
+  std::vector<int32_t> newly_stopped_;
 };
 
 }  // namespace octet

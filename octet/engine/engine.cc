@@ -202,6 +202,9 @@ SubmitResult Engine::submit(Request request) {
 }
 
 void Engine::abort(const std::string& request_id) { state_->loop->abort(request_id); }
+void Engine::abort_sequence(const std::string& request_id, int32_t index) {
+  state_->loop->abort_sequence(request_id, index);
+}
 void Engine::reset_prefix_cache() { state_->loop->reset_prefix_cache(); }
 const EngineReport& Engine::report() const { return state_->report; }
 const ModelConfig& Engine::model_config() const { return state_->config; }

@@ -70,6 +70,9 @@ class Engine {
   SubmitResult submit(Request request);
   // Ends a request with kAbort; unknown ids are ignored. Thread-safe.
   void abort(const std::string& request_id);
+  // Ends one of the request's n sequences with kAbort; the request ends with its last one. Unknown ids and sequences
+  // that have ended are ignored. Thread-safe.
+  void abort_sequence(const std::string& request_id, int32_t index);
   // Forgets all cached prefixes of idle blocks.
   void reset_prefix_cache();
 

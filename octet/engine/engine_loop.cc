@@ -53,6 +53,14 @@ void EngineLoop::abort(const std::string& request_id) {
   wake_.notify_all();
 }
 
+void EngineLoop::abort_sequence(const std::string& request_id, int32_t index) {
+  {
+    const std::lock_guard lock(mutex_);
+    collect(scheduler_.abort_sequence(request_id, index));
+  }
+  wake_.notify_all();
+}
+
 void EngineLoop::reset_prefix_cache() {
   const std::lock_guard lock(mutex_);
   scheduler_.reset_prefix_cache();

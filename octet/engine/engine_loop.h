@@ -33,6 +33,7 @@ class EngineLoop {
   // Throws Error{kInvalid} for what the scheduler refuses and for an id that is in use.
   SubmitResult submit(Request request);
   void abort(const std::string& request_id);
+  void abort_sequence(const std::string& request_id, int32_t index);
   void reset_prefix_cache();
   EngineMetrics metrics() const;
   // Why the engine stopped, when a step failed.

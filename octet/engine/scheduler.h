@@ -66,6 +66,9 @@ class Scheduler {
   // Ends all sequences of the request with `reason`; nothing when the id is unknown.
   std::vector<SequenceUpdate> abort(const std::string& request_id, FinishReason reason = FinishReason::kAbort,
                                     const std::string& error = "");
+  // Ends one sequence with kAbort; the others go on. Nothing when the id is unknown or the sequence has ended. Prompt
+  // log-probabilities and on_logits come with sequence 0, and end with it.
+  std::vector<SequenceUpdate> abort_sequence(const std::string& request_id, int32_t index);
   std::vector<SequenceUpdate> abort_all(FinishReason reason, const std::string& error);
 
   // Empty when there is nothing to run. At most one plan may be uncommitted (see overlap).

@@ -123,6 +123,19 @@ std::vector<SequenceUpdate> Scheduler::abort(const std::string& request_id, Fini
   return updates;
 }
 
+std::vector<SequenceUpdate> Scheduler::abort_sequence(const std::string& request_id, int32_t index) {
+  const auto found = requests_.find(request_id);
+  if (found == requests_.end() || index < 0 || index >= found->second.request->sampling.n) return {};
+  const auto& sequence = found->second.sequences[static_cast<size_t>(index)];
+  if (!sequence) return {};
+  SequenceUpdate update = update_for(*sequence);
+  update.finish_reason = FinishReason::kAbort;
+  finish(*sequence, update);
+  std::vector<SequenceUpdate> updates;
+  updates.push_back(std::move(update));
+  return updates;
+}
+
 std::vector<SequenceUpdate> Scheduler::abort_all(FinishReason reason, const std::string& error) {
   std::vector<SequenceUpdate> updates;
   while (!requests_.empty()) end_group(std::string(requests_.begin()->first), reason, error, updates);

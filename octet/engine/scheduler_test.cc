@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <optional>
 #include <random>
+#include <set>
 
 #include "octet/base/error.h"
 #include "octet/engine/fake_runner_for_test.h"
@@ -57,6 +59,7 @@ class Simulation {
     return scheduler_.add(std::move(request));
   }
   void abort(const std::string& id) { take(scheduler_.abort(id)); }
+  void abort_sequence(const std::string& id, int32_t index) { take(scheduler_.abort_sequence(id, index)); }
 
   // One step; false when there was nothing to run. `meanwhile` happens while the step runs.
   template <class Fn>
@@ -206,6 +209,44 @@ TEST(Scheduler, SequencesOfOneRequestComputeThePromptOnce) {
   }
 }
 
+TEST(Scheduler, EndsOneSequenceOfARequest) {
+  for (const auto overlap : {Simulation::Overlap::kNo, Simulation::Overlap::kYes}) {
+    Simulation simulation(small_options(), overlap);
+    ASSERT_TRUE(simulation.add(make_request("a", tokens(9), 20, 3)));
+    for (int i = 0; i < 6; ++i) simulation.step([] {});
+    const int64_t used = simulation.scheduler().blocks().num_used();
+    simulation.step([&] { simulation.abort_sequence("a", 1); });
+    EXPECT_LT(simulation.scheduler().blocks().num_used(), used);  // its own blocks are free, the shared ones are not
+    EXPECT_EQ(simulation.scheduler().num_running(), 2);
+    simulation.abort_sequence("a", 1);
+    simulation.abort_sequence("a", 3);
+    simulation.abort_sequence("b", 0);
+    const Received& received = simulation.received("a");
+    EXPECT_EQ(received.reasons.size(), 1u);
+    simulation.finish();
+    EXPECT_EQ(received.reasons.at(1), FinishReason::kAbort);
+    EXPECT_LT(received.output.at(1).size(), 20u);
+    EXPECT_EQ(received.output.at(0).size(), 20u);
+    EXPECT_EQ(received.output.at(2).size(), 20u);
+    EXPECT_EQ(simulation.scheduler().blocks().num_used(), 0);
+  }
+}
+
+// The first sequence computes the prompt for the others: without it they do it themselves.
+TEST(Scheduler, EndsTheSequenceThatOthersWaitFor) {
+  for (const int when : {0, 1}) {
+    Simulation simulation(small_options(), Simulation::Overlap::kYes);
+    ASSERT_TRUE(simulation.add(make_request("a", tokens(40), 5, 3)));
+    if (when == 1) simulation.step([&] { simulation.abort_sequence("a", 0); });
+    if (when == 0) simulation.abort_sequence("a", 0);
+    simulation.finish();
+    const Received& received = simulation.received("a");
+    EXPECT_EQ(received.reasons.at(0), FinishReason::kAbort);
+    EXPECT_EQ(received.output.at(1).size(), 5u);
+    EXPECT_EQ(received.output.at(2).size(), 5u);
+  }
+}
+
 TEST(Scheduler, ServesByPriorityOnlyUnderThatPolicy) {
   for (auto policy : {SchedulerOptions::Policy::kFcfs, SchedulerOptions::Policy::kPriority}) {
     SchedulerOptions options = small_options();
@@ -259,7 +300,11 @@ struct Trial {
   SchedulerOptions options;
   std::vector<std::shared_ptr<Request>> requests;
   std::vector<int> arrival_steps;
-  std::map<int, std::string> aborts;  // by step
+  struct Abort {
+    std::string id;
+    std::optional<int32_t> index;  // of one sequence; nothing: the whole request
+  };
+  std::map<int, Abort> aborts;  // by step
 };
 
 Trial random_trial(std::mt19937& random) {
@@ -290,13 +335,18 @@ Trial random_trial(std::mt19937& random) {
     if (pick(0, 3) == 0) request->sampling.prompt_logprobs = 0;
     trial.requests.push_back(request);
     trial.arrival_steps.push_back(pick(0, 20));
-    if (pick(0, 4) == 0) trial.aborts[pick(0, 40)] = request->id;
+    if (pick(0, 4) == 0) trial.aborts[pick(0, 40)] = {.id = request->id, .index = {}};
+    for (int index = 0; request->sampling.n > 1 && index < 4; ++index) {  // also indices that do not exist
+      if (pick(0, 2) == 0) trial.aborts[pick(0, 40)] = {.id = request->id, .index = index};
+    }
   }
   std::sort(trial.arrival_steps.begin(), trial.arrival_steps.end());
   return trial;
 }
 
-void check_request(const Request& request, const Received& received, bool aborted, uint64_t seed, const Trial& trial) {
+// `aborted`: the indices of sequences that were still running when they were aborted.
+void check_request(const Request& request, const Received& received, const std::set<int32_t>& aborted, uint64_t seed,
+                   const Trial& trial) {
   const int64_t limit = trial.options.max_model_len;
   EXPECT_TRUE(received.finished);
   EXPECT_EQ(static_cast<int32_t>(received.reasons.size()), request.sampling.n);
@@ -305,16 +355,17 @@ void check_request(const Request& request, const Received& received, bool aborte
     auto found = received.output.find(index);
     const std::vector<int32_t> output = found == received.output.end() ? std::vector<int32_t>{} : found->second;
     if (reason == FinishReason::kAbort) {
-      EXPECT_TRUE(aborted);
+      EXPECT_TRUE(aborted.contains(index));
       ASSERT_LE(output.size(), expected.size());
       expected.resize(output.size());
     } else {
+      EXPECT_FALSE(aborted.contains(index));
       const bool by_eos = !expected.empty() && std::ranges::count(request.eos_token_ids, expected.back()) > 0;
       EXPECT_EQ(reason, by_eos ? FinishReason::kStop : FinishReason::kLength);
     }
     EXPECT_EQ(output, expected);
   }
-  if (!request.sampling.prompt_logprobs || aborted) return;
+  if (!request.sampling.prompt_logprobs || aborted.contains(0)) return;
   ASSERT_EQ(received.prompt_logprobs.size() + 1, request.prompt_token_ids.size());
   for (size_t i = 0; i < received.prompt_logprobs.size(); ++i) {
     EXPECT_EQ(received.prompt_logprobs[i][0].token_id, request.prompt_token_ids[i + 1]);
@@ -322,9 +373,10 @@ void check_request(const Request& request, const Received& received, bool aborte
   }
 }
 
-void run_trial(const Trial& trial, Simulation::Overlap overlap, int64_t& num_preemptions) {
+void run_trial(const Trial& trial, Simulation::Overlap overlap, int64_t& num_preemptions,
+               int64_t& num_sequence_aborts) {
   Simulation simulation(trial.options, overlap);
-  std::map<std::string, bool> aborted;
+  std::map<std::string, std::set<int32_t>> aborted;
   size_t next = 0;
   for (int step = 0; step <= 41; ++step) {
     simulation.step([&] {
@@ -333,8 +385,18 @@ void run_trial(const Trial& trial, Simulation::Overlap overlap, int64_t& num_pre
       }
       auto found = trial.aborts.find(step);
       if (found == trial.aborts.end()) return;
-      if (!simulation.received(found->second).finished) aborted[found->second] = true;
-      simulation.abort(found->second);
+      const auto& [id, index] = found->second;
+      if (next <= static_cast<size_t>(std::stoi(id))) return;  // has not arrived
+      const int32_t n = trial.requests[static_cast<size_t>(std::stoi(id))]->sampling.n;
+      for (int32_t i = index.value_or(0); i < (index ? std::min(n, *index + 1) : n); ++i) {
+        if (!simulation.received(id).reasons.contains(i)) aborted[id].insert(i);
+      }
+      if (index) {
+        num_sequence_aborts += aborted[id].contains(*index);
+        simulation.abort_sequence(id, *index);
+      } else {
+        simulation.abort(id);
+      }
     });
   }
   simulation.finish();
@@ -344,7 +406,6 @@ void run_trial(const Trial& trial, Simulation::Overlap overlap, int64_t& num_pre
     const Request& request = *trial.requests[i];
     const uint64_t seed =
         request.sampling.seed ? static_cast<uint64_t>(*request.sampling.seed) : derived_seed(trial.options.seed, i);
-    if (aborted[request.id] && simulation.received(request.id).reasons.empty()) continue;  // aborted before it arrived
     check_request(request, simulation.received(request.id), aborted[request.id], seed, trial);
   }
   num_preemptions += simulation.scheduler().num_preemptions();
@@ -352,14 +413,15 @@ void run_trial(const Trial& trial, Simulation::Overlap overlap, int64_t& num_pre
 
 TEST(Scheduler, ThousandsOfRandomSchedulesGiveTheUnbatchedTokens) {
   std::mt19937 random(2024);
-  int64_t num_preemptions = 0;
+  int64_t num_preemptions = 0, num_sequence_aborts = 0;
   for (int i = 0; i < 1500 && !testing::Test::HasFailure(); ++i) {
     SCOPED_TRACE(i);
     const Trial trial = random_trial(random);
-    run_trial(trial, Simulation::Overlap::kNo, num_preemptions);
-    run_trial(trial, Simulation::Overlap::kYes, num_preemptions);
+    run_trial(trial, Simulation::Overlap::kNo, num_preemptions, num_sequence_aborts);
+    run_trial(trial, Simulation::Overlap::kYes, num_preemptions, num_sequence_aborts);
   }
   EXPECT_GT(num_preemptions, 1000);  // the trials do exercise it
+  EXPECT_GT(num_sequence_aborts, 300);
 }
 
 TEST(Scheduler, TellsRunnersAboutEveryEnd) {
