@@ -7,6 +7,7 @@
 #include "octet/device/stream.h"
 #include "octet/ops/quantize.h"
 #include "octet/tensor/dispatch.h"
+#include "tests/ops/late_writer.h"
 
 namespace octet::ops_test {
 namespace {
@@ -89,6 +90,12 @@ ConstTensor CaseMemory::input(DType dtype, Shape shape, const Fill& fill, Layout
   return uploaded(block);
 }
 
+ConstTensor CaseMemory::weight(DType dtype, Shape shape, const Fill& fill) {
+  const ConstTensor tensor = input(dtype, shape, fill);
+  blocks_.back()->is_weight = true;
+  return tensor;
+}
+
 ConstTensor CaseMemory::integers(Shape shape, const std::vector<int32_t>& values) {
   OCTET_CHECK(shape.num_elements() == static_cast<int64_t>(values.size()));
   Block& block = add("integers", DType::kI32, shape, Layout::kContiguous, 0);
@@ -119,7 +126,15 @@ ConstQuantTensor CaseMemory::quant_input(const QuantFormat& format, int64_t rows
       format.dtype, Shape{rows, cols}, [](Random& r) { return 64.0f * r.normal(); }, layout);
   const ConstTensor scale = input(DType::kF32, format.scale_shape(rows, cols),
                                   [](Random& r) { return static_cast<float>((0.5 + r.uniform()) / 64.0); });
+  blocks_.back()->is_weight = format.granularity == Granularity::kTensor;  // a checkpoint's
   return ConstQuantTensor(data, scale, format);
+}
+
+ConstQuantTensor CaseMemory::quant_weight(const QuantFormat& format, int64_t rows, int64_t cols) {
+  const size_t first = blocks_.size();
+  const ConstQuantTensor tensor = quant_input(format, rows, cols);
+  for (size_t i = first; i < blocks_.size(); ++i) blocks_[i]->is_weight = true;
+  return tensor;
 }
 
 QuantTensor CaseMemory::quant_output(const std::string& name, const QuantFormat& format, int64_t rows, int64_t cols,
@@ -136,10 +151,11 @@ QuantTensor CaseMemory::quant_output(const std::string& name, const QuantFormat&
                                       : in_out(name + ".scale", DType::kF32, scale_shape, kExact, [](Random& r) {
                                           return static_cast<float>((0.5 + r.uniform()) / 150.0);
                                         });
+  blocks_.back()->is_weight = format.granularity == Granularity::kTensor && !format.dynamic;  // a checkpoint's
   return QuantTensor(data, scale, format);
 }
 
-void CaseMemory::reset(std::byte poison) {
+void CaseMemory::poison_outputs(std::byte poison) {
   for (const auto& block : blocks_) {
     if (!block->is_output) continue;
     if (!block->initial.empty()) {
@@ -150,8 +166,35 @@ void CaseMemory::reset(std::byte poison) {
         std::fill_n(block->view.bytes + row_begin(block->view, i) * bytes, row_elements(block->view) * bytes, poison);
       }
     }
-    uploaded(*block);
   }
+}
+
+void CaseMemory::reset(std::byte poison) {
+  poison_outputs(poison);
+  for (const auto& block : blocks_) {
+    if (block->is_output) uploaded(*block);
+  }
+}
+
+void CaseMemory::reset_late(std::byte poison) {
+  poison_outputs(poison);
+  std::vector<LateWrite> writes;
+  int64_t num_bytes = 0;
+  for (const auto& block : blocks_) {
+    if (block->is_weight) continue;
+    const auto size = static_cast<int64_t>(block->memory.size());
+    writes.push_back({.to = block->on_gpu.data(), .from = block->memory.data(), .num_bytes = size});
+    num_bytes += (size + 255) / 256 * 256;
+  }
+  late_ = Buffer(stream_.device, std::max<int64_t>(1, num_bytes), "what is written late");
+  int64_t offset = 0;
+  for (LateWrite& write : writes) {
+    copy_bytes(late_.data() + offset, write.from, write.num_bytes, stream_);
+    write.from = late_.data() + offset;
+    fill_bytes(write.to, std::byte{0}, write.num_bytes, stream_);
+    offset += (write.num_bytes + 255) / 256 * 256;
+  }
+  write_late(writes, stream_);
 }
 
 CaseMemory::Snapshot CaseMemory::outputs() const {

@@ -50,6 +50,8 @@ class CaseMemory {
   Random& random() { return random_; }
 
   ConstTensor input(DType dtype, Shape shape, const Fill& fill = normal_values, Layout layout = Layout::kContiguous);
+  // An input that no kernel of a step writes, so that a GPU kernel may read it before the kernel before it has ended.
+  ConstTensor weight(DType dtype, Shape shape, const Fill& fill = normal_values);
   ConstTensor integers(Shape shape, const std::vector<int32_t>& values);
   // An output whose contents before the call do not matter.
   Tensor output(std::string name, DType dtype, Shape shape, Bound bound, Layout layout = Layout::kContiguous);
@@ -60,6 +62,7 @@ class CaseMemory {
   // A matrix in a format with scales that give values of the fill's magnitude.
   ConstQuantTensor quant_input(const QuantFormat& format, int64_t rows, int64_t cols,
                                Layout layout = Layout::kContiguous);
+  ConstQuantTensor quant_weight(const QuantFormat& format, int64_t rows, int64_t cols);
   // `f32`: the bound of the values before they are rounded to the format. 8-bit data may be off by one code for `share`
   // of the elements and the scales by what the largest value may; with share 0 both are exact.
   QuantTensor quant_output(const std::string& name, const QuantFormat& format, int64_t rows, int64_t cols, Bound f32,
@@ -70,6 +73,9 @@ class CaseMemory {
 
   // Everything as before the first call: outputs hold `poison` in every byte.
   void reset(std::byte poison);
+  // The same on a GPU, but not before the next kernel in the stream may start: zeros lie in all that is no weight until
+  // a kernel that lets the next one start at once, takes its time and then writes everything.
+  void reset_late(std::byte poison);
   // The bytes of all outputs, guards included, when all work queued so far is done.
   using Snapshot = std::vector<std::vector<std::byte>>;
   Snapshot outputs() const;
@@ -89,8 +95,11 @@ class CaseMemory {
     Buffer on_gpu;                   // a GPU's arguments: laid out as `memory`
     std::vector<std::byte> initial;  // in_out: contents; output: empty
     bool is_output = false;
+    bool is_weight = false;
   };
   Block& add(std::string name, DType dtype, Shape shape, Layout layout, size_t guard_bytes);
+  // The host's outputs as before the first call.
+  void poison_outputs(std::byte poison);
   void fill_block(Block& block, const Fill& fill);
   // The block as the op gets it, its device's memory equal to the host's.
   Tensor uploaded(const Block& block) const;
@@ -101,6 +110,7 @@ class CaseMemory {
   Stream stream_;
   int64_t gap_elements_;
   std::vector<std::unique_ptr<Block>> blocks_;
+  Buffer late_;  // what reset_late() writes
 };
 
 }  // namespace octet::ops_test

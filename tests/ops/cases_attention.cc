@@ -147,8 +147,8 @@ RopeKvOp make_rope_kv(CaseMemory& m, DType qkv, DType cache, const Heads& heads,
   op.sin = m.input(DType::kF32, Shape{tokens, half}, from_minus_1_to_1);
   op.slot_mapping = m.integers(Shape{tokens}, slots);
   if (form == RopeForm::kQueryAndKeyNorm) {
-    op.q_norm = m.input(DType::kF32, Shape{d});
-    op.k_norm = m.input(DType::kF32, Shape{d});
+    op.q_norm = m.weight(DType::kF32, Shape{d});
+    op.k_norm = m.weight(DType::kF32, Shape{d});
   }
   return op;
 }

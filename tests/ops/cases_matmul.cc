@@ -18,9 +18,9 @@ MatmulOp make_matmul(CaseMemory& m, const MatmulFormats& formats, int64_t t, int
   const auto layout = [&] { return m.random().coin() ? Layout::kStrided : Layout::kContiguous; };
   MatmulOp op{.out = m.output("out", formats.out, Shape{t, n}, matmul_bound(formats.out, k), layout()),
               .x = m.quant_input(formats.x, t, k, layout()),
-              .weight = m.quant_input(formats.weight, n, k),
+              .weight = m.quant_weight(formats.weight, n, k),
               .bias = {}};
-  if (m.random().coin()) op.bias = m.input(DType::kF32, Shape{n});
+  if (m.random().coin()) op.bias = m.weight(DType::kF32, Shape{n});
   return op;
 }
 

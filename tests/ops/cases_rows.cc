@@ -42,7 +42,7 @@ EmbeddingOp make_embedding(CaseMemory& m, DType out, DType table, Matrix size, i
   std::vector<int32_t> ids;
   for (int64_t t = 0; t < size.rows; ++t) ids.push_back(static_cast<int32_t>(m.random().between(-2, 110)));
   return EmbeddingOp{.out = m.output("out", out, Shape{size.rows, size.columns}, kExact, draw_layout(m.random())),
-                     .table = m.input(table, Shape{37, size.columns}),
+                     .table = m.weight(table, Shape{37, size.columns}),
                      .token_ids = m.integers(Shape{size.rows}, ids),
                      .first_id = first_id};
 }
@@ -67,7 +67,7 @@ RmsNormOp make_rms_norm(CaseMemory& m, DType residual, const QuantFormat& out, M
   RmsNormOp op{.out = m.quant_output("out", out, size.rows, size.columns, bound, 0.01, draw_layout(m.random())),
                .x = {},
                .residual = m.in_out("residual", residual, shape, kExact, normal_values, draw_layout(m.random())),
-               .weight = m.input(DType::kF32, Shape{size.columns}),
+               .weight = m.weight(DType::kF32, Shape{size.columns}),
                .epsilon = m.random().pick({1e-6f, 1e-5f})};
   if (adds) op.x = m.input(m.random().coin() ? residual : DType::kF32, shape, normal_values, draw_layout(m.random()));
   return op;
@@ -91,7 +91,7 @@ RopeTableOp make_rope_table(CaseMemory& m, int64_t tokens, int64_t half, float n
   return RopeTableOp{.cos = m.output("cos", DType::kF32, Shape{tokens, half}, bound),
                      .sin = m.output("sin", DType::kF32, Shape{tokens, half}, bound),
                      .positions = m.integers(Shape{tokens}, positions),
-                     .inv_freq = m.input(DType::kF32, Shape{half}, frequencies),
+                     .inv_freq = m.weight(DType::kF32, Shape{half}, frequencies),
                      .attention_factor = ntk_factor > 0.0f ? 1.0f : 1.2079442f,
                      .ntk_factor = ntk_factor,
                      .ntk_original_max = ntk_factor > 0.0f ? 4096 : 0};

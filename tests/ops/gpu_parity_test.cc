@@ -78,6 +78,14 @@ CaseMemory::Snapshot run_as_graph(const Kernel<Op>& kernel, const Op& op, CaseMe
 // of values of about 1 is then off by up to 2^-8, some two thousand times F32's bound.
 double looseness_of(std::string_view kernel) { return kernel.starts_with("hopper.attention") ? 2000.0 : 1.0; }
 
+// After a kernel that ends late: `kernel` may start before it, and must wait for it.
+template <class Op>
+CaseMemory::Snapshot run_after_late_kernel(const Kernel<Op>& kernel, const Op& op, CaseMemory& memory, const Gpu& gpu) {
+  memory.reset_late(std::byte{0xff});
+  kernel.run(op, gpu.launch());
+  return memory.outputs();
+}
+
 template <class Op>
 void expect_parity(const Case<Op>& test_case, Gpu& gpu) {
   const uint64_t seed = seed_of(base_seed(), test_case.name);
@@ -99,6 +107,7 @@ void expect_parity(const Case<Op>& test_case, Gpu& gpu) {
     EXPECT_TRUE(found == run_on_gpu(kernel, op, memory, std::byte{0x7f}, gpu))
         << "bits depend on what outputs or the workspace held, or change from run to run";
     EXPECT_TRUE(found == run_as_graph(kernel, op, memory, gpu)) << "a graph's replay gives other bits";
+    EXPECT_TRUE(found == run_after_late_kernel(kernel, op, memory, gpu)) << "does not wait for the kernel before it";
   }
 }
 
@@ -148,6 +157,8 @@ class GpuBatchInvarianceTest : public GpuTest {
 };
 
 TEST_F(GpuBatchInvarianceTest, Matmul) { expect_of_all_cases<MatmulOp>(); }
+TEST_F(GpuBatchInvarianceTest, RmsNorm) { expect_of_all_cases<RmsNormOp>(); }
+TEST_F(GpuBatchInvarianceTest, SiluAndMul) { expect_of_all_cases<SiluAndMulOp>(); }
 TEST_F(GpuBatchInvarianceTest, PagedAttention) { expect_of_all_cases<PagedAttentionOp>(); }
 
 }  // namespace

@@ -7,15 +7,38 @@
 namespace octet::ops_test {
 namespace {
 
+// The rows [begin, begin + count) of an op.
+template <class Bytes>
+BasicQuantTensor<Bytes> rows_of(BasicQuantTensor<Bytes> x, int64_t begin, int64_t count) {
+  x.data = x.data.rows(begin, count);
+  if (x.format.granularity == Granularity::kToken) x.scale = x.scale.rows(begin, count);
+  return x;
+}
+MatmulOp rows_of(MatmulOp op, int64_t begin, int64_t count) {
+  op.out = op.out.rows(begin, count);
+  op.x = rows_of(op.x, begin, count);
+  return op;
+}
+RmsNormOp rows_of(RmsNormOp op, int64_t begin, int64_t count) {
+  op.out = rows_of(op.out, begin, count);
+  if (op.x) op.x = op.x.rows(begin, count);
+  op.residual = op.residual.rows(begin, count);
+  return op;
+}
+SiluAndMulOp rows_of(SiluAndMulOp op, int64_t begin, int64_t count) {
+  op.out = rows_of(op.out, begin, count);
+  op.x = op.x.rows(begin, count);
+  return op;
+}
+int64_t num_rows(const MatmulOp& op) { return op.out.dim(0); }
+int64_t num_rows(const RmsNormOp& op) { return op.out.data.dim(0); }
+int64_t num_rows(const SiluAndMulOp& op) { return op.out.data.dim(0); }
+
 // Runs `op` in pieces of at most `piece` rows.
-void run_in_pieces(const Kernel<MatmulOp>& kernel, const MatmulOp& op, int64_t piece, const Launch& launch) {
-  const int64_t num_tokens = op.out.dim(0);
-  for (int64_t begin = 0; begin < num_tokens; begin += piece) {
-    const int64_t count = std::min(piece, num_tokens - begin);
-    MatmulOp part = op;
-    part.out = op.out.rows(begin, count);
-    part.x.data = op.x.data.rows(begin, count);
-    if (op.x.format.granularity == Granularity::kToken) part.x.scale = op.x.scale.rows(begin, count);
+template <class Op>
+void run_in_pieces(const Kernel<Op>& kernel, const Op& op, int64_t piece, const Launch& launch) {
+  for (int64_t begin = 0; begin < num_rows(op); begin += piece) {
+    const Op part = rows_of(op, begin, std::min(piece, num_rows(op) - begin));
     if (kernel.declines(part, launch).empty()) {
       kernel.run(part, launch);
     } else {  // then another kernel takes small batches, and has to give these bits
@@ -59,20 +82,25 @@ uint64_t base_seed() {
   return seed;
 }
 
-void expect_batch_invariance(const MatmulOp& op, CaseMemory& memory, const Launch& launch) {
-  for (const Kernel<MatmulOp>& kernel : kernel_table(launch.stream.device).of<MatmulOp>()) {
+template <class Op>
+void expect_batch_invariance(const Op& op, CaseMemory& memory, const Launch& launch) {
+  for (const Kernel<Op>& kernel : kernel_table(launch.stream.device).template of<Op>()) {
     if (!kernel.declines(op, launch).empty()) continue;
     SCOPED_TRACE(kernel.name);
     const CaseMemory::Snapshot together = run(kernel, op, memory, std::byte{0xff}, launch);
     for (const int64_t piece : {int64_t{1}, int64_t{3}, int64_t{16}}) {
-      if (piece >= op.out.dim(0)) continue;
+      if (piece >= num_rows(op)) continue;
       memory.reset(std::byte{0xff});
       run_in_pieces(kernel, op, piece, launch);
       ASSERT_EQ(together, memory.outputs()) << "in pieces of " << piece;
     }
   }
 }
+template void expect_batch_invariance(const MatmulOp&, CaseMemory&, const Launch&);
+template void expect_batch_invariance(const RmsNormOp&, CaseMemory&, const Launch&);
+template void expect_batch_invariance(const SiluAndMulOp&, CaseMemory&, const Launch&);
 
+template <>
 void expect_batch_invariance(const PagedAttentionOp& op, CaseMemory& memory, const Launch& launch) {
   for (const Kernel<PagedAttentionOp>& kernel : kernel_table(launch.stream.device).of<PagedAttentionOp>()) {
     if (!kernel.declines(op, launch).empty()) continue;

@@ -55,10 +55,12 @@ class Team {
   ThreadScratch scratch_;
 };
 
-// A row of a matmul alone, in a part of the batch and in the batch: the same bits. Every kernel of the device's table
-// that does not decline.
-void expect_batch_invariance(const MatmulOp& op, CaseMemory& memory, const Launch& launch);
-// The attention of a sequence's queries alone, in chunks and in a mixed batch: the same bits.
+// A row alone, in a part of the batch and in the batch: the same bits. Every kernel of the device's table that does not
+// decline. For MatmulOp, RmsNormOp and SiluAndMulOp; PagedAttentionOp: a sequence's queries alone, in chunks and in a
+// mixed batch.
+template <class Op>
+void expect_batch_invariance(const Op& op, CaseMemory& memory, const Launch& launch);
+template <>
 void expect_batch_invariance(const PagedAttentionOp& op, CaseMemory& memory, const Launch& launch);
 
 }  // namespace octet::ops_test

@@ -21,17 +21,20 @@ std::string declines(const QuantizeOp& op, const Launch&) {
 
 template <int kVector, int kVectors>
 __global__ void __launch_bounds__(kRowThreads) quantize(const Arguments a) {
-  __shared__ float maxima[32];
+  __shared__ RowReduction shared;
   const int64_t row = blockIdx.x;
   start_next();
   wait_for_previous();
   float x[kVectors][kVector] = {};
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
-    const int column = (static_cast<int>(threadIdx.x) + i * static_cast<int>(blockDim.x)) * kVector;
+    const int column = column_of<kVector>(i);
     if (column < a.columns) load_elements(a.x.data, a.x.f32, row * a.x.stride + column, x[i]);
   }
-  write_row(a.out, row, a.columns, x, maxima);
+  float amax = 0.0f;
+  if (a.out.format == RowFormat::kDynamicToken) amax = reduce_row(0.0f, largest_magnitude(x), shared).max;
+  const float scale = a.out.scale == nullptr ? 1.0f : output_scale(a.out, row, amax, threadIdx.x == 0);
+  write_row(a.out, row, 0, a.columns, scale, x);
 }
 
 void run(const QuantizeOp& op, const Launch& launch) {

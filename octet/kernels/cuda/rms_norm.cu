@@ -1,6 +1,6 @@
-// cuda.rms_norm: octet/ops/rms_norm.h, one CTA a row, all of it in registers: one pass over memory, one barrier for the
-// sum of squares and one for the largest value where the output is dynamic per token. Sums in F32: a thread's elements
-// in order, threads as a tree.
+// cuda.rms_norm: octet/ops/rms_norm.h, one CTA a row, all of it in registers: one pass over memory and one barrier. The
+// weight is multiplied first, so that the largest value is known with the sum of squares. Sums in F32: a thread's
+// elements in order, lanes as a tree, warps in order.
 #include "octet/kernels/cuda/kernels.h"
 #include "octet/kernels/cuda/rows.cuh"
 
@@ -14,6 +14,7 @@ struct Arguments {
   RowOutput out;
   int64_t residual_stride;
   int columns;
+  float inverse_columns;
   float epsilon;
   bool residual_f32;
 };
@@ -36,34 +37,27 @@ __device__ float inverse_root(float x) {
 
 template <int kVector, int kVectors>
 __global__ void __launch_bounds__(kRowThreads) rms_norm(const Arguments a) {
-  __shared__ float sums[32];
-  __shared__ float maxima[32];
+  __shared__ RowReduction shared;
   // Weights come while the kernel before still runs, where there are registers for them.
   constexpr bool kEarlyWeight = kVector * kVectors <= 16;
   const int64_t row = blockIdx.x;
-  const auto column_of = [](int i) {
-    return (static_cast<int>(threadIdx.x) + i * static_cast<int>(blockDim.x)) * kVector;
-  };
   float weight[kEarlyWeight ? kVectors : 1][kVector];
   if constexpr (kEarlyWeight) {
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
-      if (column_of(i) < a.columns) load_f32(a.weight + column_of(i), weight[i]);
+      if (column_of<kVector>(i) < a.columns) load_f32(a.weight + column_of<kVector>(i), weight[i]);
     }
   }
   start_next();
   wait_for_previous();
 
-  float y[kVectors][kVector];
+  float y[kVectors][kVector] = {};
   float squares = 0.0f;
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
-    const int column = column_of(i);
-    if (column >= a.columns) {
-#pragma unroll
-      for (float& value : y[i]) value = 0.0f;
-      continue;
-    }
+    const int column = column_of<kVector>(i);
+    if (column >= a.columns) continue;
+    if constexpr (!kEarlyWeight) load_f32(a.weight + column, weight[0]);
     const int64_t at = row * a.residual_stride + column;
     load_elements(a.residual, a.residual_f32, at, y[i]);
     if (a.x.data != nullptr) {
@@ -77,18 +71,21 @@ __global__ void __launch_bounds__(kRowThreads) rms_norm(const Arguments a) {
       store_elements(a.residual, a.residual_f32, at, y[i]);
     }
 #pragma unroll
-    for (const float value : y[i]) squares = fmaf(value, value, squares);
+    for (int k = 0; k < kVector; ++k) {
+      squares = fmaf(y[i][k], y[i][k], squares);
+      y[i][k] *= weight[kEarlyWeight ? i : 0][k];
+    }
   }
-  const float mean = row_sum(squares, sums) / static_cast<float>(a.columns);
-  const float inverse = inverse_root(mean + a.epsilon);
+  const RowTotals totals = reduce_row(squares, largest_magnitude(y), shared);
+  const float inverse = inverse_root(totals.sum * a.inverse_columns + a.epsilon);
+  // Rounding keeps order: this is the largest |y|.
+  const float scale = a.out.scale == nullptr ? 1.0f : output_scale(a.out, row, totals.max * inverse, threadIdx.x == 0);
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
-    if (column_of(i) >= a.columns) continue;
-    if constexpr (!kEarlyWeight) load_f32(a.weight + column_of(i), weight[0]);
 #pragma unroll
-    for (int k = 0; k < kVector; ++k) y[i][k] *= inverse * weight[kEarlyWeight ? i : 0][k];
+    for (float& value : y[i]) value *= inverse;
   }
-  write_row(a.out, row, a.columns, y, maxima);
+  write_row(a.out, row, 0, a.columns, scale, y);
 }
 
 void run(const RmsNormOp& op, const Launch& launch) {
@@ -101,6 +98,7 @@ void run(const RmsNormOp& op, const Launch& launch) {
                             .out = row_output(op.out),
                             .residual_stride = op.residual.row_stride,
                             .columns = static_cast<int>(columns),
+                            .inverse_columns = 1.0f / static_cast<float>(columns),
                             .epsilon = op.epsilon,
                             .residual_f32 = op.residual.dtype == DType::kF32};
   const RowShape shape = shape_of(op);

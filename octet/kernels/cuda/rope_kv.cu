@@ -26,9 +26,8 @@ struct Arguments {
   const float* q_norm;  // null: none
   const float* k_norm;
   int64_t qkv_stride, q_out_stride, k_block_stride, v_block_stride, cos_stride, sin_stride;
-  int64_t num_tasks;  // heads of all tokens
   int num_heads, num_kv_heads, head_dim, half, block_size;
-  int group;  // lanes of a head
+  int log_group;  // lanes of a head
   float norm_epsilon, k_scale, v_scale;
   bool f32;
 };
@@ -74,11 +73,11 @@ struct Place {
   bool rotated, has_first, has_second;
 };
 template <int kVector>
-__device__ Place place_of(const Arguments& a, int lane) {
+__device__ Place place_of(const Arguments& a, int lane, bool has_head) {
   const int pair = lane * kVector;
-  if (pair < a.half) return {pair, a.half + pair, true, true, true};
+  if (pair < a.half) return {pair, a.half + pair, has_head, has_head, has_head};
   const int first = 2 * a.half + 2 * (pair - a.half);
-  return {first, first + kVector, false, first < a.head_dim, first + kVector < a.head_dim};
+  return {first, first + kVector, false, has_head && first < a.head_dim, has_head && first + kVector < a.head_dim};
 }
 
 template <int kVector>
@@ -87,13 +86,13 @@ struct Pair {
   float second[kVector] = {};
 };
 
-// RMSNorm over the group's head.
+// RMSNorm over the group's head. All lanes of the warp call it.
 template <int kVector>
 __device__ void normalize(const Arguments& a, const Place& place, const float* weight, Pair<kVector>& x) {
   float squares = 0.0f;
 #pragma unroll
   for (int k = 0; k < kVector; ++k) squares = fmaf(x.first[k], x.first[k], fmaf(x.second[k], x.second[k], squares));
-  for (int step = a.group / 2; step > 0; step /= 2) squares += __shfl_xor_sync(0xffffffffu, squares, step);
+  for (int step = (1 << a.log_group) / 2; step > 0; step /= 2) squares += __shfl_xor_sync(0xffffffffu, squares, step);
   if (weight == nullptr) return;
   const float inverse = 1.0f / sqrtf(squares / static_cast<float>(a.head_dim) + a.norm_epsilon);
 #pragma unroll
@@ -104,12 +103,7 @@ __device__ void normalize(const Arguments& a, const Place& place, const float* w
 }
 
 template <int kVector>
-__device__ void rotate(const Arguments& a, const Place& place, int64_t t, Pair<kVector>& x) {
-  if (!place.rotated) return;
-  float cos[kVector];
-  float sin[kVector];
-  load_f32(a.cos + t * a.cos_stride + place.first, cos);
-  load_f32(a.sin + t * a.sin_stride + place.first, sin);
+__device__ void rotate(const float (&cos)[kVector], const float (&sin)[kVector], Pair<kVector>& x) {
 #pragma unroll
   for (int k = 0; k < kVector; ++k) {
     const float first = x.first[k];
@@ -121,10 +115,11 @@ __device__ void rotate(const Arguments& a, const Place& place, int64_t t, Pair<k
 
 template <class Cache, int kVector>
 __device__ void write_cache(Cache* head, const Place& place, float scale, Pair<kVector>& x) {
+  const float inverse = 1.0f / scale;
 #pragma unroll
   for (int k = 0; k < kVector; ++k) {
-    x.first[k] /= scale;
-    x.second[k] /= scale;
+    x.first[k] = divided(x.first[k], scale, inverse);
+    x.second[k] = divided(x.second[k], scale, inverse);
   }
   if (place.has_first) store_f32(head + place.first, x.first);
   if (place.has_second) store_f32(head + place.second, x.second);
@@ -132,40 +127,45 @@ __device__ void write_cache(Cache* head, const Place& place, float scale, Pair<k
 
 template <class Cache, int kVector>
 __global__ void __launch_bounds__(kThreads) rope_kv(const Arguments a) {
-  const int64_t thread = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  const int num_all = a.num_heads + 2 * a.num_kv_heads;
-  start_next();
-  wait_for_previous();
-  // Lanes without a head go along: the norm's sum is the warp's.
-  const int64_t task = thread / a.group;
-  const bool has_task = task < a.num_tasks;
-  const int64_t t = has_task ? task / num_all : 0;
-  const int head = static_cast<int>(task - t * num_all);
-  Place place = place_of<kVector>(a, static_cast<int>(thread) % a.group);
-  place.has_first = place.has_first && has_task;
-  place.has_second = place.has_second && has_task;
-  place.rotated = place.rotated && has_task;
-
+  const int thread = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
+  const int64_t t = blockIdx.x;
+  const int head = thread >> a.log_group;
   const bool is_query = head < a.num_heads;
   const bool is_key = !is_query && head < a.num_heads + a.num_kv_heads;
-  const int slot = is_query ? 0 : a.slot_mapping[t];
+  // Lanes without a head go along: the norm's sum is the warp's.
+  const bool has_head = head < a.num_heads + 2 * a.num_kv_heads;
+  const Place place = place_of<kVector>(a, thread & ((1 << a.log_group) - 1), has_head);
+  start_next();
+  wait_for_previous();
+
+  const int slot = a.slot_mapping[t];
   const int64_t from = t * a.qkv_stride + int64_t{head} * a.head_dim;
   Pair<kVector> x;
   if (place.has_first) load_elements(a.qkv, a.f32, from + place.first, x.first);
   if (place.has_second) load_elements(a.qkv, a.f32, from + place.second, x.second);
-  normalize(a, place, is_query ? a.q_norm : is_key ? a.k_norm : nullptr, x);
-  if (is_query || is_key) rotate(a, place, t, x);
+  const bool rotated = place.rotated && (is_query || is_key);
+  float cos[kVector];
+  float sin[kVector];
+  if (rotated) {
+    load_f32(a.cos + t * a.cos_stride + place.first, cos);
+    load_f32(a.sin + t * a.sin_stride + place.first, sin);
+  }
+  if (a.q_norm != nullptr || a.k_norm != nullptr) {
+    normalize(a, place, is_query ? a.q_norm : is_key ? a.k_norm : nullptr, x);
+  }
+  if (rotated) rotate(cos, sin, x);
   if (is_query) {
     const int64_t to = t * a.q_out_stride + int64_t{head} * a.head_dim;
     if (place.has_first) store_elements(a.q_out, a.f32, to + place.first, x.first);
     if (place.has_second) store_elements(a.q_out, a.f32, to + place.second, x.second);
     return;
   }
-  if (slot < 0) return;
+  if (slot < 0 || !has_head) return;
   const int kv_head = head - a.num_heads - (is_key ? 0 : a.num_kv_heads);
-  const int64_t row = int64_t{kv_head} * a.block_size + slot % a.block_size;
+  const int block = slot / a.block_size;
+  const int64_t row = int64_t{kv_head} * a.block_size + (slot - block * a.block_size);
   auto* cache = static_cast<Cache*>(is_key ? a.k_cache : a.v_cache) +
-                slot / a.block_size * (is_key ? a.k_block_stride : a.v_block_stride) + row * a.head_dim;
+                block * (is_key ? a.k_block_stride : a.v_block_stride) + row * a.head_dim;
   write_cache(cache, place, is_key ? a.k_scale : a.v_scale, x);
 }
 
@@ -173,7 +173,8 @@ const float* floats(const ConstTensor& tensor) { return tensor ? tensor.data<flo
 
 void run(const RopeKvOp& op, const Launch& launch) {
   const int vector = vector_of(op);
-  const auto group = static_cast<int>(std::bit_ceil(static_cast<uint64_t>(pairs_of(op, vector))));
+  const int64_t num_heads = op.num_heads() + 2 * op.num_kv_heads();
+  const int log_group = std::bit_width(static_cast<uint64_t>(pairs_of(op, vector) - 1));
   const Arguments arguments{.qkv = op.qkv.bytes,
                             .q_out = op.q_out.bytes,
                             .k_cache = op.k_cache.bytes,
@@ -189,19 +190,19 @@ void run(const RopeKvOp& op, const Launch& launch) {
                             .v_block_stride = op.v_cache.row_stride,
                             .cos_stride = op.cos.row_stride,
                             .sin_stride = op.sin.row_stride,
-                            .num_tasks = op.qkv.dim(0) * (op.num_heads() + 2 * op.num_kv_heads()),
                             .num_heads = static_cast<int>(op.num_heads()),
                             .num_kv_heads = static_cast<int>(op.num_kv_heads()),
                             .head_dim = static_cast<int>(op.head_dim()),
                             .half = static_cast<int>(op.cos.dim(1)),
                             .block_size = static_cast<int>(op.block_size()),
-                            .group = group,
+                            .log_group = log_group,
                             .norm_epsilon = op.norm_epsilon,
                             .k_scale = op.k_scale,
                             .v_scale = op.v_scale,
                             .f32 = op.qkv.dtype == DType::kF32};
-  if (arguments.num_tasks == 0) return;
-  const LaunchShape shape{.grid = dim3(static_cast<unsigned>((arguments.num_tasks * group + kThreads - 1) / kThreads)),
+  if (op.qkv.dim(0) == 0) return;
+  const int64_t ctas = ((num_heads << log_group) + kThreads - 1) / kThreads;
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(op.qkv.dim(0)), static_cast<unsigned>(ctas)),
                           .block = dim3(kThreads)};
   dispatch<DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kF8E5M2>(op.k_cache.dtype, [&]<DType kCache>() {
     using Cache = CType<kCache>;

@@ -121,76 +121,96 @@ inline std::string declines_output(const QuantFormat& format) {
   return "writes f32, bf16, f8_e4m3 per token (dynamic) and f8_e4m3 per tensor (static), not " + format.to_string();
 }
 
-// Over all threads of the CTA, the same bits in each; one barrier. `parts` is shared memory that nothing else uses.
-__device__ inline float row_sum(float value, float (&parts)[32]) {
+// Over all threads of the CTA, the same bits in each, by one barrier. Shared memory that nothing else uses.
+struct RowReduction {
+  alignas(16) float sums[32];
+  alignas(16) float maxima[32];
+};
+struct RowTotals {
+  float sum, max;
+};
+// The sum of `part`: of a warp's lanes as a tree, then of warps in order. The largest `candidate`, none of which is
+// negative or NaN, so that their bits have their order.
+__device__ inline RowTotals reduce_row(float part, float candidate, RowReduction& shared) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const int num_warps = static_cast<int>(blockDim.x) / 32;
+  const unsigned of_warp = __reduce_max_sync(0xffffffffu, __float_as_uint(candidate));
 #pragma unroll
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
-  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = value;
+  for (int step = 16; step > 0; step /= 2) part += __shfl_xor_sync(0xffffffffu, part, step);
+  if (thread % 32 == 0) {
+    shared.sums[thread / 32] = part;
+    shared.maxima[thread / 32] = __uint_as_float(of_warp);
+  }
+  if (num_warps <= thread && thread < 32) shared.sums[thread] = shared.maxima[thread] = 0.0f;
   __syncthreads();
-  value = threadIdx.x % 32 < blockDim.x / 32 ? parts[threadIdx.x % 32] : 0.0f;
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
-  return value;
-}
-// Of values that are not negative and not NaN: their bits have their order.
-__device__ inline float row_max(float value, float (&parts)[32]) {
-  const unsigned of_warp = __reduce_max_sync(0xffffffffu, __float_as_uint(value));
-  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = __uint_as_float(of_warp);
-  __syncthreads();
-  value = threadIdx.x % 32 < blockDim.x / 32 ? parts[threadIdx.x % 32] : 0.0f;
-  return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(value)));
+  RowTotals totals{0.0f, 0.0f};
+  for (int w = 0; w < num_warps; w += 4) {
+    const float4 sums = *reinterpret_cast<const float4*>(shared.sums + w);
+    const float4 maxima = *reinterpret_cast<const float4*>(shared.maxima + w);
+    totals.sum += (sums.x + sums.y) + (sums.z + sums.w);
+    totals.max = fmaxf(totals.max, fmaxf(fmaxf(maxima.x, maxima.y), fmaxf(maxima.z, maxima.w)));
+  }
+  return totals;
 }
 
-// x / scale, rounded as IEEE 754's division, where the quotient is at most 448 and the scale finite: Markstein's
-// correction of x * (1 / scale) by the exact remainder.
+// The largest magnitude that the thread holds; NaN does not count.
+template <int kVector, int kVectors>
+__device__ inline float largest_magnitude(const float (&values)[kVectors][kVector]) {
+  float largest = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+#pragma unroll
+    for (int k = 0; k < kVector; ++k) largest = fmaxf(largest, fabsf(values[i][k]));
+  }
+  return largest;
+}
+
+// The column of the thread's vector i, counted from its CTA's first.
+template <int kVector>
+__device__ inline int column_of(int i) {
+  return (static_cast<int>(threadIdx.x) + i * static_cast<int>(blockDim.x)) * kVector;
+}
+
+// The scale of a row in an 8-bit format: made of the row's largest magnitude, and written by whom `writes` names, or
+// given.
+__device__ inline float output_scale(const RowOutput& out, int64_t row, float amax, bool writes) {
+  if (out.format == RowFormat::kStaticTensor) return *out.scale;
+  if (out.format == RowFormat::kGivenToken) return out.scale[row];
+  const float scale = fmaxf(amax / kMaxF8E4M3, kMinTokenScale);
+  if (writes) out.scale[row] = scale;
+  return scale;
+}
+
+// x / scale as IEEE 754's division rounds it, for scales and their inverses that are normal numbers: the remainder of
+// x * (1 / scale) is exact and corrects it (Markstein). An infinite quotient has no remainder, nor has one by infinity.
 __device__ inline float divided(float x, float scale, float inverse) {
   const float quotient = x * inverse;
-  const float remainder = fmaf(-quotient, scale, x);
-  return copysignf(fmaf(remainder, inverse, quotient), x);  // the sign is for -0
+  const float corrected = copysignf(fmaf(fmaf(-quotient, scale, x), inverse, quotient), x);  // the sign is for -0
+  return fabsf(corrected) < INFINITY ? corrected : quotient;
 }
 
-// Writes row `row`, whose elements the CTA's threads hold, zeros beyond its columns.
+// Writes `columns` columns of row `row` from column `first` on, which the CTA's threads hold. `scale`: of 8-bit
+// formats.
 template <int kVector, int kVectors>
-__device__ inline void write_row(const RowOutput& out, int64_t row, int columns, float (&values)[kVectors][kVector],
-                                 float (&parts)[32]) {
-  const auto each_vector = [&](auto&& fn) {
+__device__ inline void write_row(const RowOutput& out, int64_t row, int first, int columns, float scale,
+                                 float (&values)[kVectors][kVector]) {
+  const bool plain = out.format == RowFormat::kF32 || out.format == RowFormat::kBF16;
+  const float inverse = plain ? 1.0f : 1.0f / scale;
 #pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const int column = (static_cast<int>(threadIdx.x) + i * static_cast<int>(blockDim.x)) * kVector;
-      if (column < columns) fn(values[i], row * out.stride + column);
+  for (int i = 0; i < kVectors; ++i) {
+    const int column = column_of<kVector>(i);
+    if (column >= columns) continue;
+    const int64_t at = row * out.stride + first + column;
+    if (plain) {
+      store_elements(out.data, out.format == RowFormat::kF32, at, values[i]);
+      continue;
     }
-  };
-  if (out.format == RowFormat::kF32 || out.format == RowFormat::kBF16) {
-    each_vector([&](auto& v, int64_t at) { store_elements(out.data, out.format == RowFormat::kF32, at, v); });
-    return;
+#pragma unroll
+    for (float& value : values[i]) {
+      value = out.format == RowFormat::kStaticTensor ? value * inverse : divided(value, scale, inverse);
+    }
+    store_f32(static_cast<F8E4M3*>(out.data) + at, values[i]);
   }
-  float scale = 1.0f;
-  if (out.format == RowFormat::kDynamicToken) {
-    float amax = 0.0f;
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-#pragma unroll
-      for (int k = 0; k < kVector; ++k) amax = fmaxf(amax, fabsf(values[i][k]));  // fmaxf passes over NaN
-    }
-    scale = fmaxf(row_max(amax, parts) / kMaxF8E4M3, kMinTokenScale);
-    if (threadIdx.x == 0) out.scale[row] = scale;
-  } else {
-    scale = out.scale[out.format == RowFormat::kGivenToken ? row : 0];
-  }
-  const float inverse = 1.0f / scale;
-  // An infinite scale, and quotients by a given one that may overflow, take the long way.
-  const bool fast = out.format == RowFormat::kDynamicToken && inverse > 0.0f;
-  each_vector([&](auto& v, int64_t at) {
-#pragma unroll
-    for (int k = 0; k < kVector; ++k) {
-      if (out.format == RowFormat::kStaticTensor) {
-        v[k] *= inverse;
-      } else {
-        v[k] = fast ? divided(v[k], scale, inverse) : v[k] / scale;
-      }
-    }
-    store_f32(static_cast<F8E4M3*>(out.data) + at, v);
-  });
 }
 
 }  // namespace octet
