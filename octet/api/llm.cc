@@ -9,6 +9,7 @@
 #include <mutex>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "octet/api/chat_tokens.h"
 #include "octet/api/output_stream.h"
@@ -19,8 +20,9 @@
 namespace octet {
 namespace {
 
-// Events wait here for the output thread; the engine would wait for room only if detokenising fell this far behind.
-constexpr size_t kMaxPendingEvents = 1 << 16;
+// Steps whose events wait for the output thread; the engine would wait for room only if detokenising fell this far
+// behind.
+constexpr size_t kMaxPendingSteps = 1 << 10;
 
 struct PendingEvent {
   std::string request_id;
@@ -46,6 +48,7 @@ struct Llm::State {
   ~State();
   void load_text(const LlmOptions& options);
   void run_outputs();
+  void hand_over();
   void deliver(PendingEvent pending);
 
   std::string folder;
@@ -58,7 +61,8 @@ struct Llm::State {
 
   std::mutex mutex;  // guards live
   std::map<std::string, std::shared_ptr<Live>> live;
-  Queue<PendingEvent> events{kMaxPendingEvents};
+  std::vector<PendingEvent> made;  // by the step; of the engine's thread
+  Queue<std::vector<PendingEvent>> events{kMaxPendingSteps};
   std::unique_ptr<Engine> engine;  // after `events`: its thread pushes into them until it is gone
   std::thread output_thread;
 };
@@ -68,6 +72,7 @@ Llm::State::State(const LlmOptions& options) : folder(resolve_model(options.mode
   if (options.tokenizing == LlmOptions::Tokenizing::kOn) load_text(options);
   EngineOptions engine_options = options.engine;
   engine_options.model_folder = folder;
+  engine_options.on_delivered = [this] { hand_over(); };
   engine = std::make_unique<Engine>(engine_options);
 
   std::set<int32_t> eos;
@@ -102,8 +107,15 @@ void Llm::State::load_text(const LlmOptions& options) {
   }
 }
 
+// All events of a step together: the output thread wakes once.
+void Llm::State::hand_over() {
+  if (!events.push(std::exchange(made, {}))) log_line(LogLevel::kWarning, "events came after the end");
+}
+
 void Llm::State::run_outputs() {
-  while (auto pending = events.pop()) deliver(std::move(*pending));
+  while (auto step = events.pop()) {
+    for (PendingEvent& pending : *step) deliver(std::move(pending));
+  }
 }
 
 void Llm::State::deliver(PendingEvent pending) {
@@ -219,8 +231,7 @@ std::string Llm::submit(const Prompt& prompt, const SamplingParams& params, OnOu
     state.live.emplace(request.id, std::move(live));
   }
   request.on_event = [&state, id = request.id](RequestEvent event) {
-    if (!state.events.push(PendingEvent{id, std::move(event)}))
-      log_line(LogLevel::kWarning, "an event came after the end");
+    state.made.push_back(PendingEvent{id, std::move(event)});
   };
   const std::string id = request.id;
   try {

@@ -103,7 +103,7 @@ Engine::State::State(const EngineOptions& options) {
   report.load_seconds = seconds_since(start);
   reserve(options);
   const auto overlap = options.async_scheduling ? EngineLoop::Overlap::kYes : EngineLoop::Overlap::kNo;
-  loop = std::make_unique<EngineLoop>(scheduler_options(options), *ranks, overlap);
+  loop = std::make_unique<EngineLoop>(scheduler_options(options), *ranks, overlap, options.on_delivered);
   report.start_seconds = seconds_since(start);
 }
 

@@ -34,6 +34,8 @@ struct EngineOptions {
   int32_t num_threads = 0;  // 0: all processors
   uint64_t seed = 0;
   bool dummy_weights = false;  // load_format "dummy"
+  // Called on the engine's thread after the on_event calls of each step: for callers who hand events over together.
+  std::function<void()> on_delivered;
   std::function<void(int64_t done_bytes, int64_t total_bytes)> on_load_progress;
 };
 

@@ -1,6 +1,7 @@
 #include "octet/engine/engine_loop.h"
 
 #include <chrono>
+#include <utility>
 
 #include "octet/base/error.h"
 #include "octet/base/log.h"
@@ -15,8 +16,11 @@ int64_t now_us() {
 
 }  // namespace
 
-EngineLoop::EngineLoop(const SchedulerOptions& options, StepRunner& runner, Overlap overlap)
-    : runner_(runner), overlap_(overlap), scheduler_(options), thread_([this] { run(); }) {}
+EngineLoop::EngineLoop(const SchedulerOptions& options, StepRunner& runner, Overlap overlap,
+                       std::function<void()> on_delivered)
+    : runner_(runner), overlap_(overlap), on_delivered_(std::move(on_delivered)), scheduler_(options), thread_([this] {
+        run();
+      }) {}
 
 EngineLoop::~EngineLoop() {
   {
@@ -148,17 +152,18 @@ void EngineLoop::note_starts(const StepPlan& plan) {
 
 // Turns updates into one event per request.
 void EngineLoop::collect(std::vector<SequenceUpdate> updates) {
-  std::vector<Live*> touched;
+  const int64_t now = now_us();
+  events_.reserve(events_.size() + updates.size());
   for (SequenceUpdate& update : updates) {
     Live& live = live_.at(update.request.get());
     for (PositionLogprobs& position : update.prompt_logprobs) live.prompt_logprobs.push_back(std::move(position));
     if (!update.token_id && update.finish_reason == FinishReason::kNone) continue;  // prompt rows only: sent later
-    if (live.event == 0) {
-      events_.emplace_back(update.request, RequestEvent{});
+    if (std::exchange(live.batch, batch_) != batch_) {
       live.event = events_.size();
+      events_.emplace_back(update.request, RequestEvent{});
     }
-    RequestEvent& event = events_[live.event - 1].second;
-    add_delta(update, live, event);
+    RequestEvent& event = events_[live.event].second;
+    add_delta(update, now, live, event);
     event.times = live.times;
     event.finished = update.request_finished;
     if (!update.request_finished) continue;
@@ -167,7 +172,7 @@ void EngineLoop::collect(std::vector<SequenceUpdate> updates) {
   }
 }
 
-void EngineLoop::add_delta(SequenceUpdate& update, Live& live, RequestEvent& event) {
+void EngineLoop::add_delta(SequenceUpdate& update, int64_t now, Live& live, RequestEvent& event) {
   SequenceDelta delta{.index = update.index,
                       .token_ids = {},
                       .logprobs = {},
@@ -179,7 +184,7 @@ void EngineLoop::add_delta(SequenceUpdate& update, Live& live, RequestEvent& eve
   if (update.token_id) {
     delta.token_ids.push_back(*update.token_id);
     ++metrics_.generated_tokens;
-    live.times.last_token_us = now_us();
+    live.times.last_token_us = now;
     if (live.times.first_token_us == 0) {
       live.times.first_token_us = live.times.last_token_us;
       metrics_.cached_prompt_tokens += update.num_cached_tokens;
@@ -200,14 +205,12 @@ void EngineLoop::add_delta(SequenceUpdate& update, Live& live, RequestEvent& eve
 void EngineLoop::deliver(std::unique_lock<std::mutex>& lock) {
   if (events_.empty()) return;
   std::vector<Addressed> events = std::exchange(events_, {});
-  for (const Addressed& addressed : events) {
-    auto found = live_.find(addressed.first.get());
-    if (found != live_.end()) found->second.event = 0;
-  }
+  ++batch_;
   lock.unlock();
   for (auto& [request, event] : events) {
     if (request->on_event) request->on_event(std::move(event));
   }
+  if (on_delivered_) on_delivered_();
   events.clear();  // may destroy requests, and what their callbacks hold, also without the lock
   lock.lock();
 }

@@ -26,7 +26,9 @@ class EngineLoop {
  public:
   enum class Overlap : uint8_t { kNo, kYes };
   // Starts the thread. `runner` is used by it alone from now on and outlives the loop.
-  EngineLoop(const SchedulerOptions& options, StepRunner& runner, Overlap overlap);
+  // `on_delivered`: called after the on_event calls of each step, like them on the loop's thread and without its lock.
+  EngineLoop(const SchedulerOptions& options, StepRunner& runner, Overlap overlap,
+             std::function<void()> on_delivered = nullptr);
   // Ends every request with kAbort.
   ~EngineLoop();
 
@@ -45,7 +47,8 @@ class EngineLoop {
     RequestTimes times;
     std::vector<double> cumulative_logprobs;        // by index
     std::vector<PositionLogprobs> prompt_logprobs;  // until they are sent
-    size_t event = 0;                               // in the batch of events being made, plus one
+    uint64_t batch = 0;                             // of events, the last it has one in
+    size_t event = 0;                               // its place there
   };
   using Addressed = std::pair<std::shared_ptr<const Request>, RequestEvent>;
 
@@ -56,11 +59,12 @@ class EngineLoop {
   void stop_with(const std::string& fault);
   void note_starts(const StepPlan& plan);
   void collect(std::vector<SequenceUpdate> updates);
-  void add_delta(SequenceUpdate& update, Live& live, RequestEvent& event);
+  void add_delta(SequenceUpdate& update, int64_t now, Live& live, RequestEvent& event);
   void deliver(std::unique_lock<std::mutex>& lock);
 
   StepRunner& runner_;
   const Overlap overlap_;
+  const std::function<void()> on_delivered_;
 
   mutable std::mutex mutex_;  // guards all below; never held while a step runs or a callback is called
   std::condition_variable wake_;
@@ -68,6 +72,7 @@ class EngineLoop {
   std::unordered_map<const Request*, Live> live_;
   std::unordered_map<std::string, std::shared_ptr<const Request>> by_id_;
   std::vector<Addressed> events_;  // made, not yet delivered
+  uint64_t batch_ = 1;             // the number of batches of events delivered, plus one
   StepPlan next_;                  // planned while the last step ran
   EngineMetrics metrics_;
   bool stopping_ = false;

@@ -80,10 +80,14 @@ bool Scheduler::add(std::shared_ptr<const Request> request) {
 
 StepPlan Scheduler::plan() {
   StepPlan plan;
+  plan.chunks.reserve(running_.size());
+  plan.token_ids.reserve(running_.size());
+  plan.block_ids.reserve(num_planned_blocks_ + running_.size());
   int64_t budget = options_.max_num_batched_tokens;
   // A step that preempts admits nobody: they would only take the blocks that were just given back.
   if (plan_running(plan, budget)) plan_waiting(plan, budget);
   plan.num_tokens = options_.max_num_batched_tokens - budget;
+  num_planned_blocks_ = plan.block_ids.size();
   if (!plan.empty()) plan.ends.swap(ended_);
   return plan;
 }

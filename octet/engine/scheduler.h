@@ -125,6 +125,7 @@ class Scheduler {
   std::vector<SequenceId> ended_;  // not yet told to the runners
   int64_t num_queued_requests_ = 0;
   int64_t num_preemptions_ = 0;
+  size_t num_planned_blocks_ = 0;  // in the last plan: about as many as in the next
   uint64_t num_arrived_ = 0;
   uint64_t num_sequences_ = 0;
 };

@@ -38,7 +38,7 @@ void Scheduler::commit_chunk(const StepChunk& chunk, ChunkResult result, std::ve
   }
   // A sequence preempted meanwhile has no blocks; its token counts all the same.
   if (sequence.phase == Sequence::Phase::kRunning) publish(sequence, chunk.end());
-  if (sequence.key.index == 0 && chunk.end() >= sequence.num_prompt_tokens)
+  if (sequence.key.index == 0 && sequence.request->sampling.n > 1 && chunk.end() >= sequence.num_prompt_tokens)
     release_held(requests_.at(sequence.request->id));
   const bool scores_only =
       sequence.max_tokens == sequence.num_prompt_tokens && chunk.end() >= sequence.num_prompt_tokens;
