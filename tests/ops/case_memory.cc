@@ -228,6 +228,7 @@ std::string CaseMemory::difference(const Block& block, const std::vector<std::by
   const auto bytes = static_cast<size_t>(dtype_bytes(view.dtype));
   std::vector<bool> inside(found.size(), false);
   int64_t num_neighbours = 0;
+  const double relative = looseness > 1.0 ? std::max(block.bound.relative, 0x1p-8) : block.bound.relative;
   for (int64_t i = 0; i < num_rows(view); ++i) {
     for (int64_t k = 0; k < row_elements(view); ++k) {
       const int64_t at = row_begin(view, i) + k;
@@ -243,9 +244,8 @@ std::string CaseMemory::difference(const Block& block, const std::vector<std::by
       }
       const double error = std::fabs(want - got);
       const double largest = std::max(std::fabs(want), std::fabs(got));
-      const double allowed_error = is_8_bit(view.dtype)
-                                       ? (looseness > 1.0 ? kLooseCodes + largest / 8.0 : 0.0)
-                                       : block.bound.absolute * looseness + block.bound.relative * std::fabs(want);
+      const double allowed_error = is_8_bit(view.dtype) ? (looseness > 1.0 ? kLooseCodes + largest / 8.0 : 0.0)
+                                                        : block.bound.absolute * looseness + relative * std::fabs(want);
       if (error <= allowed_error) continue;
       return fmt::format("{}: row {} element {}: expected {}, found {} (off by {:.3g})\n", block.name, i, k, want, got,
                          error);

@@ -81,8 +81,8 @@ class CaseMemory {
   Snapshot outputs() const;
   // What differs more than the bounds allow, as text; empty when nothing does. Bytes round the elements must be
   // untouched.
-  // With `looseness` above 1 absolute bounds are so much wider, and 8-bit elements may differ by kLooseCodes of their
-  // scale, besides a code.
+  // With `looseness` above 1 absolute bounds are so much wider, relative ones BF16's rounding, and 8-bit elements may
+  // differ by kLooseCodes of their scale, besides a code.
   static constexpr double kLooseCodes = 8.0;
   std::string differences(const Snapshot& expected, const Snapshot& found, double looseness = 1.0) const;
 

@@ -8,6 +8,7 @@
 namespace octet {
 
 inline constexpr int kCombineThreads = 256;
+inline constexpr int kCombineManyRows = 64;
 inline constexpr int kCombineWarps = kCombineThreads / 32;
 
 // The partial results of one head of a row: split i at index first + i * stride of Partials, i from begin to end.
@@ -51,17 +52,31 @@ __device__ void sum_splits(const Partials& partials, const HeadPartials& head, i
   for (float& sum : sums) sum /= total;
 }
 
+struct RowPlace {
+  int sequence, row;  // row of q; sequence -1: there is none
+};
+
+// The row that cluster `index` makes. When sequences have few rows (max_rows, others are left out) it is counted by
+// sequence, which takes no search.
+__device__ inline RowPlace row_of(const AttentionInput& in, int index, int max_rows, int* shared) {
+  if (max_rows >= kCombineManyRows) return {sequence_of_row(in, index, shared), index};
+  const int s = index / max_rows;
+  const int first = in.query_start[s];
+  const int num_rows = in.query_start[s + 1] - first;
+  const int i = index % max_rows;
+  return {i < num_rows && num_rows <= max_rows ? s : -1, first + i};
+}
+
 // A cluster of CTAs makes one row, each CTA an equal share of its heads, each head by a team of warps.
 template <int kHeadDim>
 __global__ void __launch_bounds__(kCombineThreads, 2)
-    combine(const AttentionInput in, const Partials partials, const AttentionOutput output) {
+    combine(const AttentionInput in, const Partials partials, const AttentionOutput output, int max_rows) {
   constexpr int kLane = kHeadDim / 32;
   extern __shared__ float row_part[];
   __shared__ float of_warps[kCombineWarps][kHeadDim];
   __shared__ int found;
   const auto cluster = cooperative_groups::this_cluster();
   const int num_ranks = static_cast<int>(cluster.num_blocks());
-  const int t = static_cast<int>(blockIdx.x) / num_ranks;
   const int heads = in.num_heads / num_ranks;
   const int first_head = static_cast<int>(cluster.block_rank()) * heads;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -70,8 +85,10 @@ __global__ void __launch_bounds__(kCombineThreads, 2)
   const int members = kCombineWarps / teams;
   wait_for_previous();
   start_next();
-  const int s = sequence_of_row(in, t, &found);
-  if (s < 0) return;
+  const RowPlace place = row_of(in, static_cast<int>(blockIdx.x) / num_ranks, max_rows, &found);
+  if (place.sequence < 0) return;
+  const int s = place.sequence;
+  const int t = place.row;
   const SequenceView view(in, s);
   const Splits splits{partials.header->shift};
   const int first_split = view.first_split(splits);
@@ -100,13 +117,15 @@ __global__ void __launch_bounds__(kCombineThreads, 2)
 }
 
 template <int kHeadDim>
-void launch_combine(const PagedAttentionOp& op, const Launch& launch, const Partials& partials, std::string_view name) {
+void launch_combine(const PagedAttentionOp& op, const Launch& launch, const Partials& partials, int64_t max_rows,
+                    std::string_view name) {
   const int cluster = row_cluster(op.num_heads());
-  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(op.q.dim(0) * cluster)),
+  const int64_t rows = max_rows >= kCombineManyRows ? op.q.dim(0) : op.num_sequences() * max_rows;
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(rows * cluster)),
                           .block = dim3(kCombineThreads),
                           .shared_bytes = op.num_heads() / cluster * kHeadDim * int64_t{sizeof(float)},
                           .cluster = cluster};
-  launch_kernel(name, launch, shape, combine<kHeadDim>, attention_input(op), partials, attention_output(op));
+  launch_kernel(name, launch, shape, combine<kHeadDim>, attention_input(op), partials, attention_output(op), max_rows);
 }
 
 }  // namespace octet

@@ -14,6 +14,7 @@
 // bank conflicts. Head dimensions are permuted where only sums over them are needed (q . k), or where the result says
 // where it lies (V of 8 bits).
 #include "octet/kernels/hopper/attention_combine.cuh"
+#include "octet/kernels/hopper/attention_decode.h"
 #include "octet/kernels/hopper/kernels.h"
 #include "octet/kernels/hopper/warp_mma.cuh"
 #include "octet/tensor/dispatch.h"
@@ -25,8 +26,6 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
 constexpr int kStepKeys = 16;
 constexpr int kTaskStride = kWarps * kStepKeys;
-constexpr float kWeightBits = 8.0f;  // of f16 weights: they are kept times 2^8
-constexpr float kLog2e = 1.4426950408889634f;
 
 template <class T, int kDim, int kBlocks>
 struct DecodeShape {
@@ -215,10 +214,9 @@ struct Queries {
     if constexpr (!S::kBf16) {
       amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, 1));
       amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, 2));
-      // 2^(7 - e) and 2^(e - 7) of an amax in [2^e, 2^(e + 1)); e at least -119.
-      const int exponent = max(static_cast<int>(__float_as_uint(amax) >> 23), 8);
-      factor = __uint_as_float(static_cast<uint32_t>(261 - exponent) << 23);
-      inverse = __uint_as_float(static_cast<uint32_t>(exponent - 7) << 23);
+      const PowerOfTwo scale_of_row = f16_scale(amax);
+      factor = scale_of_row.factor;
+      inverse = scale_of_row.inverse;
     }
 #pragma unroll
     for (int j = 0; j < S::kLaneChunks; ++j) {
@@ -333,7 +331,7 @@ struct Softmax {
       const float base = now == -INFINITY ? 0.0f : now;
       correction[i] = exp2_fast(highest[nb][i] - base);
       highest[nb][i] = now;
-      const float shifted = S::kBf16 ? base : base - kWeightBits;
+      const float shifted = S::kBf16 ? base : base - kF16WeightBits;
       p[i] = exp2_fast(scores[i] - shifted);
       p[i + 2] = exp2_fast(scores[i + 2] - shifted);
       total[nb][i] = total[nb][i] * correction[i] + (p[i] + p[i + 2]);
@@ -550,8 +548,55 @@ __global__ void __launch_bounds__(kThreads, S::kCtasPerSm)
 
 constexpr std::string_view kName = "hopper.attention_decode";
 constexpr int64_t kMaxRowBytes = 32 << 10;
+constexpr int64_t kAnyRows = 1 << 30;
 
 std::string declines(const PagedAttentionOp& op, const Launch& launch) {
+  return declines_attention_decode(op, launch, kAnyRows);
+}
+
+struct Call {
+  std::string_view name;
+  const PagedAttentionOp& op;
+  const Launch& launch;
+  Partials partials;
+  int64_t max_rows;
+};
+
+template <class T, int kHeadDim, int kQueryBlocks>
+void launch_decode(const Call& call) {
+  using S = DecodeShape<T, kHeadDim, kQueryBlocks>;
+  static_assert(sizeof(SharedMemory<S>) <= S::kMaxSharedBytes);
+  allow_shared_bytes(decode<S>, sizeof(SharedMemory<S>));
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(call.launch.gpu->num_sms * S::kCtasPerSm)),
+                          .block = dim3(kThreads),
+                          .shared_bytes = sizeof(SharedMemory<S>)};
+  launch_kernel(call.name, call.launch, shape, decode<S>, attention_input(call.op), call.partials, call.max_rows);
+}
+
+template <class T, int kHeadDim>
+void run_as(const Call& call) {
+  const PagedAttentionOp& op = call.op;
+  // Eight columns are enough where every sequence has one row: the usual decode step.
+  if (kHeadDim == 256 || (op.q.dim(0) == op.num_sequences() && op.num_heads() / op.num_kv_heads() <= 8)) {
+    launch_decode<T, kHeadDim, 1>(call);
+  } else {
+    launch_decode<T, kHeadDim, kHeadDim == 256 ? 1 : 2>(call);
+  }
+  launch_combine<kHeadDim>(op, call.launch, call.partials, call.max_rows, call.name);
+}
+
+template <class T>
+void run_on(const Call& call) {
+  if (call.op.head_dim() == 64) return run_as<T, 64>(call);
+  if (call.op.head_dim() == 128) return run_as<T, 128>(call);
+  run_as<T, 256>(call);
+}
+
+void run(const PagedAttentionOp& op, const Launch& launch) { run_attention_decode(kName, op, launch, kAnyRows); }
+
+}  // namespace
+
+std::string declines_attention_decode(const PagedAttentionOp& op, const Launch& launch, int64_t max_rows) {
   const int64_t d = op.head_dim();
   const DType cache = op.k_cache.dtype;
   if (op.q.dtype != DType::kBF16) return fmt::format("takes q in bf16, not {}", dtype_name(op.q.dtype));
@@ -575,46 +620,22 @@ std::string declines(const PagedAttentionOp& op, const Launch& launch) {
     return fmt::format("keeps a CTA's part of a row in 32 KiB: too little for {} heads of {}", op.num_heads(), d);
   }
   const int num_slots = partials_in(launch.workspace, op.num_heads(), d).num_slots;
-  if (op.q.dim(0) > num_slots) {
-    return fmt::format("has room for partial results of {} rows in the workspace, not {}", num_slots, op.q.dim(0));
+  const int64_t rows = std::min(op.q.dim(0), op.num_sequences() * max_rows);
+  if (rows > num_slots) {
+    return fmt::format("has room for partial results of {} rows in the workspace, not {}", num_slots, rows);
   }
   return declines_quantized(op);
 }
 
-template <class T, int kHeadDim, int kQueryBlocks>
-void launch_decode(const PagedAttentionOp& op, const Launch& launch, const Partials& partials) {
-  using S = DecodeShape<T, kHeadDim, kQueryBlocks>;
-  static_assert(sizeof(SharedMemory<S>) <= S::kMaxSharedBytes);
-  allow_shared_bytes(decode<S>, sizeof(SharedMemory<S>));
-  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(launch.gpu->num_sms * S::kCtasPerSm)),
-                          .block = dim3(kThreads),
-                          .shared_bytes = sizeof(SharedMemory<S>)};
-  launch_kernel(kName, launch, shape, decode<S>, attention_input(op), partials, 1 << 30);
-}
-
-template <class T>
-void run_on(const PagedAttentionOp& op, const Launch& launch) {
-  const Partials partials = partials_in(launch.workspace, op.num_heads(), op.head_dim());
-  // Eight columns are enough where every sequence has one row: the usual decode step.
-  const bool few = op.q.dim(0) == op.num_sequences() && op.num_heads() / op.num_kv_heads() <= 8;
-  if (op.head_dim() == 64) {
-    few ? launch_decode<T, 64, 1>(op, launch, partials) : launch_decode<T, 64, 2>(op, launch, partials);
-    launch_combine<64>(op, launch, partials, kName);
-  } else if (op.head_dim() == 128) {
-    few ? launch_decode<T, 128, 1>(op, launch, partials) : launch_decode<T, 128, 2>(op, launch, partials);
-    launch_combine<128>(op, launch, partials, kName);
-  } else {
-    launch_decode<T, 256, 1>(op, launch, partials);
-    launch_combine<256>(op, launch, partials, kName);
-  }
-}
-
-void run(const PagedAttentionOp& op, const Launch& launch) {
+void run_attention_decode(std::string_view name, const PagedAttentionOp& op, const Launch& launch, int64_t max_rows) {
   if (op.q.dim(0) == 0) return;
-  op.k_cache.dtype == DType::kBF16 ? run_on<BF16>(op, launch) : run_on<F8E4M3>(op, launch);
+  const Call call{.name = name,
+                  .op = op,
+                  .launch = launch,
+                  .partials = partials_in(launch.workspace, op.num_heads(), op.head_dim()),
+                  .max_rows = max_rows};
+  op.k_cache.dtype == DType::kBF16 ? run_on<BF16>(call) : run_on<F8E4M3>(call);
 }
-
-}  // namespace
 
 Kernel<PagedAttentionOp> hopper_attention_decode() { return {.name = kName, .declines = declines, .run = run}; }
 

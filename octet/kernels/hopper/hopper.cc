@@ -4,6 +4,9 @@
 
 namespace octet {
 
-void add_hopper_kernels(KernelTable& table) { table.of<PagedAttentionOp>().push_back(hopper_attention_decode()); }
+void add_hopper_kernels(KernelTable& table) {
+  table.of<PagedAttentionOp>().push_back(hopper_attention_prefill());
+  table.of<PagedAttentionOp>().push_back(hopper_attention_decode());
+}
 
 }  // namespace octet

@@ -6,5 +6,6 @@
 namespace octet {
 
 Kernel<PagedAttentionOp> hopper_attention_decode();
+Kernel<PagedAttentionOp> hopper_attention_prefill();
 
 }  // namespace octet

@@ -1,6 +1,6 @@
-// The warp's tensor-core and copy instructions that attention uses, as functions. Fragment layouts: PTX ISA, "Matrix
-// fragments for mma.m16n8k16": with g = lane / 4 and c = lane % 4, A holds rows g and g + 8, B column g, and the sums
-// rows g, g + 8 of columns 2c, 2c + 1.
+// The warp's tensor-core and copy instructions that attention uses, and its numbers' forms. Fragment layouts: PTX ISA,
+// "Matrix fragments for mma.m16n8k16": with g = lane / 4 and c = lane % 4, A holds rows g and g + 8, B column g, and
+// the sums rows g, g + 8 of columns 2c, 2c + 1.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -83,6 +83,20 @@ __device__ inline float exp2_fast(float value) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(value));
   return result;
+}
+
+inline constexpr float kLog2e = 1.4426950408889634f;
+inline constexpr float kF16WeightBits = 8.0f;  // softmax weights in f16 are kept times 2^8
+
+struct PowerOfTwo {
+  float factor, inverse;
+};
+// Brings a row whose largest magnitude is amax to [2^7, 2^8), so that f16 holds it: 2^(7 - e) for an amax in
+// [2^e, 2^(e + 1)), e at least -119.
+__device__ inline PowerOfTwo f16_scale(float amax) {
+  const int exponent = max(static_cast<int>(__float_as_uint(amax) >> 23), 8);
+  return {__uint_as_float(static_cast<uint32_t>(261 - exponent) << 23),
+          __uint_as_float(static_cast<uint32_t>(exponent - 7) << 23)};
 }
 
 }  // namespace octet
