@@ -31,7 +31,7 @@ std::string error_of(ErrorCode code, Fn&& fn) {
 TEST(DeviceTest, ParsesNames) {
   EXPECT_EQ(parse_device("auto"), Device{});
   EXPECT_EQ(parse_device("cpu"), Device{});
-  EXPECT_THAT(error_of(ErrorCode::kUnsupported, [] { parse_device("cuda:1"); }), HasSubstr("no CUDA; it has: cpu"));
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported, [] { parse_device("cuda:1"); }), HasSubstr("; there is: cpu"));
   EXPECT_THAT(error_of(ErrorCode::kUnsupported, [] { parse_device("gpu"); }), HasSubstr("\"gpu\": expected auto"));
   EXPECT_EQ(device_name(Device{}), "cpu");
   EXPECT_EQ(device_name(Device{.kind = DeviceKind::kCuda, .index = 1}), "cuda:1");

@@ -19,9 +19,10 @@ std::string declines(const QuantizeOp& op, const Launch&) {
   return reason.empty() ? declines_shape(shape_of(op)) : reason;
 }
 
-template <int kVector, int kVectors>
+template <RowKind kKind, int kVector, int kVectors>
 __global__ void __launch_bounds__(kRowThreads) quantize(const Arguments a) {
-  __shared__ RowReduction shared;
+  __shared__ float maxima[32];
+  const RowFormat format = format_of<kKind>(a.out);
   const int64_t row = blockIdx.x;
   start_next();
   wait_for_previous();
@@ -29,12 +30,12 @@ __global__ void __launch_bounds__(kRowThreads) quantize(const Arguments a) {
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
     const int column = column_of<kVector>(i);
-    if (column < a.columns) load_elements(a.x.data, a.x.f32, row * a.x.stride + column, x[i]);
+    if (column < a.columns) load_elements(a.x.data, kKind == RowKind::kAny && a.x.f32, row * a.x.stride + column, x[i]);
   }
   float amax = 0.0f;
-  if (a.out.format == RowFormat::kDynamicToken) amax = reduce_row(0.0f, largest_magnitude(x), shared).max;
-  const float scale = a.out.scale == nullptr ? 1.0f : output_scale(a.out, row, amax, threadIdx.x == 0);
-  write_row(a.out, row, 0, a.columns, scale, x);
+  if (format == RowFormat::kDynamicToken) amax = row_max(largest_magnitude(x), maxima);
+  const float scale = output_scale(a.out, format, row, amax, threadIdx.x == 0);
+  write_row(a.out, format, row, 0, a.columns, scale, x);
 }
 
 void run(const QuantizeOp& op, const Launch& launch) {
@@ -43,10 +44,11 @@ void run(const QuantizeOp& op, const Launch& launch) {
   if (num_rows == 0 || columns == 0) return;
   const Arguments arguments{.x = row_input(op.x), .out = row_output(op.out), .columns = static_cast<int>(columns)};
   const RowShape shape = shape_of(op);
-  dispatch_row(shape, [&]<int kVector, int kVectors>() {
+  const RowKind kind = row_kind(!arguments.x.f32, shape, arguments.out.format);
+  dispatch_row(kind, shape, [&]<RowKind kKind, int kVector, int kVectors>() {
     launch_kernel("cuda.quantize", launch,
                   {.grid = dim3(static_cast<unsigned>(num_rows)), .block = dim3(static_cast<unsigned>(shape.threads))},
-                  quantize<kVector, kVectors>, arguments);
+                  quantize<kKind, kVector, kVectors>, arguments);
   });
 }
 

@@ -35,9 +35,10 @@ __device__ float inverse_root(float x) {
   return fmaf(0.5f * y, fmaf(-x * y, y, 1.0f), y);
 }
 
-template <int kVector, int kVectors>
+template <RowKind kKind, int kVector, int kVectors>
 __global__ void __launch_bounds__(kRowThreads) rms_norm(const Arguments a) {
-  __shared__ RowReduction shared;
+  __shared__ float sums[32];
+  __shared__ float maxima[32];
   // Weights come while the kernel before still runs, where there are registers for them.
   constexpr bool kEarlyWeight = kVector * kVectors <= 16;
   const int64_t row = blockIdx.x;
@@ -51,6 +52,9 @@ __global__ void __launch_bounds__(kRowThreads) rms_norm(const Arguments a) {
   start_next();
   wait_for_previous();
 
+  const RowFormat format = format_of<kKind>(a.out);
+  const bool residual_f32 = kKind == RowKind::kAny && a.residual_f32;
+  const bool adds = kKind != RowKind::kAny || a.x.data != nullptr;
   float y[kVectors][kVector] = {};
   float squares = 0.0f;
 #pragma unroll
@@ -59,16 +63,16 @@ __global__ void __launch_bounds__(kRowThreads) rms_norm(const Arguments a) {
     if (column >= a.columns) continue;
     if constexpr (!kEarlyWeight) load_f32(a.weight + column, weight[0]);
     const int64_t at = row * a.residual_stride + column;
-    load_elements(a.residual, a.residual_f32, at, y[i]);
-    if (a.x.data != nullptr) {
+    load_elements(a.residual, residual_f32, at, y[i]);
+    if (adds) {
       float x[kVector];
-      load_elements(a.x.data, a.x.f32, row * a.x.stride + column, x);
+      load_elements(a.x.data, kKind == RowKind::kAny && a.x.f32, row * a.x.stride + column, x);
 #pragma unroll
       for (int k = 0; k < kVector; ++k) {
         y[i][k] += x[k];
-        if (!a.residual_f32) y[i][k] = device_f32(device_bf16(y[i][k]));  // as stored
+        if (!residual_f32) y[i][k] = device_f32(device_bf16(y[i][k]));  // as stored
       }
-      store_elements(a.residual, a.residual_f32, at, y[i]);
+      store_elements(a.residual, residual_f32, at, y[i]);
     }
 #pragma unroll
     for (int k = 0; k < kVector; ++k) {
@@ -76,16 +80,17 @@ __global__ void __launch_bounds__(kRowThreads) rms_norm(const Arguments a) {
       y[i][k] *= weight[kEarlyWeight ? i : 0][k];
     }
   }
-  const RowTotals totals = reduce_row(squares, largest_magnitude(y), shared);
+  const float candidate = format == RowFormat::kDynamicToken ? largest_magnitude(y) : 0.0f;
+  const RowTotals totals = row_sum_and_max(squares, candidate, sums, maxima);
   const float inverse = inverse_root(totals.sum * a.inverse_columns + a.epsilon);
   // Rounding keeps order: this is the largest |y|.
-  const float scale = a.out.scale == nullptr ? 1.0f : output_scale(a.out, row, totals.max * inverse, threadIdx.x == 0);
+  const float scale = output_scale(a.out, format, row, totals.max * inverse, threadIdx.x == 0);
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
 #pragma unroll
     for (float& value : y[i]) value *= inverse;
   }
-  write_row(a.out, row, 0, a.columns, scale, y);
+  write_row(a.out, format, row, 0, a.columns, scale, y);
 }
 
 void run(const RmsNormOp& op, const Launch& launch) {
@@ -102,10 +107,11 @@ void run(const RmsNormOp& op, const Launch& launch) {
                             .epsilon = op.epsilon,
                             .residual_f32 = op.residual.dtype == DType::kF32};
   const RowShape shape = shape_of(op);
-  dispatch_row(shape, [&]<int kVector, int kVectors>() {
+  const bool all_bf16 = op.residual.dtype == DType::kBF16 && op.x && op.x.dtype == DType::kBF16;
+  dispatch_row(row_kind(all_bf16, shape, arguments.out.format), shape, [&]<RowKind kKind, int kVector, int kVectors>() {
     launch_kernel("cuda.rms_norm", launch,
                   {.grid = dim3(static_cast<unsigned>(num_rows)), .block = dim3(static_cast<unsigned>(shape.threads))},
-                  rms_norm<kVector, kVectors>, arguments);
+                  rms_norm<kKind, kVector, kVectors>, arguments);
   });
 }
 

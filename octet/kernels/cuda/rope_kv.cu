@@ -29,7 +29,6 @@ struct Arguments {
   int num_heads, num_kv_heads, head_dim, half, block_size;
   int log_group;  // lanes of a head
   float norm_epsilon, k_scale, v_scale;
-  bool f32;
 };
 
 // Whether every row starts where vectors may.
@@ -125,7 +124,7 @@ __device__ void write_cache(Cache* head, const Place& place, float scale, Pair<k
   if (place.has_second) store_f32(head + place.second, x.second);
 }
 
-template <class Cache, int kVector>
+template <class T, class Cache, int kVector>
 __global__ void __launch_bounds__(kThreads) rope_kv(const Arguments a) {
   const int thread = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
   const int64_t t = blockIdx.x;
@@ -139,10 +138,10 @@ __global__ void __launch_bounds__(kThreads) rope_kv(const Arguments a) {
   wait_for_previous();
 
   const int slot = a.slot_mapping[t];
-  const int64_t from = t * a.qkv_stride + int64_t{head} * a.head_dim;
+  const T* qkv = static_cast<const T*>(a.qkv) + t * a.qkv_stride + int64_t{head} * a.head_dim;
   Pair<kVector> x;
-  if (place.has_first) load_elements(a.qkv, a.f32, from + place.first, x.first);
-  if (place.has_second) load_elements(a.qkv, a.f32, from + place.second, x.second);
+  if (place.has_first) load_f32(qkv + place.first, x.first);
+  if (place.has_second) load_f32(qkv + place.second, x.second);
   const bool rotated = place.rotated && (is_query || is_key);
   float cos[kVector];
   float sin[kVector];
@@ -155,9 +154,9 @@ __global__ void __launch_bounds__(kThreads) rope_kv(const Arguments a) {
   }
   if (rotated) rotate(cos, sin, x);
   if (is_query) {
-    const int64_t to = t * a.q_out_stride + int64_t{head} * a.head_dim;
-    if (place.has_first) store_elements(a.q_out, a.f32, to + place.first, x.first);
-    if (place.has_second) store_elements(a.q_out, a.f32, to + place.second, x.second);
+    T* q_out = static_cast<T*>(a.q_out) + t * a.q_out_stride + int64_t{head} * a.head_dim;
+    if (place.has_first) store_f32(q_out + place.first, x.first);
+    if (place.has_second) store_f32(q_out + place.second, x.second);
     return;
   }
   if (slot < 0 || !has_head) return;
@@ -198,16 +197,18 @@ void run(const RopeKvOp& op, const Launch& launch) {
                             .log_group = log_group,
                             .norm_epsilon = op.norm_epsilon,
                             .k_scale = op.k_scale,
-                            .v_scale = op.v_scale,
-                            .f32 = op.qkv.dtype == DType::kF32};
+                            .v_scale = op.v_scale};
   if (op.qkv.dim(0) == 0) return;
   const int64_t ctas = ((num_heads << log_group) + kThreads - 1) / kThreads;
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(op.qkv.dim(0)), static_cast<unsigned>(ctas)),
                           .block = dim3(kThreads)};
   dispatch<DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kF8E5M2>(op.k_cache.dtype, [&]<DType kCache>() {
-    using Cache = CType<kCache>;
-    auto* kernel = vector == 8 ? rope_kv<Cache, 8> : vector == 4 ? rope_kv<Cache, 4> : rope_kv<Cache, 2>;
-    launch_kernel("cuda.rope_kv", launch, shape, kernel, arguments);
+    dispatch<DType::kF32, DType::kBF16>(op.qkv.dtype, [&]<DType kActivation>() {
+      using T = CType<kActivation>;
+      using Cache = CType<kCache>;
+      auto* kernel = vector == 8 ? rope_kv<T, Cache, 8> : vector == 4 ? rope_kv<T, Cache, 4> : rope_kv<T, Cache, 2>;
+      launch_kernel("cuda.rope_kv", launch, shape, kernel, arguments);
+    });
   });
 }
 

@@ -53,20 +53,66 @@ inline std::string declines_shape(const RowShape& shape) {
                      kMaxColumns);
 }
 
-// Calls fn.operator()<kVector, kVectors>() for the shape.
-template <class Fn>
-void dispatch_row(const RowShape& shape, Fn&& fn) {
+enum class RowFormat { kF32, kBF16, kDynamicToken, kGivenToken, kStaticTensor };
+
+struct RowOutput {
+  void* data;
+  float* scale;  // read or written, as the format says
+  int64_t stride;
+  RowFormat format;
+};
+
+// What a kernel is compiled for: BF16 activations to the formats of nearly every launch, a quarter of a microsecond
+// faster, or any formats, asked for at run time.
+enum class RowKind { kAny, kToBF16, kToDynamicToken, kToStaticTensor };
+
+inline RowKind row_kind(bool all_bf16, const RowShape& shape, RowFormat out) {
+  if (!all_bf16 || shape.vector == 1) return RowKind::kAny;
+  switch (out) {
+    case RowFormat::kBF16:
+      return RowKind::kToBF16;
+    case RowFormat::kDynamicToken:
+      return RowKind::kToDynamicToken;
+    case RowFormat::kStaticTensor:
+      return RowKind::kToStaticTensor;
+    default:
+      return RowKind::kAny;
+  }
+}
+
+// The format of `out`, as a constant where the kernel is compiled for it.
+template <RowKind kKind>
+__device__ inline RowFormat format_of(const RowOutput& out) {
+  if constexpr (kKind == RowKind::kToBF16) return RowFormat::kBF16;
+  if constexpr (kKind == RowKind::kToDynamicToken) return RowFormat::kDynamicToken;
+  if constexpr (kKind == RowKind::kToStaticTensor) return RowFormat::kStaticTensor;
+  return out.format;
+}
+
+template <RowKind kKind, class Fn>
+void dispatch_vectors(const RowShape& shape, Fn&& fn) {
   const auto is = [&](int vector, int vectors) { return shape.vector == vector && shape.vectors == vectors; };
-  if (is(8, 1)) return fn.template operator()<8, 1>();
-  if (is(8, 2)) return fn.template operator()<8, 2>();
-  if (is(8, 4)) return fn.template operator()<8, 4>();
-  if (is(8, 8)) return fn.template operator()<8, 8>();
-  if (is(1, 8)) return fn.template operator()<1, 8>();
-  if (is(1, 32)) return fn.template operator()<1, 32>();
+  if (is(8, 1)) return fn.template operator()<kKind, 8, 1>();
+  if (is(8, 2)) return fn.template operator()<kKind, 8, 2>();
+  if (is(8, 4)) return fn.template operator()<kKind, 8, 4>();
+  if (is(8, 8)) return fn.template operator()<kKind, 8, 8>();
+  if constexpr (kKind == RowKind::kAny) {
+    if (is(1, 8)) return fn.template operator()<kKind, 1, 8>();
+    if (is(1, 32)) return fn.template operator()<kKind, 1, 32>();
+  }
   fail(ErrorCode::kInternal, "no row of {} vectors of {}", shape.vectors, shape.vector);
 }
 
-// An activation in memory, f32 or bf16: which of them is asked at run time, where all threads branch alike.
+// Calls fn.operator()<kKind, kVector, kVectors>().
+template <class Fn>
+void dispatch_row(RowKind kind, const RowShape& shape, Fn&& fn) {
+  if (kind == RowKind::kToBF16) return dispatch_vectors<RowKind::kToBF16>(shape, fn);
+  if (kind == RowKind::kToDynamicToken) return dispatch_vectors<RowKind::kToDynamicToken>(shape, fn);
+  if (kind == RowKind::kToStaticTensor) return dispatch_vectors<RowKind::kToStaticTensor>(shape, fn);
+  dispatch_vectors<RowKind::kAny>(shape, fn);
+}
+
+// An activation in memory.
 struct RowInput {
   const void* data = nullptr;  // null: none
   int64_t stride = 0;
@@ -93,15 +139,6 @@ __device__ inline void store_elements(void* to, bool f32, int64_t index, const f
   }
 }
 
-enum class RowFormat { kF32, kBF16, kDynamicToken, kGivenToken, kStaticTensor };
-
-struct RowOutput {
-  void* data;
-  float* scale;  // read or written, as the format says
-  int64_t stride;
-  RowFormat format;
-};
-
 inline RowOutput row_output(const QuantTensor& out) {
   RowOutput output{.data = out.data.bytes, .scale = nullptr, .stride = out.data.row_stride, .format = RowFormat::kBF16};
   if (!out.format.quantized()) {
@@ -121,36 +158,40 @@ inline std::string declines_output(const QuantFormat& format) {
   return "writes f32, bf16, f8_e4m3 per token (dynamic) and f8_e4m3 per tensor (static), not " + format.to_string();
 }
 
-// Over all threads of the CTA, the same bits in each, by one barrier. Shared memory that nothing else uses.
-struct RowReduction {
-  alignas(16) float sums[32];
-  alignas(16) float maxima[32];
-};
+// Over all threads of the CTA, the same bits in each, by one barrier. `of_warps` is shared memory that nothing else
+// uses.
+//
+// The sum: of a warp's lanes as a tree, then of warps as a tree.
+__device__ inline float sum_of_lanes(float value) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
+  return value;
+}
+// The largest of values that are not negative and not NaN: their bits have their order.
+__device__ inline float max_of_lanes(float value) {
+  return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(value)));
+}
+__device__ inline float of_warp(const float (&of_warps)[32]) {
+  return threadIdx.x % 32 < blockDim.x / 32 ? of_warps[threadIdx.x % 32] : 0.0f;
+}
+__device__ inline float row_max(float value, float (&of_warps)[32]) {
+  value = max_of_lanes(value);
+  if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = value;
+  __syncthreads();
+  return max_of_lanes(of_warp(of_warps));
+}
 struct RowTotals {
   float sum, max;
 };
-// The sum of `part`: of a warp's lanes as a tree, then of warps in order. The largest `candidate`, none of which is
-// negative or NaN, so that their bits have their order.
-__device__ inline RowTotals reduce_row(float part, float candidate, RowReduction& shared) {
-  const int thread = static_cast<int>(threadIdx.x);
-  const int num_warps = static_cast<int>(blockDim.x) / 32;
-  const unsigned of_warp = __reduce_max_sync(0xffffffffu, __float_as_uint(candidate));
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) part += __shfl_xor_sync(0xffffffffu, part, step);
-  if (thread % 32 == 0) {
-    shared.sums[thread / 32] = part;
-    shared.maxima[thread / 32] = __uint_as_float(of_warp);
+__device__ inline RowTotals row_sum_and_max(float part, float candidate, float (&sums)[32], float (&maxima)[32]) {
+  candidate = max_of_lanes(candidate);
+  part = sum_of_lanes(part);
+  if (threadIdx.x % 32 == 0) {
+    sums[threadIdx.x / 32] = part;
+    maxima[threadIdx.x / 32] = candidate;
   }
-  if (num_warps <= thread && thread < 32) shared.sums[thread] = shared.maxima[thread] = 0.0f;
   __syncthreads();
-  RowTotals totals{0.0f, 0.0f};
-  for (int w = 0; w < num_warps; w += 4) {
-    const float4 sums = *reinterpret_cast<const float4*>(shared.sums + w);
-    const float4 maxima = *reinterpret_cast<const float4*>(shared.maxima + w);
-    totals.sum += (sums.x + sums.y) + (sums.z + sums.w);
-    totals.max = fmaxf(totals.max, fmaxf(fmaxf(maxima.x, maxima.y), fmaxf(maxima.z, maxima.w)));
-  }
-  return totals;
+  return {sum_of_lanes(of_warp(sums)), max_of_lanes(of_warp(maxima))};
 }
 
 // The largest magnitude that the thread holds; NaN does not count.
@@ -171,16 +212,6 @@ __device__ inline int column_of(int i) {
   return (static_cast<int>(threadIdx.x) + i * static_cast<int>(blockDim.x)) * kVector;
 }
 
-// The scale of a row in an 8-bit format: made of the row's largest magnitude, and written by whom `writes` names, or
-// given.
-__device__ inline float output_scale(const RowOutput& out, int64_t row, float amax, bool writes) {
-  if (out.format == RowFormat::kStaticTensor) return *out.scale;
-  if (out.format == RowFormat::kGivenToken) return out.scale[row];
-  const float scale = fmaxf(amax / kMaxF8E4M3, kMinTokenScale);
-  if (writes) out.scale[row] = scale;
-  return scale;
-}
-
 // x / scale as IEEE 754's division rounds it, for scales and their inverses that are normal numbers: the remainder of
 // x * (1 / scale) is exact and corrects it (Markstein). An infinite quotient has no remainder, nor has one by infinity.
 __device__ inline float divided(float x, float scale, float inverse) {
@@ -189,12 +220,23 @@ __device__ inline float divided(float x, float scale, float inverse) {
   return fabsf(corrected) < INFINITY ? corrected : quotient;
 }
 
+// The scale of a row in an 8-bit format: made of the row's largest magnitude, and written by whom `writes` names, or
+// given. 1 for the others.
+__device__ inline float output_scale(const RowOutput& out, RowFormat format, int64_t row, float amax, bool writes) {
+  if (format == RowFormat::kF32 || format == RowFormat::kBF16) return 1.0f;
+  if (format == RowFormat::kStaticTensor) return *out.scale;
+  if (format == RowFormat::kGivenToken) return out.scale[row];
+  const float scale = fmaxf(divided(amax, kMaxF8E4M3, 1.0f / kMaxF8E4M3), kMinTokenScale);
+  if (writes) out.scale[row] = scale;
+  return scale;
+}
+
 // Writes `columns` columns of row `row` from column `first` on, which the CTA's threads hold. `scale`: of 8-bit
 // formats.
 template <int kVector, int kVectors>
-__device__ inline void write_row(const RowOutput& out, int64_t row, int first, int columns, float scale,
-                                 float (&values)[kVectors][kVector]) {
-  const bool plain = out.format == RowFormat::kF32 || out.format == RowFormat::kBF16;
+__device__ inline void write_row(const RowOutput& out, RowFormat format, int64_t row, int first, int columns,
+                                 float scale, float (&values)[kVectors][kVector]) {
+  const bool plain = format == RowFormat::kF32 || format == RowFormat::kBF16;
   const float inverse = plain ? 1.0f : 1.0f / scale;
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
@@ -202,12 +244,12 @@ __device__ inline void write_row(const RowOutput& out, int64_t row, int first, i
     if (column >= columns) continue;
     const int64_t at = row * out.stride + first + column;
     if (plain) {
-      store_elements(out.data, out.format == RowFormat::kF32, at, values[i]);
+      store_elements(out.data, format == RowFormat::kF32, at, values[i]);
       continue;
     }
 #pragma unroll
     for (float& value : values[i]) {
-      value = out.format == RowFormat::kStaticTensor ? value * inverse : divided(value, scale, inverse);
+      value = format == RowFormat::kStaticTensor ? value * inverse : divided(value, scale, inverse);
     }
     store_f32(static_cast<F8E4M3*>(out.data) + at, values[i]);
   }

@@ -41,27 +41,30 @@ std::string declines(const SiluAndMulOp& op, const Launch&) {
 // The quotient is within 2 units of the last place; where 1 + exp(-a) is too large for it, the result is 0 either way.
 __device__ float silu(float a) { return __fdividef(a, 1.0f + expf(-a)); }
 
-// Of all CTAs of the cluster.
-__device__ float cluster_max(float value, float& shared) {
-  const auto cluster = cooperative_groups::this_cluster();
-  if (threadIdx.x == 0) shared = value;
-  cluster.sync();
-  const unsigned lane = threadIdx.x % 32;
-  const float of_peer = lane < cluster.num_blocks() ? *cluster.map_shared_rank(&shared, lane) : 0.0f;
-  value = __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(of_peer)));
-  cluster.sync();  // nobody leaves while peers read
-  return value;
+// The largest value of all CTAs of the cluster, each of which writes its own to all. `of_peers` is shared memory that
+// nothing else uses. Every thread has called arrive_at_start() before.
+__device__ void arrive_at_start() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+__device__ float cluster_max(float value, int rank, int size, float (&of_peers)[kMaxPieces]) {
+  const int thread = static_cast<int>(threadIdx.x);
+  asm volatile("barrier.cluster.wait.aligned;" ::: "memory");  // all CTAs have started
+  if (thread < size) *cooperative_groups::this_cluster().map_shared_rank(&of_peers[rank], thread) = value;
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  return max_of_lanes(thread % 32 < size ? of_peers[thread % 32] : 0.0f);
 }
 
-template <int kVector, int kVectors>
+template <RowKind kKind, int kVector, int kVectors>
 __global__ void __launch_bounds__(kRowThreads) silu_and_mul(const Arguments a) {
-  __shared__ RowReduction shared;
-  __shared__ float shared_max;
+  __shared__ float maxima[32];
+  __shared__ float of_peers[kMaxPieces];
+  const RowFormat format = format_of<kKind>(a.out);
+  const bool in_cluster = format == RowFormat::kDynamicToken && a.pieces > 1;
   const int piece = static_cast<int>(blockIdx.x) % a.pieces;
   const int64_t row = static_cast<int>(blockIdx.x) / a.pieces;
   const int first = piece * a.piece_columns;
+  if (in_cluster) arrive_at_start();
   start_next();
   wait_for_previous();
+  const bool f32 = kKind == RowKind::kAny && a.x.f32;
   float y[kVectors][kVector] = {};
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
@@ -69,18 +72,16 @@ __global__ void __launch_bounds__(kRowThreads) silu_and_mul(const Arguments a) {
     if (column >= a.piece_columns) continue;
     float gate[kVector];
     float up[kVector];
-    load_elements(a.x.data, a.x.f32, row * a.x.stride + first + column, gate);
-    load_elements(a.x.data, a.x.f32, row * a.x.stride + a.columns + first + column, up);
+    load_elements(a.x.data, f32, row * a.x.stride + first + column, gate);
+    load_elements(a.x.data, f32, row * a.x.stride + a.columns + first + column, up);
 #pragma unroll
     for (int k = 0; k < kVector; ++k) y[i][k] = silu(gate[k]) * up[k];
   }
   float amax = 0.0f;
-  if (a.out.format == RowFormat::kDynamicToken) {
-    amax = reduce_row(0.0f, largest_magnitude(y), shared).max;
-    if (a.pieces > 1) amax = cluster_max(amax, shared_max);
-  }
-  const float scale = a.out.scale == nullptr ? 1.0f : output_scale(a.out, row, amax, threadIdx.x == 0 && piece == 0);
-  write_row(a.out, row, first, a.piece_columns, scale, y);
+  if (format == RowFormat::kDynamicToken) amax = row_max(largest_magnitude(y), maxima);
+  if (in_cluster) amax = cluster_max(amax, piece, a.pieces, of_peers);
+  const float scale = output_scale(a.out, format, row, amax, threadIdx.x == 0 && piece == 0);
+  write_row(a.out, format, row, first, a.piece_columns, scale, y);
 }
 
 void run(const SiluAndMulOp& op, const Launch& launch) {
@@ -97,8 +98,9 @@ void run(const SiluAndMulOp& op, const Launch& launch) {
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(num_rows * pieces)),
                           .block = dim3(static_cast<unsigned>(row.threads)),
                           .cluster = arguments.out.format == RowFormat::kDynamicToken ? pieces : 1};
-  dispatch_row(row, [&]<int kVector, int kVectors>() {
-    launch_kernel("cuda.silu_and_mul", launch, shape, silu_and_mul<kVector, kVectors>, arguments);
+  const RowKind kind = row_kind(!arguments.x.f32, row, arguments.out.format);
+  dispatch_row(kind, row, [&]<RowKind kKind, int kVector, int kVectors>() {
+    launch_kernel("cuda.silu_and_mul", launch, shape, silu_and_mul<kKind, kVector, kVectors>, arguments);
   });
 }
 
