@@ -165,42 +165,64 @@ class AttentionWorker {
   }
 
   void attend(const AttentionTile& tile, int64_t partition, const AttentionState& state) {
+    switch (op_.k_cache.dtype) {
+      case DType::kF32:
+        return attend_as<float>(tile, partition, state);
+      case DType::kBF16:
+        return attend_as<BF16>(tile, partition, state);
+      case DType::kF8E4M3:
+        return attend_as<F8E4M3>(tile, partition, state);
+      default:
+        return attend_as<F8E5M2>(tile, partition, state);
+    }
+  }
+  template <class C>
+  void attend_as(const AttentionTile& tile, int64_t partition, const AttentionState& state) {
     constexpr int64_t kBlock = AttentionConfig::kBlock;
     const int64_t end = std::min((partition + 1) * AttentionConfig::kPartition, tile.key_end);
     for (int64_t block = partition * AttentionConfig::kPartition; block < end; block += kBlock) {
       const KeyRange keys{std::max(block, tile.key_begin) - block, std::min(block + kBlock, end) - block};
       if (keys.begin >= keys.end) continue;
-      gather(op_.k_cache, tile, block, keys);
+      prefetch<C>(op_.v_cache, tile, block, keys);
+      gather<C>(op_.k_cache, tile, block, keys);
       score(tile, keys);
       softmax(tile, block, state);
-      gather(op_.v_cache, tile, block, keys);
+      gather<C>(op_.v_cache, tile, block, keys);
       accumulate(tile, block, state);
     }
   }
 
-  // Keys `keys` of the block as F32 rows of kv_.
-  void gather(const ConstTensor& cache, const AttentionTile& tile, int64_t block, KeyRange keys) {
-    switch (cache.dtype) {
-      case DType::kF32:
-        return gather_as<float>(cache, tile, block, keys);
-      case DType::kBF16:
-        return gather_as<BF16>(cache, tile, block, keys);
-      case DType::kF8E4M3:
-        return gather_as<F8E4M3>(cache, tile, block, keys);
-      default:
-        return gather_as<F8E5M2>(cache, tile, block, keys);
-    }
-  }
-  template <class C>
-  void gather_as(const ConstTensor& cache, const AttentionTile& tile, int64_t block, KeyRange keys) {
+  // fn(first, rows, count) for runs of rows that lie one after the other in the cache: keys first .. of the block.
+  template <class C, class Fn>
+  [[gnu::always_inline]] inline void for_cache_rows(const ConstTensor& cache, const AttentionTile& tile, int64_t block,
+                                                    KeyRange keys, Fn&& fn) const {
     const int32_t* table = op_.block_table.template row<int32_t>(tile.sequence);
     const int64_t size = op_.block_size(), dim = plan_.head_dim;
     for (int64_t j = keys.begin; j < keys.end;) {
       const int64_t position = block + j;
-      const C* from = cache.template row<C>(table[position / size]) + (tile.kv_head * size + position % size) * dim;
-      const int64_t stop = std::min(keys.end, j + size - position % size);
-      for (; j < stop; ++j, from += dim) decode_row(from, kv_ + j * stride_);
+      const C* rows = cache.template row<C>(table[position / size]) + (tile.kv_head * size + position % size) * dim;
+      const int64_t count = std::min(keys.end - j, size - position % size);
+      fn(j, rows, count);
+      j += count;
     }
+  }
+
+  // The hardware follows no rows from block to block; so values are on their way while keys are multiplied.
+  template <class C>
+  void prefetch(const ConstTensor& cache, const AttentionTile& tile, int64_t block, KeyRange keys) const {
+    for_cache_rows<C>(cache, tile, block, keys, [&](int64_t, const C* rows, int64_t count) {
+      const auto* bytes = reinterpret_cast<const char*>(rows);
+      const int64_t num_bytes = count * plan_.head_dim * static_cast<int64_t>(sizeof(C));
+      for (int64_t i = 0; i < num_bytes; i += 64) __builtin_prefetch(bytes + i);
+    });
+  }
+
+  // Keys `keys` of the block as F32 rows of kv_.
+  template <class C>
+  void gather(const ConstTensor& cache, const AttentionTile& tile, int64_t block, KeyRange keys) {
+    for_cache_rows<C>(cache, tile, block, keys, [&](int64_t first, const C* rows, int64_t count) {
+      for (int64_t j = 0; j < count; ++j) decode_row(rows + j * plan_.head_dim, kv_ + (first + j) * stride_);
+    });
   }
   template <class C>
   [[gnu::always_inline]] inline void decode_row(const C* from, float* to) const {

@@ -63,9 +63,16 @@ struct Avx512 {
   [[gnu::always_inline]] static inline Float load(const F16* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
-  [[gnu::always_inline]] static inline Float load(const F8E4M3* p) {
-    const Int wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    return from_bits(iand(shift_left<20>(wide), iset(static_cast<int32_t>(0x87f00000u))));
+  [[gnu::always_inline]] static inline void load_quads(const F8E4M3* p, Float (&out)[4]) {
+    const Int codes = _mm512_loadu_si512(p);
+    const Int bf16_place = _mm512_set1_epi16(static_cast<int16_t>(0x87f0));
+    const Int odd = iand(_mm512_srai_epi16(codes, 4), bf16_place);
+    const Int even = iand(_mm512_srai_epi16(_mm512_slli_epi16(codes, 8), 4), bf16_place);
+    const Int upper = iset(static_cast<int32_t>(0xffff0000u));
+    out[0] = from_bits(shift_left<16>(even));
+    out[1] = from_bits(shift_left<16>(odd));
+    out[2] = from_bits(iand(even, upper));
+    out[3] = from_bits(iand(odd, upper));
   }
   [[gnu::always_inline]] static inline Float load_true(const F8E4M3* p) {
     const __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

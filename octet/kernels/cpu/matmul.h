@@ -1,14 +1,18 @@
 // Matrix product for every number of tokens, weights decoded in registers.
 //
-// Order of K: each output (t, n) has one vector accumulator; lane l adds the products of k = l, l + kLanes, ... in
-// order with FMA, and V::sum4 adds the lanes. No tiling, thread count or T changes that, so a row's bits depend on its
-// own x only.
+// Order of K: each output (t, n) has one vector accumulator; its lanes add their products in one order with FMA, and
+// V::sum4 adds the lanes. Lane l takes k = l, l + kLanes, ...; with FP8 weights, whose codes are decoded four to a lane
+// (V::load_quads), k = 4 l .. 4 l + 3, then the same kLanes * 4 further on, ... No tiling, thread count or T changes
+// that, so a row's bits depend on its own x only.
 //
 // FP8 weights enter the FMA as value * 2^-120 (their bits moved to F32's place) while there are few tokens, so x is
 // staged times 2^64 and the sum taken times 2^56: subnormal codes come out exact and no product drops below F32's
 // range. With more tokens the panel holds true values (an FMA with a subnormal input costs about 100 cycles, the panel
 // pays it once). Powers of two change no mantissa: both give the same bits as long as sums of x * q stay below 2^60.
 // E4M3 NaN codes in weights are not looked for here (they read as +-480): loading refuses them.
+//
+// Many tokens: a panel of kPanelRows rows and up to kMaxChunk k is decoded to F32 once (L2), then x goes by in groups
+// of kGroupTokens tokens that stay in L1 while the panel's rows stream past them, three at a time.
 #pragma once
 
 #include <algorithm>
@@ -21,16 +25,44 @@
 namespace octet {
 
 struct MatmulConfig {
-  static constexpr int64_t kTokenBlock = 64;       // tokens whose x stays in L2 while a thread walks its weights
-  static constexpr int64_t kChunk = 768;           // k per pass: a panel of 3 rows and the x of 4 tokens stay in L1
-  static constexpr int64_t kMaxStaged = 256;       // tokens of x staged at once
-  static constexpr int64_t kRowGrain = 24;         // threads' shares of N are multiples of it
-  static constexpr int64_t kPrefetchBytes = 2048;  // beyond the rows after these
-  static constexpr int kPanelRows = 3;
+  static constexpr int64_t kStagedBytes = 256 << 10;  // x of a block of tokens, which stays in L2
+  static constexpr int64_t kMaxChunk = 640;           // k per pass: 8 tokens' x and 3 rows stay in L1
+  static constexpr int64_t kMaxStaged = 256;          // tokens of x staged at once
+  static constexpr int64_t kDirectGrain = 96;         // rows a thread takes at a time: few tokens
+  static constexpr int64_t kPanelRows = 24;           // the same with many tokens
+  static constexpr int64_t kPrefetchBytes = 2048;     // beyond the rows after these
+  static constexpr int kTileRows = 3;
   static constexpr int kTileTokens = 4;
+  static constexpr int64_t kGroupTokens = 8;
 };
 
-// A matmul as the inner loops see it. x has zeros up to a multiple of kLanes behind each row of num_k.
+// How weights of type W come into registers: vectors per load, and the factor the load left out.
+template <class V, class W>
+struct WeightLoad {
+  static constexpr bool kQuads = std::is_same_v<W, F8E4M3>;
+  static constexpr int kVectors = kQuads ? 4 : 1;
+  static constexpr int kElements = kVectors * V::kLanes;
+  static constexpr float kScale = kQuads ? kQuadsScale : 1.0f;
+
+  [[gnu::always_inline]] static inline void load(const W* p, typename V::Float (&out)[kVectors]) {
+    if constexpr (kQuads) {
+      V::load_quads(p, out);
+    } else {
+      out[0] = V::load(p);
+    }
+  }
+  // The first `count` elements, zeros behind them.
+  [[gnu::always_inline]] static inline void load_partial(const W* p, int64_t count,
+                                                         typename V::Float (&out)[kVectors]) {
+    W elements[kElements] = {};
+    std::memcpy(elements, p, static_cast<size_t>(count) * sizeof(W));
+    load(elements, out);
+  }
+  static constexpr int64_t padded(int64_t num_k) { return (num_k + kElements - 1) / kElements * kElements; }
+};
+
+// A matmul as the inner loops see it. x lies in the order of K that the weights are decoded in, with zeros up to a
+// multiple of WeightLoad::kElements behind each row of num_k.
 template <class W>
 struct MatmulView {
   const W* weight;
@@ -47,20 +79,8 @@ struct MatmulView {
   const float* bias;  // or null
 };
 
-// R rows from n times T tokens from t, over k in [k_begin, k_end).
-struct MatmulTile {
-  int64_t n;
-  int64_t t;
-  int64_t k_begin;
-  int64_t k_end;
-  float* panel;  // F32 weights [R][kChunk], or null
-  float* sums;   // accumulators carried between chunks [R][T][kLanes], or null
-};
-
-enum class WeightSource { kDecode, kDecodeToPanel, kPanel };
-
 template <class V, int R, int T, class W>
-[[gnu::always_inline]] inline void finish_tile(const MatmulView<W>& m, const MatmulTile& tile,
+[[gnu::always_inline]] inline void finish_tile(const MatmulView<W>& m, int64_t n, int64_t token,
                                                typename V::Float (&sums)[R * T]) {
   constexpr int kCount = R * T;
   alignas(16) float totals[(kCount + 3) / 4 * 4];
@@ -71,41 +91,12 @@ template <class V, int R, int T, class W>
                                      sums[std::min(i + 3, last)]));
   }
   for (int t = 0; t < T; ++t) {
-    const float scale_x = m.x_scale[(tile.t + t) * m.x_scale_step];
-    float* out = m.out + (tile.t + t) * m.out_stride + tile.n;
+    const float scale_x = m.x_scale[(token + t) * m.x_scale_step];
+    float* out = m.out + (token + t) * m.out_stride + n;
     for (int r = 0; r < R; ++r) {
-      const float scale = scale_x * m.w_scale[(tile.n + r) * m.w_scale_step];
+      const float scale = scale_x * m.w_scale[(n + r) * m.w_scale_step];
       const float value = totals[r * T + t] * m.sum_factor * scale;
-      out[r] = m.bias ? value + m.bias[tile.n + r] : value;
-    }
-  }
-}
-
-// The next vectors of R weight rows (`count` of their elements valid) times those of T tokens, added to sums. Panels
-// are read at once and x streamed past them; decoded weights go into their FMAs one by one, or registers run out.
-template <class V, int R, int T, WeightSource kSource, class W>
-[[gnu::always_inline]] inline void step_tile(const W* weight, int64_t num_k, float* panel, const float* x,
-                                             int64_t x_stride, int64_t count, typename V::Float (&sums)[R * T]) {
-  if constexpr (kSource == WeightSource::kPanel) {
-    typename V::Float w[R];
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) w[r] = V::load(panel + r * MatmulConfig::kChunk);
-#pragma GCC unroll 16
-    for (int t = 0; t < T; ++t) {
-      const auto a = V::load(x + t * x_stride);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) sums[r * T + t] = V::fma(w[r], a, sums[r * T + t]);
-    }
-  } else {
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      auto w = count == V::kLanes ? V::load(weight + r * num_k) : load_partial<V>(weight + r * num_k, count);
-      if constexpr (kSource == WeightSource::kDecodeToPanel) {
-        if constexpr (kLoadScale<W> != 1.0f) w = V::mul(w, V::set(kLoadScale<W>));
-        V::store(panel + r * MatmulConfig::kChunk, w);
-      }
-#pragma GCC unroll 16
-      for (int t = 0; t < T; ++t) sums[r * T + t] = V::fma(w, V::load(x + t * x_stride), sums[r * T + t]);
+      out[r] = m.bias ? value + m.bias[n + r] : value;
     }
   }
 }
@@ -120,136 +111,282 @@ template <int kElements, class W>
   }
 }
 
-template <class V, int R, int T, WeightSource kSource, class W>
-void run_tile(const MatmulView<W>& m, const MatmulTile& tile) {
-  constexpr int kLanes = V::kLanes;
+// Few tokens: R rows from n, weights decoded straight into the FMAs of all T tokens.
+template <class V, int R, int T, class W>
+[[gnu::always_inline]] inline void run_direct_rows(const MatmulView<W>& m, int64_t n) {
+  using Load = WeightLoad<V, W>;
   typename V::Float sums[R * T];
 #pragma GCC unroll 16
-  for (int i = 0; i < R * T; ++i) sums[i] = tile.k_begin == 0 ? V::zero() : V::load(tile.sums + i * kLanes);
-  const W* weight = m.weight + tile.n * m.num_k + tile.k_begin;
-  const float* x = m.x + tile.t * m.x_stride + tile.k_begin;
-  const int64_t count = tile.k_end - tile.k_begin;
-  int64_t k = 0;
-  for (; k + kLanes <= count; k += kLanes) {
-    if constexpr (kSource != WeightSource::kPanel) prefetch_rows<R * kLanes>(weight + R * (m.num_k + k));
-    step_tile<V, R, T, kSource>(weight + k, m.num_k, tile.panel + k, x + k, m.x_stride, kLanes, sums);
-  }
-  if (k < count) step_tile<V, R, T, kSource>(weight + k, m.num_k, tile.panel + k, x + k, m.x_stride, count - k, sums);
-  if (tile.k_end < m.num_k) {
+  for (int i = 0; i < R * T; ++i) sums[i] = V::zero();
+  const W* weight = m.weight + n * m.num_k;
+  const auto step = [&](int64_t k, int64_t count) __attribute__((always_inline)) {
 #pragma GCC unroll 16
-    for (int i = 0; i < R * T; ++i) V::store(tile.sums + i * kLanes, sums[i]);
-  } else {
-    finish_tile<V, R, T>(m, tile, sums);
+    for (int r = 0; r < R; ++r) {
+      typename V::Float w[Load::kVectors];
+      if (count == Load::kElements) {
+        Load::load(weight + r * m.num_k + k, w);
+      } else {
+        Load::load_partial(weight + r * m.num_k + k, count, w);
+      }
+#pragma GCC unroll 4
+      for (int v = 0; v < Load::kVectors; ++v) {
+#pragma GCC unroll 4
+        for (int t = 0; t < T; ++t) {
+          const auto a = V::load(m.x + t * m.x_stride + k + v * V::kLanes);
+          sums[r * T + t] = V::fma(w[v], a, sums[r * T + t]);
+        }
+      }
+    }
+  };
+  int64_t k = 0;
+  for (; k + Load::kElements <= m.num_k; k += Load::kElements) {
+    prefetch_rows<R * Load::kElements>(weight + R * (m.num_k + k));
+    step(k, Load::kElements);
   }
+  if (k < m.num_k) step(k, m.num_k - k);
+  finish_tile<V, R, T>(m, n, 0, sums);
 }
 
-// Up to four tokens: each weight is decoded once, straight into the FMAs.
 template <class V, int R, int T, class W>
-void run_rows_direct(const MatmulView<W>& m, int64_t token, int64_t begin, int64_t end) {
+void run_direct_range(const MatmulView<W>& m, int64_t begin, int64_t end) {
   int64_t n = begin;
-  const auto tile = [&] {
-    return MatmulTile{.n = n, .t = token, .k_begin = 0, .k_end = m.num_k, .panel = nullptr, .sums = nullptr};
-  };
-  for (; n + R <= end; n += R) run_tile<V, R, T, WeightSource::kDecode>(m, tile());
-  for (; n < end; ++n) run_tile<V, 1, T, WeightSource::kDecode>(m, tile());
+  for (; n + R <= end; n += R) run_direct_rows<V, R, T>(m, n);
+  for (; n < end; ++n) run_direct_rows<V, 1, T>(m, n);
 }
 
 template <class V, class W>
 void run_direct(const MatmulView<W>& m, int64_t num_tokens, int64_t begin, int64_t end) {
   switch (num_tokens) {
     case 1:
-      return run_rows_direct<V, 8, 1>(m, 0, begin, end);
+      return run_direct_range<V, 8, 1>(m, begin, end);
     case 2:
-      return run_rows_direct<V, 4, 2>(m, 0, begin, end);
+      return run_direct_range<V, 4, 2>(m, begin, end);
     case 3:
-      return run_rows_direct<V, 3, 3>(m, 0, begin, end);
+      return run_direct_range<V, 3, 3>(m, begin, end);
     default:
-      return run_rows_direct<V, 2, 4>(m, 0, begin, end);
+      return run_direct_range<V, 2, 4>(m, begin, end);
   }
 }
 
-template <class V, int R, WeightSource kSource, class W>
-[[gnu::always_inline]] inline void run_tokens(const MatmulView<W>& m, const MatmulTile& tile, int64_t num_tokens) {
-  switch (num_tokens) {
-    case 1:
-      return run_tile<V, R, 1, kSource>(m, tile);
-    case 2:
-      return run_tile<V, R, 2, kSource>(m, tile);
-    case 3:
-      return run_tile<V, R, 3, kSource>(m, tile);
-    default:
-      return run_tile<V, R, 4, kSource>(m, tile);
+// The part of K that one pass over a panel covers, and its memory.
+struct PanelChunk {
+  int64_t k_begin;
+  int64_t k_end;
+  const float* panel;  // F32 weights [rows][stride], zeros behind k_end
+  int64_t stride;
+  float* sums;  // accumulators carried between chunks [rows][tokens][kLanes]
+};
+
+// R rows of the panel times T tokens.
+template <class V, int R, int T, class W>
+void run_panel_tile(const MatmulView<W>& m, const PanelChunk& chunk, int64_t row, int64_t n, int64_t token,
+                    float* carried) {
+  typename V::Float sums[R * T];
+#pragma GCC unroll 16
+  for (int i = 0; i < R * T; ++i) sums[i] = chunk.k_begin == 0 ? V::zero() : V::load(carried + i * V::kLanes);
+  const float* panel = chunk.panel + row * chunk.stride;
+  const float* x = m.x + token * m.x_stride + chunk.k_begin;
+  const int64_t stride = chunk.stride, x_stride = m.x_stride;
+  const int64_t count = chunk.k_end - chunk.k_begin;
+  for (int64_t k = 0; k < count; k += V::kLanes) {
+    typename V::Float w[R];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) w[r] = V::load(panel + r * stride + k);
+#pragma GCC unroll 16
+    for (int t = 0; t < T; ++t) {
+      const auto a = V::load(x + t * x_stride + k);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) sums[r * T + t] = V::fma(w[r], a, sums[r * T + t]);
+    }
+  }
+  if (chunk.k_end < m.num_k) {
+#pragma GCC unroll 16
+    for (int i = 0; i < R * T; ++i) V::store(carried + i * V::kLanes, sums[i]);
+  } else {
+    finish_tile<V, R, T>(m, n + row, token, sums);
   }
 }
 
-// R rows times a block of tokens: the first tile of tokens decodes the weights to the panel, the others read it.
 template <class V, int R, class W>
-void run_panel(const MatmulView<W>& m, int64_t n, int64_t t_begin, int64_t t_end, float* panel, float* sums) {
-  constexpr int64_t kTile = MatmulConfig::kTileTokens;
-  for (int64_t k = 0; k < m.num_k; k += MatmulConfig::kChunk) {
-    const int64_t k_end = std::min(k + MatmulConfig::kChunk, m.num_k);
-    for (int64_t t = t_begin; t < t_end; t += kTile) {
-      const MatmulTile tile{
-          .n = n, .t = t, .k_begin = k, .k_end = k_end, .panel = panel, .sums = sums + (t - t_begin) * R * V::kLanes};
-      const int64_t count = std::min(kTile, t_end - t);
-      if (t == t_begin) {
-        run_tokens<V, R, WeightSource::kDecodeToPanel>(m, tile, count);
+[[gnu::always_inline]] inline void run_panel_tokens(const MatmulView<W>& m, const PanelChunk& chunk, int64_t row,
+                                                    int64_t n, int64_t token, int64_t count, float* carried) {
+  switch (count) {
+    case 1:
+      return run_panel_tile<V, R, 1>(m, chunk, row, n, token, carried);
+    case 2:
+      return run_panel_tile<V, R, 2>(m, chunk, row, n, token, carried);
+    case 3:
+      return run_panel_tile<V, R, 3>(m, chunk, row, n, token, carried);
+    default:
+      return run_panel_tile<V, R, 4>(m, chunk, row, n, token, carried);
+  }
+}
+
+// Rows n .. n + num_rows of the weight, k of the chunk, as true F32 values.
+template <class V, class W>
+void decode_panel(const MatmulView<W>& m, int64_t n, int64_t num_rows, const PanelChunk& chunk, float* panel) {
+  using Load = WeightLoad<V, W>;
+  for (int64_t r = 0; r < num_rows; ++r) {
+    const W* from = m.weight + (n + r) * m.num_k;
+    float* to = panel + r * chunk.stride;
+    for (int64_t k = chunk.k_begin; k < chunk.k_end; k += Load::kElements, to += Load::kElements) {
+      typename V::Float w[Load::kVectors];
+      if (k + Load::kElements <= m.num_k) {
+        Load::load(from + k, w);
       } else {
-        run_tokens<V, R, WeightSource::kPanel>(m, tile, count);
+        Load::load_partial(from + k, m.num_k - k, w);
+      }
+      for (int v = 0; v < Load::kVectors; ++v) {
+        if constexpr (Load::kScale != 1.0f) w[v] = V::mul(w[v], V::set(Load::kScale));
+        V::store(to + v * V::kLanes, w[v]);
       }
     }
   }
 }
 
-template <class V>
-constexpr int64_t matmul_panel_bytes() {
-  return MatmulConfig::kPanelRows * (MatmulConfig::kChunk + MatmulConfig::kTokenBlock * V::kLanes) *
-         int64_t{sizeof(float)};
-}
-
+// How K and the tokens are cut for many tokens, and the scratch of one thread.
 template <class V, class W>
-void run_blocked(const MatmulView<W>& m, int64_t num_tokens, int64_t begin, int64_t end, std::byte* scratch) {
-  constexpr int R = MatmulConfig::kPanelRows;
-  auto* panel = reinterpret_cast<float*>(scratch);
-  float* sums = panel + R * MatmulConfig::kChunk;
-  for (int64_t t = 0; t < num_tokens; t += MatmulConfig::kTokenBlock) {
-    const int64_t t_end = std::min(t + MatmulConfig::kTokenBlock, num_tokens);
-    int64_t n = begin;
-    for (; n + R <= end; n += R) run_panel<V, R>(m, n, t, t_end, panel, sums);
-    for (; n < end; ++n) run_panel<V, 1>(m, n, t, t_end, panel, sums);
+struct PanelPlan {
+  using Load = WeightLoad<V, W>;
+  int64_t padded_k;
+  int64_t chunk_k;     // a multiple of Load::kElements
+  int64_t num_tokens;  // of a block
+
+  PanelPlan(int64_t num_k, int64_t all_tokens) {
+    padded_k = Load::padded(num_k);
+    const int64_t num_chunks = (padded_k + MatmulConfig::kMaxChunk - 1) / MatmulConfig::kMaxChunk;
+    chunk_k = Load::padded((padded_k + num_chunks - 1) / num_chunks);
+    constexpr int64_t kGroup = MatmulConfig::kGroupTokens;
+    const int64_t fitting = MatmulConfig::kStagedBytes / (padded_k * int64_t{sizeof(float)}) / kGroup * kGroup;
+    num_tokens = std::min(all_tokens, std::max<int64_t>(fitting, 2 * kGroup));
+  }
+  int64_t panel_floats() const { return MatmulConfig::kPanelRows * chunk_k; }
+  int64_t scratch_bytes() const {
+    return (panel_floats() + MatmulConfig::kPanelRows * num_tokens * V::kLanes) * int64_t{sizeof(float)};
+  }
+};
+
+// One chunk of a panel times a block of tokens, by groups of tokens that stay in L1.
+template <class V, class W>
+void run_panel_chunk(const MatmulView<W>& m, const PanelChunk& chunk, int64_t n, int64_t num_rows, int64_t t_begin,
+                     int64_t t_end) {
+  constexpr int64_t kTile = MatmulConfig::kTileTokens, kRows = MatmulConfig::kTileRows;
+  const int64_t block = t_end - t_begin;
+  for (int64_t g = t_begin; g < t_end; g += MatmulConfig::kGroupTokens) {
+    const int64_t g_end = std::min(g + MatmulConfig::kGroupTokens, t_end);
+    int64_t row = 0;
+    const auto tokens = [&]<int R>() {
+      for (int64_t t = g; t < g_end; t += kTile) {
+        float* carried = chunk.sums + (row * block + (t - t_begin) * R) * V::kLanes;
+        run_panel_tokens<V, R>(m, chunk, row, n, t, std::min(kTile, g_end - t), carried);
+      }
+    };
+    for (; row + kRows <= num_rows; row += kRows) tokens.template operator()<kRows>();
+    for (; row < num_rows; ++row) tokens.template operator()<1>();
   }
 }
 
-// Whether x goes through scratch: as F32, scaled for FP8 weights, zeros behind its rows.
+template <class V, class W>
+void run_panels(const MatmulView<W>& m, const PanelPlan<V, W>& plan, int64_t num_tokens, int64_t n, int64_t n_end,
+                std::byte* scratch) {
+  auto* panel = reinterpret_cast<float*>(scratch);
+  PanelChunk chunk{
+      .k_begin = 0, .k_end = 0, .panel = panel, .stride = plan.chunk_k, .sums = panel + plan.panel_floats()};
+  for (int64_t t = 0; t < num_tokens; t += plan.num_tokens) {
+    const int64_t t_end = std::min(t + plan.num_tokens, num_tokens);
+    for (int64_t k = 0; k < plan.padded_k; k += plan.chunk_k) {
+      chunk.k_begin = k;
+      chunk.k_end = std::min(k + plan.chunk_k, plan.padded_k);
+      decode_panel<V>(m, n, n_end - n, chunk, panel);
+      run_panel_chunk<V>(m, chunk, n, n_end - n, t, t_end);
+    }
+  }
+}
+
+// Whether x goes through scratch: as F32, scaled and reordered for FP8 weights, zeros behind its rows.
 template <class V>
 bool must_stage(const MatmulOp& op) {
   return op.x.data.dtype != DType::kF32 || op.weight.data.dtype == DType::kF8E4M3 || op.x.data.dim(1) % V::kLanes != 0;
 }
 
+// A row in the order of load_quads.
 template <class V>
-void stage_rows(const MatmulOp& op, float factor, int64_t begin, int64_t end, float* to, int64_t stride) {
-  const int64_t num_k = op.x.data.dim(1);
-  for (int64_t t = begin; t < end; ++t, to += stride) {
-    if (op.x.data.dtype == DType::kF32) {
-      convert_row<V>(op.x.data.row<float>(t), num_k, factor, to);
+void stage_quads(const float* from, int64_t count, float factor, float* to) {
+  constexpr int64_t kElements = 4 * V::kLanes;
+  for (int64_t k = 0; k < count; k += kElements, to += kElements) {
+    float part[kElements] = {};
+    std::memcpy(part, from + k, static_cast<size_t>(std::min(kElements, count - k)) * sizeof(float));
+    for (int64_t i = 0; i < kElements; ++i) to[i % 4 * V::kLanes + i / 4] = part[i] * factor;
+  }
+}
+template <class V>
+void stage_quads(const F8E4M3* from, int64_t count, float factor, float* to) {
+  using Load = WeightLoad<V, F8E4M3>;
+  const auto load_scale = V::set(kQuadsScale);  // not in one factor: the product is beyond F32
+  const auto by = V::set(factor);
+  const auto most = V::bits(V::set(factor * kMaxF8E4M3));
+  const auto nan = V::iset(0x7fc00000);
+  for (int64_t k = 0; k < count; k += Load::kElements, to += Load::kElements) {
+    typename V::Float values[Load::kVectors];
+    if (k + Load::kElements <= count) {
+      Load::load(from + k, values);
     } else {
-      convert_row<V>(op.x.data.row<F8E4M3>(t), num_k, factor, to);
+      Load::load_partial(from + k, count - k, values);
+    }
+    for (int v = 0; v < Load::kVectors; ++v) {
+      const auto value = V::bits(V::mul(V::mul(values[v], load_scale), by));
+      const auto magnitude = V::iand(value, V::iset(0x7fffffff));
+      V::store(to + v * V::kLanes, V::from_bits(V::select_gt(magnitude, most, nan, value)));  // NaN codes read as 480
     }
   }
 }
 
 template <class V, class W>
+void stage_rows(const MatmulOp& op, float factor, int64_t begin, int64_t end, float* to, int64_t stride) {
+  const int64_t num_k = op.x.data.dim(1);
+  const auto stage = [&](const auto* from) {
+    if constexpr (WeightLoad<V, W>::kQuads) {
+      stage_quads<V>(from, num_k, factor, to);
+    } else {
+      convert_row<V>(from, num_k, factor, to);
+    }
+  };
+  for (int64_t t = begin; t < end; ++t, to += stride) {
+    if (op.x.data.dtype == DType::kF32) {
+      stage(op.x.data.row<float>(t));
+    } else {
+      stage(op.x.data.row<F8E4M3>(t));
+    }
+  }
+}
+
+// x of `num_tokens` tokens from `first`, staged to `to`.
+template <class V, class W>
+void stage_tokens(const MatmulOp& op, const Launch& launch, float factor, int64_t first, int64_t num_tokens, float* to,
+                  int64_t stride) {
+  constexpr int64_t kSerial = 8;  // fewer are staged faster than threads are woken
+  if (num_tokens <= kSerial) return stage_rows<V, W>(op, factor, first, first + num_tokens, to, stride);
+  const int num_threads = launch.threads->num_threads();
+  launch.threads->run([&](int thread) {
+    const auto [begin, end] = share_of(num_tokens, 1, thread, num_threads);
+    stage_rows<V, W>(op, factor, first + begin, first + end, to + begin * stride, stride);
+  });
+}
+
+template <class V, class W>
 void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, int64_t num_tokens) {
-  constexpr bool kScaled = std::is_same_v<W, F8E4M3>;
-  const float stage_factor = kScaled ? 0x1p64f : 1.0f;
+  using Load = WeightLoad<V, W>;
+  const float stage_factor = Load::kQuads ? 0x1p64f : 1.0f;
   const float one = 1.0f;
   const int64_t num_k = op.x.data.dim(1);
   const int64_t num_n = op.weight.data.dim(0);
   const bool staged = must_stage<V>(op);
-  const int64_t stride = (num_k + V::kLanes - 1) / V::kLanes * V::kLanes;
+  const int64_t stride = Load::padded(num_k);
   const int64_t staged_bytes = staged ? num_tokens * stride * int64_t{sizeof(float)} : 0;
+  const bool direct = num_tokens <= MatmulConfig::kTileTokens;
+  const PanelPlan<V, W> plan(num_k, num_tokens);
   // Thread 0's buffer: the staged x of all threads, then its own panel.
-  std::byte* scratch = launch.scratch->get(0, staged_bytes + matmul_panel_bytes<V>());
+  std::byte* scratch = launch.scratch->get(0, staged_bytes + plan.scratch_bytes());
   auto* staged_x = reinterpret_cast<float*>(scratch);
 
   MatmulView<W> m{};
@@ -259,31 +396,27 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
   m.x_stride = staged ? stride : op.x.data.row_stride;
   m.out = op.out.row<float>(first);
   m.out_stride = op.out.row_stride;
-  const bool direct = num_tokens <= MatmulConfig::kTileTokens;
-  m.sum_factor = !kScaled ? 1.0f : direct ? 0x1p56f : 0x1p-64f;
+  m.sum_factor = !Load::kQuads ? 1.0f : direct ? 0x1p56f : 0x1p-64f;
   m.x_scale_step = op.x.format.granularity == Granularity::kToken ? 1 : 0;
   m.x_scale = op.x.format.quantized() ? op.x.scale.data<float>() + first * m.x_scale_step : &one;
   m.w_scale_step = op.weight.format.granularity == Granularity::kChannel ? 1 : 0;
   m.w_scale = op.weight.format.quantized() ? op.weight.scale.data<float>() : &one;
   m.bias = op.bias ? op.bias.data<float>() : nullptr;
 
-  const int num_threads = launch.threads->num_threads();
-  if (staged) {
-    if (num_tokens <= 8) {
-      stage_rows<V>(op, stage_factor, first, first + num_tokens, staged_x, stride);
-    } else {
-      launch.threads->run([&](int thread) {
-        const auto [begin, end] = share_of(num_tokens, 1, thread, num_threads);
-        stage_rows<V>(op, stage_factor, first + begin, first + end, staged_x + begin * stride, stride);
-      });
-    }
-  }
+  if (staged) stage_tokens<V, W>(op, launch, stage_factor, first, num_tokens, staged_x, stride);
+  const int64_t grain = direct ? MatmulConfig::kDirectGrain : MatmulConfig::kPanelRows;
+  StealingShares shares(num_n, grain, launch.threads->num_threads());
   launch.threads->run([&](int thread) {
-    const auto [begin, end] = share_of(num_n, MatmulConfig::kRowGrain, thread, num_threads);
-    if (begin == end) return;
-    if (direct) return run_direct<V>(m, num_tokens, begin, end);
-    std::byte* own = thread == 0 ? scratch + staged_bytes : launch.scratch->get(thread, matmul_panel_bytes<V>());
-    run_blocked<V>(m, num_tokens, begin, end, own);
+    std::byte* own = direct        ? nullptr
+                     : thread == 0 ? scratch + staged_bytes
+                                   : launch.scratch->get(thread, plan.scratch_bytes());
+    shares.run(thread, [&](int64_t begin, int64_t end) {
+      if (direct) {
+        run_direct<V>(m, num_tokens, begin, end);
+      } else {
+        run_panels<V>(m, plan, num_tokens, begin, end, own);
+      }
+    });
   });
 }
 

@@ -9,11 +9,8 @@
 
 namespace octet {
 
-// The factor that V::load(const T*) left out.
-template <class T>
-inline constexpr float kLoadScale = 1.0f;
-template <>
-inline constexpr float kLoadScale<F8E4M3> = 0x1p120f;
+// The factor that V::load_quads left out.
+inline constexpr float kQuadsScale = 0x1p120f;
 
 template <class V, class T>
 [[gnu::always_inline]] inline typename V::Float load_partial(const T* p, int64_t count) {
@@ -84,7 +81,7 @@ template <class V>
   return V::select_gt(magnitude, V::iset(0x7f800000), V::ior(high, V::iset(0x40)), rounded);
 }
 
-// True values of any element type; unlike V::load without a scale to undo and with NaN codes kept.
+// Any element type.
 template <class V, class T>
 [[gnu::always_inline]] inline typename V::Float load_exact(const T* p) {
   if constexpr (std::is_same_v<T, F8E4M3>) {
