@@ -3,6 +3,7 @@
 #include <map>
 
 #include "octet/checkpoint/hub_cache.h"
+#include "octet/engine/recorded_model.h"
 #include "octet/kernels/backends.h"
 #include "octet/models/model.h"
 #include "tools/commands.h"
@@ -21,47 +22,20 @@ struct Recorded {
   int64_t weight_bytes = 0, scale_bytes = 0, num_parameters = 0;
 };
 
-// Memory that recording may write (small vectors), and one shared block that stands for everything larger.
-class RecordingMemory {
- public:
-  Tensor allocate(DType dtype, Shape shape, std::string_view name) {
-    const int64_t bytes = shape.num_elements() * dtype_bytes(dtype);
-    if (bytes > WeightSource::kMaxRecordedBytes) return Tensor(shared_.data(), dtype, shape);
-    buffers_.emplace_back(Device{}, std::max<int64_t>(bytes, 1), name);
-    return buffers_.back().tensor(dtype, shape);
-  }
-
- private:
-  Buffer shared_{Device{}, WeightSource::kMaxRecordedBytes, "recording"};
-  std::vector<Buffer> buffers_;
-};
-
 Recorded record(const ModelConfig& config, const SafetensorsFolder& files, const LlmOptions& options,
                 const Backend& backend) {
   Recorded recorded{.config = config};
   recorded.dtype = choose_dtype(options.engine.dtype, config.dtype);
   const QuantConfig quant(config.quantization_config(), options.engine.quant, recorded.dtype);
   recorded.quantization = quant.description();
-  RecordingMemory memory;
-  WeightSource source;
-  source.mode = WeightSource::Mode::kRecord;
-  source.files = &files;
-  source.quant = &quant;
-  source.threads = backend.launch().threads;
-  source.plain_dtype = recorded.dtype;
-  source.allocate = [&](DType dtype, Shape shape, std::string_view name) {
-    return memory.allocate(dtype, shape, name);
-  };
-  source.runs_fast = [&](const QuantFormat& weight, const QuantFormat& activation, int64_t n, int64_t k) {
-    return has_fast_matmul(backend, weight, activation, n, k);
-  };
-  const auto model = find_arch(config).load(config, Weights(source), backend);
-  recorded.linears = model->linears();
-  recorded.kv = model->kv_layout();
+  const RecordedModel model(RecordingSource{
+      .config = &config, .files = &files, .quant = &quant, .plain_dtype = recorded.dtype, .backend = &backend});
+  recorded.linears = model.model().linears();
+  recorded.kv = model.model().kv_layout();
   recorded.kv.dtype = parse_kv_cache_dtype(options.engine.kv_cache_dtype, recorded.dtype);
-  recorded.weight_bytes = source.weight_bytes;
-  recorded.scale_bytes = source.scale_bytes;
-  for (const std::string& name : source.consumed) {
+  recorded.weight_bytes = model.weight_bytes();
+  recorded.scale_bytes = model.scale_bytes();
+  for (const std::string& name : model.tensors()) {
     if (!name.ends_with("_scale")) recorded.num_parameters += files.find(name)->shape.num_elements();
   }
   return recorded;

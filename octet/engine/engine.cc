@@ -8,7 +8,9 @@
 #include "octet/base/error.h"
 #include "octet/engine/engine_loop.h"
 #include "octet/engine/kv_sizing.h"
+#include "octet/engine/memory_plan.h"
 #include "octet/engine/rank_team.h"
+#include "octet/engine/recorded_model.h"
 
 namespace octet {
 namespace {
@@ -81,6 +83,7 @@ DType choose_dtype(std::string_view text, DType model_dtype) {
 struct Engine::State {
   explicit State(const EngineOptions& options);
 
+  void check_fits(const ModelSource& source, const EngineOptions& options) const;
   void load(const EngineOptions& options);
   void reserve(const EngineOptions& options);
   SchedulerOptions scheduler_options(const EngineOptions& options) const;
@@ -107,6 +110,49 @@ Engine::State::State(const EngineOptions& options) {
   report.start_seconds = seconds_since(start);
 }
 
+// Before anything large is allocated: the sum of all that start-up will take.
+void Engine::State::check_fits(const ModelSource& source, const EngineOptions& options) const {
+  constexpr int64_t kLeastLogitRows = 64;  // that are computed at once
+  ThreadPool threads(1);
+  const Backend backend(
+      kernel_table(device),
+      Launch{.stream = {.device = device, .handle = nullptr}, .threads = &threads, .features = cpu_features()},
+      DType::kF32);
+  RecordingSource recording{.config = &config,
+                            .files = source.files,
+                            .quant = &source.quant,
+                            .plain_dtype = source.plain_dtype,
+                            .backend = &backend,
+                            .world_size = options.tensor_parallel_size};
+  const auto recorded = record_ranks(recording);
+  MemoryNeeds needs{.weights = source.quant.description(),
+                    .max_num_batched_tokens = scheduler_options(options).max_num_batched_tokens,
+                    .block_size = options.block_size,
+                    .max_model_len = report.max_model_len,
+                    .kv_cache_memory_bytes = options.kv_cache_memory_bytes};
+  needs.activation_bytes = [&](int64_t num_tokens) {
+    int64_t bytes = 0;
+    for (const auto& rank : recorded) bytes += rank->model().activation_bytes(num_tokens, kLeastLogitRows);
+    return bytes;
+  };
+  for (const auto& rank : recorded) {
+    KvCacheLayout layout = rank->model().kv_layout();
+    layout.block_size = options.block_size;
+    layout.dtype = parse_kv_cache_dtype(options.kv_cache_dtype, source.plain_dtype);
+    needs.bytes_per_block += layout.bytes_per_block();
+    needs.weight_bytes += rank->weight_bytes();
+  }
+  needs.fp8_weight_bytes = [&]() -> std::optional<int64_t> {
+    if (config.quantization_config() != nullptr || !options.quant.quantization.empty()) return std::nullopt;
+    const QuantConfig fp8(nullptr, QuantOptions{.quantization = "fp8"}, source.plain_dtype);
+    recording.quant = &fp8;
+    int64_t bytes = 0;
+    for (const auto& rank : record_ranks(recording)) bytes += rank->weight_bytes();
+    return bytes;
+  };
+  check_memory(needs, available_memory_bytes(device));
+}
+
 void Engine::State::load(const EngineOptions& options) {
   const DType dtype = choose_dtype(options.dtype, config.dtype);
   const QuantConfig quant(config.quantization_config(), options.quant, dtype);
@@ -126,6 +172,7 @@ void Engine::State::load(const EngineOptions& options) {
                              const std::lock_guard lock(progress_mutex);
                              options.on_load_progress(std::min(done.load(), total), total);
                            }};
+  check_fits(source, options);
   const int num_threads = options.num_threads > 0 ? options.num_threads : ThreadPool::default_num_threads();
   ranks = std::make_unique<RankTeam>(source, options.tensor_parallel_size, num_threads);
   report.dtype = dtype_name(dtype);
