@@ -186,7 +186,8 @@ def compare(name, tokenizer, octet, folder, families, args):
         pieces = drive(octet, "detokenize", folder, [{**r, "stream": True} for r in requests])
         for ids, a, b in zip(lists, whole, pieces):
             expected = tokenizer.decode(ids, skip_special_tokens=skip)
-            if a.get("text") != expected or "".join(b.get("pieces", [])) != expected:
+            streamed = "".join(piece or "" for piece in b.get("pieces", [])) + b.get("tail", "")
+            if a.get("text") != expected or streamed != expected:
                 wrong.append((ids, expected, (a, b)))
     print(f"{name}: {2 * len(texts)} encoded, {4 * len(lists)} decoded, {len(wrong)} differ", flush=True)
     for given, expected, found in wrong[:args.show]:
