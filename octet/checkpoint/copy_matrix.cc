@@ -85,13 +85,13 @@ uint64_t mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
+}  // namespace
+
 uint64_t hash_name(std::string_view name) {  // FNV-1a
   uint64_t hash = 0xcbf29ce484222325ull;
   for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
   return hash;
 }
-
-}  // namespace
 
 bool is_real(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
 

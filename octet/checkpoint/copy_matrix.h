@@ -30,6 +30,9 @@ NanCodes find_nan_codes(ConstTensor codes, ThreadPool& threads);
 // to = from, both f8_e4m3 [R, C], and the search in the same pass over memory.
 NanCodes copy_codes(ConstTensor from, Tensor to, ThreadPool& threads);
 
+// A number that stands for a name, the same on every machine.
+uint64_t hash_name(std::string_view name);
+
 // out[r, c] uniform in [-0.05, 0.05] from the name and the element's place in the whole matrix of `num_columns`
 // columns, so that every cut of the matrix holds the same numbers.
 struct DummyPlace {

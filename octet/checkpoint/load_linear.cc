@@ -95,6 +95,9 @@ LoadedLinear LinearLoader::load() {
   for (const PartPlan& plan : plans_) load_part(plan);
   load_input_scale();
   if (request_.bias) load_bias();
+  for (Tensor* tensor : {&loaded_.weight.data, &loaded_.weight.scale, &loaded_.input_scale, &loaded_.bias}) {
+    if (*tensor) *tensor = source_.place(*tensor);
+  }
   return loaded_;
 }
 
@@ -189,6 +192,12 @@ void LinearLoader::load_part(const PartPlan& plan) {
   const Shape shape{plan.part->n, request_.k};
   if (!loaded_.weight.format.quantized() && !stored_quantised(plan))
     return tensors_.read(name, shape, region(plan), target(plan));
+  if (tensors_.dummy() && loaded_.weight.format.quantized() && source_.dummies == WeightSource::Dummies::kTiled) {
+    const Region part = region(plan);
+    const DummyPlace place{.first_row = part.first_row, .first_column = part.first_column, .num_columns = request_.k};
+    tensors_.dummy_tile().fill(name, place, target(plan), *source_.threads);
+    return write_scales(plan, {DummyTile::kF8Scale});
+  }
   if (tensors_.dummy()) {
     std::vector<std::byte> bytes(static_cast<size_t>(plan.num_stored * local_k_ * dtype_bytes(DType::kBF16)));
     const Tensor values(bytes.data(), DType::kBF16, Shape{plan.num_stored, local_k_});

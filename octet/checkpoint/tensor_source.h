@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "octet/checkpoint/dummy_tile.h"
 #include "octet/checkpoint/weights.h"
 
 namespace octet {
@@ -37,6 +38,9 @@ class TensorSource {
   // A region of a matrix of real numbers of full shape `shape` ([N, K] or [N]) into `out`; dummy values when there are
   // no files; untouched when the tensor is missing. Reports progress and drops the pages.
   void read(const std::string& name, Shape shape, Region region, Tensor out);
+
+  // What dummy weights are cut from when they are tiled.
+  const DummyTile& dummy_tile();
 
   // After a tensor has been read: `bytes` of it.
   void done(const std::string& name, int64_t bytes);

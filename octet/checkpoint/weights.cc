@@ -74,6 +74,8 @@ void TensorSource::read(const std::string& name, Shape shape, Region region, Ten
     const DummyPlace place{.first_row = region.first_row,
                            .first_column = region.first_column,
                            .num_columns = shape.rank() == 2 ? shape[1] : 1};
+    if (source_.dummies == WeightSource::Dummies::kTiled)
+      return dummy_tile().fill(name, place, as_matrix(out), *source_.threads);
     return fill_dummy(name, place, as_matrix(out), *source_.threads);
   }
   const std::optional<ConstTensor> stored = require(name, std::span(&shape, 1));
@@ -82,6 +84,11 @@ void TensorSource::read(const std::string& name, Shape shape, Region region, Ten
   const ConstTensor part = region_of(*stored, region);
   copy_matrix(part, as_matrix(out), *source_.threads);
   done(name, part.num_bytes());
+}
+
+const DummyTile& TensorSource::dummy_tile() {
+  if (!source_.dummy_tile) source_.dummy_tile = std::make_shared<DummyTile>(*source_.threads);
+  return *source_.dummy_tile;
 }
 
 void TensorSource::done(const std::string& name, int64_t bytes) {
@@ -106,7 +113,7 @@ Tensor Weights::parameter(std::string_view name, Shape shape, DType dtype) const
   source_.weight_bytes += out.num_bytes();
   const Region whole{.num_rows = shape[0], .num_columns = shape.rank() == 2 ? shape[1] : 1};
   TensorSource(source_).read(full, shape, whole, out);
-  return out;
+  return source_.place(out);
 }
 
 Tensor Weights::parameter_rows(std::string_view name, Shape full_shape, int64_t first, int64_t count,
@@ -122,7 +129,7 @@ Tensor Weights::parameter_rows(std::string_view name, Shape full_shape, int64_t 
   if (source_.mode == WeightSource::Mode::kRecord) return out;
   const Tensor padding = out.rows(num_stored, count - num_stored);
   std::memset(padding.bytes, 0, static_cast<size_t>(padding.num_bytes()));
-  return out;
+  return source_.place(out);
 }
 
 void check_all_consumed(const WeightSource& source, const std::function<bool(std::string_view)>& ignorable) {

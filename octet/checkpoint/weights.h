@@ -8,7 +8,7 @@
 //   "model.layers.3.mlp.up_proj.weight: shape [11008, 4096], config says [14336, 4096]"
 //
 // Dummy weights (files == nullptr): uniform in [-0.05, 0.05] by name and index, norms one: the same on any number of
-// ranks.
+// ranks. Or tiled (WeightSource::Dummies).
 #pragma once
 
 #include <cstdint>
@@ -28,14 +28,19 @@
 
 namespace octet {
 
+class DummyTile;
+
 enum class Shard : uint8_t {
   kReplicated,
   kColumn,  // this rank's rows of [N, K] (output channels)
   kRow,     // this rank's columns of [N, K] (input channels)
 };
 
-// Where parameters get their memory: the caller (layers) makes Buffers; this folder may not use device.
+// Host memory to write a parameter in: the caller makes Buffers; this folder may not use device.
 using Allocate = std::function<Tensor(DType dtype, Shape shape, std::string_view name)>;
+// The parameter written there, where kernels read it: on the CPU that memory itself, on a GPU a copy. Each is placed
+// once, and its host memory not touched afterwards.
+using Place = std::function<Tensor(Tensor written)>;
 
 // What a fused linear needs to load: its parts are stacked along N.
 struct LinearPart {
@@ -74,6 +79,10 @@ struct WeightSource {
   const QuantConfig* quant = nullptr;
   ThreadPool* threads = nullptr;
   Allocate allocate;
+  Place place = [](Tensor written) { return written; };
+  // How dummy weights are made: each element from its name and place, or as stretches of one random tile, at the speed
+  // of memory, and then quantised weights as random codes.
+  enum class Dummies : uint8_t { kByElement, kTiled } dummies = Dummies::kByElement;
   DType plain_dtype = DType::kBF16;  // unquantised weights are held in this (converted when the file differs)
   int rank = 0;
   int world_size = 1;
@@ -92,6 +101,7 @@ struct WeightSource {
   std::map<std::string, int64_t> dequantised;  // formats without a fast kernel -> linears held in plain_dtype instead
   int64_t weight_bytes = 0;                    // as allocated, scales included
   int64_t scale_bytes = 0;
+  std::shared_ptr<const DummyTile> dummy_tile;  // made when first used
 };
 
 class Weights {

@@ -435,6 +435,38 @@ TEST(Weights, DummyWeightsAreTheSameOnAnyNumberOfRanks) {
   }
 }
 
+// As on a GPU: what was written is copied away, and its memory used for other things.
+TEST(Weights, EveryParameterIsPlacedOnce) {
+  for (const auto dummies : {WeightSource::Dummies::kByElement, WeightSource::Dummies::kTiled}) {
+    for (const std::string quantization : {"", "fp8"}) {
+      Loader here("", {.quantization = quantization});
+      Loader there("", {.quantization = quantization});
+      here.source.dummies = there.source.dummies = dummies;
+      std::deque<std::vector<std::byte>> copies;
+      there.source.place = [&](Tensor written) {
+        copies.emplace_back(written.bytes, written.bytes + written.num_bytes());
+        std::memset(written.bytes, 0x55, static_cast<size_t>(written.num_bytes()));
+        return Tensor(copies.back().data(), written.dtype, written.shape);
+      };
+      const LinearRequest request{.parts = {whole("a", 4), whole("b", 2)}, .k = 6, .bias = true};
+      const LoadedLinear expected = here.root().linear(request);
+      const LoadedLinear found = there.root().linear(request);
+      EXPECT_EQ(floats(found.weight.data), floats(expected.weight.data));
+      EXPECT_EQ(floats(found.bias), floats(expected.bias));
+      ASSERT_EQ(found.weight.scale.empty(), quantization.empty());
+      if (!quantization.empty()) {
+        EXPECT_EQ(floats(found.weight.scale), floats(expected.weight.scale));
+      }
+      EXPECT_EQ(copies.size(), quantization.empty() ? 2u : 3u);
+      const Shape shape{4, 6};
+      EXPECT_EQ(floats(there.root().parameter_rows("t", shape, 2, 3, DType::kF32)),
+                floats(here.root().parameter_rows("t", shape, 2, 3, DType::kF32)));
+      EXPECT_EQ(floats(there.root().parameter("p", Shape{5}, DType::kF32)),
+                floats(here.root().parameter("p", Shape{5}, DType::kF32)));
+    }
+  }
+}
+
 int64_t resident_bytes() {
   std::ifstream statm("/proc/self/statm");
   int64_t total = 0, resident = 0;

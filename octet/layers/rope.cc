@@ -153,10 +153,12 @@ RopeFrequencies rope_frequencies(const ModelConfig& config) {
 }
 
 RotaryEmbedding::RotaryEmbedding(const ModelConfig& config, const Weights& weights)
-    : frequencies_(rope_frequencies(config)),
-      inv_freq_(weights.source().allocate(DType::kF32, Shape{static_cast<int64_t>(frequencies_.inv_freq.size())},
-                                          "rotary inv_freq")) {
-  std::copy(frequencies_.inv_freq.begin(), frequencies_.inv_freq.end(), inv_freq_.data<float>());
+    : frequencies_(rope_frequencies(config)) {
+  const std::vector<float>& values = frequencies_.inv_freq;
+  WeightSource& source = weights.source();
+  const Tensor written = source.allocate(DType::kF32, Shape{static_cast<int64_t>(values.size())}, "rotary inv_freq");
+  std::copy(values.begin(), values.end(), written.data<float>());
+  inv_freq_ = source.place(written);
 }
 
 RopeAngles RotaryEmbedding::operator()(Step& step) const {
