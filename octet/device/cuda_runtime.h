@@ -20,6 +20,8 @@ std::string why_none();
 GpuProperties properties(int device);
 int64_t available_bytes(int device);
 
+void make_current(int device);
+
 // nullptr when the memory is not to be had. Aligned to 256 bytes.
 std::byte* allocate(int device, int64_t num_bytes);
 void release(int device, std::byte* data);
@@ -28,6 +30,8 @@ std::byte* allocate_pinned(int64_t num_bytes);
 void release_pinned(std::byte* data);
 
 void copy(void* to, const void* from, int64_t num_bytes, void* stream);
+void copy_rows(void* to, int64_t to_stride, const void* from, int64_t from_stride, int64_t row_bytes, int64_t num_rows,
+               void* stream);
 void fill(void* to, std::byte value, int64_t num_bytes, void* stream);
 
 void* make_stream(int device);

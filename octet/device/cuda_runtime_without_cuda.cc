@@ -14,11 +14,13 @@ std::string why_none() { return "this build of octet has no CUDA"; }
 
 GpuProperties properties(int) { missing(); }
 int64_t available_bytes(int) { missing(); }
+void make_current(int) { missing(); }
 std::byte* allocate(int, int64_t) { missing(); }
 void release(int, std::byte*) { missing(); }
 std::byte* allocate_pinned(int64_t) { missing(); }
 void release_pinned(std::byte*) { missing(); }
 void copy(void*, const void*, int64_t, void*) { missing(); }
+void copy_rows(void*, int64_t, const void*, int64_t, int64_t, int64_t, void*) { missing(); }
 void fill(void*, std::byte, int64_t, void*) { missing(); }
 void* make_stream(int) { missing(); }
 void release_stream(void*) { missing(); }

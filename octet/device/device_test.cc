@@ -5,11 +5,13 @@
 
 #include <filesystem>
 #include <fstream>
+#include <vector>
 
 #include "octet/device/arena.h"
 #include "octet/device/buffer.h"
 #include "octet/device/graph.h"
 #include "octet/device/memory_limits.h"
+#include "octet/device/stream.h"
 
 namespace octet {
 namespace {
@@ -98,6 +100,15 @@ TEST(BufferTest, TensorsStayInside) {
   EXPECT_EQ(buffer.tensor(DType::kF32, Shape{2, 4}, 32).bytes, buffer.data() + 32);
   EXPECT_THROW(buffer.tensor(DType::kF32, Shape{2, 4}, 36), Error);
   EXPECT_THROW(buffer.tensor(DType::kF32, Shape{1}, 2), Error);
+}
+
+TEST(StreamTest, CopiesStridedRows) {
+  std::vector<int32_t> from = {1, 2, 3, 4, 5, 6}, to(8, 0);
+  const ConstTensor matrix(reinterpret_cast<const std::byte*>(from.data()), DType::kI32, Shape{2, 3});
+  const Tensor wide(reinterpret_cast<std::byte*>(to.data()), DType::kI32, Shape{2, 4});
+  copy(wide.columns(1, 2), matrix.columns(0, 2), Stream{});
+  EXPECT_EQ(to, (std::vector<int32_t>{0, 1, 2, 0, 0, 4, 5, 0}));
+  EXPECT_THROW(copy(wide.columns(1, 3), matrix.reshape(Shape{3, 2}), Stream{}), Error);
 }
 
 TEST(ArenaTest, GivesAlignedMemoryUntilItIsFull) {

@@ -28,6 +28,10 @@ StreamOwner& StreamOwner::operator=(StreamOwner&& other) noexcept {
   return *this;
 }
 
+void make_current(Device device) {
+  if (is_gpu(device)) cuda::make_current(device.index);
+}
+
 void synchronize(Stream stream) {
   if (is_gpu(stream.device)) cuda::synchronize(stream.handle);
 }
@@ -66,8 +70,16 @@ double Event::milliseconds_since(const Event& start) const {
 }
 
 void copy(Tensor to, ConstTensor from, Stream stream) {
-  OCTET_CHECK(to.num_bytes() == from.num_bytes() && to.contiguous() && from.contiguous());
-  copy_bytes(to.bytes, from.bytes, from.num_bytes(), stream);
+  OCTET_CHECK(to.num_bytes() == from.num_bytes());
+  if (to.contiguous() && from.contiguous()) return copy_bytes(to.bytes, from.bytes, from.num_bytes(), stream);
+  OCTET_CHECK(to.shape == from.shape && to.dtype == from.dtype);
+  const int64_t rows = to.dim(0), element = dtype_bytes(to.dtype), row_bytes = to.num_bytes() / rows;
+  if (row_bytes == 0) return;
+  const int64_t to_stride = to.row_stride * element, from_stride = from.row_stride * element;
+  if (is_gpu(stream.device))
+    return cuda::copy_rows(to.bytes, to_stride, from.bytes, from_stride, row_bytes, rows, stream.handle);
+  for (int64_t r = 0; r < rows; ++r)
+    std::memcpy(to.bytes + r * to_stride, from.bytes + r * from_stride, static_cast<size_t>(row_bytes));
 }
 
 void copy_bytes(void* to, const void* from, int64_t num_bytes, Stream stream) {

@@ -19,6 +19,9 @@ class StreamOwner {
   Stream stream_;
 };
 
+// Makes the device the one on which the calling thread launches kernels. A rank's thread does so once.
+void make_current(Device device);
+
 // Until all work queued so far is done. Throws Error{kInternal} with what a kernel did wrong.
 void synchronize(Stream stream);
 
@@ -43,7 +46,8 @@ class Event {
 };
 
 // Bytes between host and device, or within one, in the order of the stream. Host memory that is not pinned
-// (Buffer::pinned) makes the call wait. Sizes equal, both contiguous.
+// (Buffer::pinned) makes the call wait. Sizes equal; rows may be strided, where
+// the shapes are equal.
 void copy(Tensor to, ConstTensor from, Stream stream);
 void copy_bytes(void* to, const void* from, int64_t num_bytes, Stream stream);
 void fill_bytes(void* to, std::byte value, int64_t num_bytes, Stream stream);

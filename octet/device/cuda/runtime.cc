@@ -83,6 +83,8 @@ int64_t available_bytes(int device) {
   return static_cast<int64_t>(available);
 }
 
+void make_current(int device) { check(cudaSetDevice(device), "cudaSetDevice"); }
+
 std::byte* allocate(int device, int64_t num_bytes) {
   const Current current(device);
   void* data = nullptr;
@@ -116,6 +118,14 @@ void release_pinned(std::byte* data) { check(cudaFreeHost(data), "cudaFreeHost")
 void copy(void* to, const void* from, int64_t num_bytes, void* stream) {
   check(cudaMemcpyAsync(to, from, static_cast<size_t>(num_bytes), cudaMemcpyDefault, as_stream(stream)),
         "cudaMemcpyAsync");
+}
+
+void copy_rows(void* to, int64_t to_stride, const void* from, int64_t from_stride, int64_t row_bytes, int64_t num_rows,
+               void* stream) {
+  check(cudaMemcpy2DAsync(to, static_cast<size_t>(to_stride), from, static_cast<size_t>(from_stride),
+                          static_cast<size_t>(row_bytes), static_cast<size_t>(num_rows), cudaMemcpyDefault,
+                          as_stream(stream)),
+        "cudaMemcpy2DAsync");
 }
 
 void fill(void* to, std::byte value, int64_t num_bytes, void* stream) {
