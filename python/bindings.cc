@@ -198,6 +198,7 @@ void bind_options(nb::module_& m) {
              o.tokenizing = skip ? LlmOptions::Tokenizing::kOff : LlmOptions::Tokenizing::kOn;
            })
       .def("set_device", option(&EngineOptions::device))
+      .def("set_gpu_memory_utilization", option(&EngineOptions::gpu_memory_utilization))
       .def("set_dtype", option(&EngineOptions::dtype))
       .def("set_kv_cache_dtype", option(&EngineOptions::kv_cache_dtype))
       .def("set_max_model_len", option(&EngineOptions::max_model_len), nb::arg("value").none())
@@ -235,6 +236,9 @@ Json report_json(const EngineReport& r) {
           {"kv_bytes_per_token", r.kv_bytes_per_token},
           {"kv_cache_bytes", r.kv_cache_bytes},
           {"activation_bytes", r.activation_bytes},
+          {"workspace_bytes", r.workspace_bytes},
+          {"num_graphs", r.num_graphs},
+          {"largest_graph", r.largest_graph},
           {"kv_cache_tokens", r.kv_cache_tokens},
           {"max_model_len", r.max_model_len},
           {"load_seconds", r.load_seconds},

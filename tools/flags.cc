@@ -65,6 +65,11 @@ void ModelFlags::add_to(CLI::App& command, Model model_kind) {
       .add_option("--kv-cache-memory-bytes", kv_cache_memory_,
                   "size of the KV cache, e.g. 2G (default: from free memory)")
       ->group("Memory");
+  command
+      .add_option("--gpu-memory-utilization", engine.gpu_memory_utilization,
+                  "share of a GPU's memory to use, from 0 to 1; no meaning on the CPU")
+      ->capture_default_str()
+      ->group("Memory");
   command.add_option("--block-size", engine.block_size, "tokens in a KV cache block")
       ->capture_default_str()
       ->group("Memory");
@@ -83,7 +88,9 @@ void ModelFlags::add_to(CLI::App& command, Model model_kind) {
   command.add_option("--scheduling-policy", scheduling_policy_, "fcfs or priority")
       ->check(CLI::IsMember({"fcfs", "priority"}))
       ->group("Scheduling");
-  command.add_option("--device", engine.device, "auto, cpu")->capture_default_str()->group("Machine");
+  command.add_option("--device", engine.device, "auto (the first GPU, or the CPU), cuda, cuda:<index>, cpu")
+      ->capture_default_str()
+      ->group("Machine");
   command.add_option("-t,--threads", engine.num_threads, "processor threads (0: all)")
       ->capture_default_str()
       ->group("Machine");
@@ -105,12 +112,6 @@ void ModelFlags::add_to(CLI::App& command, Model model_kind) {
       .add_flag(
           "--trust-remote-code",
           [](int64_t) { log_warning("octet never runs code from a model; --trust-remote-code is ignored"); },
-          "accepted, ignored")
-      ->group("");
-  command
-      .add_option_function<double>(
-          "--gpu-memory-utilization",
-          [](const double&) { log_warning("no GPU in this build; --gpu-memory-utilization is ignored"); },
           "accepted, ignored")
       ->group("");
   command

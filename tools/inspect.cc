@@ -25,7 +25,7 @@ struct Recorded {
 Recorded record(const ModelConfig& config, const SafetensorsFolder& files, const LlmOptions& options,
                 const Backend& backend) {
   Recorded recorded{.config = config};
-  recorded.dtype = choose_dtype(options.engine.dtype, config.dtype);
+  recorded.dtype = choose_dtype(options.engine.dtype, config.dtype, backend.device());
   const QuantConfig quant(config.quantization_config(), options.engine.quant, recorded.dtype);
   recorded.quantization = quant.description();
   const RecordedModel model(RecordingSource{
@@ -226,12 +226,8 @@ void InspectCommand::run() const {
   const ModelConfig config = ModelConfig::from_folder(folder);
   const SafetensorsFolder files(folder);
   ThreadPool threads(1);
-  ThreadScratch scratch(1);
   const Device device = parse_device(options.engine.device);
-  const Backend backend(
-      kernel_table(device),
-      Launch{.stream = {.device = device}, .threads = &threads, .scratch = &scratch, .features = cpu_features()},
-      DType::kF32);
+  const Backend backend(kernel_table(device), describing_launch(device, threads), activation_dtype(device));
   const Recorded recorded = record(config, files, options, backend);
   std::vector<KernelRow> rows = linear_kernels(recorded, backend);
   for (KernelRow& row : other_kernels(recorded, backend)) rows.push_back(std::move(row));

@@ -19,10 +19,12 @@ constexpr void (*kCommands[])(CLI::App&) = {add_generate,   add_chat,   add_conv
                                             add_detokenize, add_render, add_logits,  add_bench,   add_eval};
 
 std::string version_text() {
-  return fmt::format("octet {} ({})\n{}, {} build{}\nprocessor: {}\ndevices: cpu", build::kVersion, build::kCommit,
+  std::string gpu = why_no_gpu();
+  gpu = gpu.empty() ? gpu_properties(parse_device("cuda")).name : fmt::format("none ({})", gpu);
+  return fmt::format("octet {} ({})\n{}, {} build{}\nprocessor: {}\nGPU: {}", build::kVersion, build::kCommit,
                      build::kCompiler, build::kBuildType,
                      *build::kSanitize ? fmt::format(", -fsanitize={}", build::kSanitize) : std::string(),
-                     cpu_description());
+                     cpu_description(), gpu);
 }
 
 // vLLM's users write --max_model_len as well as --max-model-len.

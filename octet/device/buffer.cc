@@ -109,7 +109,7 @@ void Buffer::release() {
   if (pinned_) {
     cuda::release_pinned(data_);
   } else if (device_.kind == DeviceKind::kCuda) {
-    cuda::release(device_.index, data_);
+    cuda::release(data_);
   } else {
     release_on_cpu(data_, num_bytes_);
   }

@@ -1,7 +1,8 @@
 // What octet uses of the CUDA runtime, without its header: cuda/runtime.cc, or in a build without CUDA
 // cuda_runtime_without_cuda.cc, which has no device. Internal to octet/device.
 //
-// Every function but num_devices and why_none throws Error{kInternal} naming the CUDA call that failed.
+// Every function but num_devices, why_none and those that are noexcept throws Error{kInternal} naming the CUDA call
+// that failed.
 #pragma once
 
 #include <cstddef>
@@ -24,10 +25,10 @@ void make_current(int device);
 
 // nullptr when the memory is not to be had. Aligned to 256 bytes.
 std::byte* allocate(int device, int64_t num_bytes);
-void release(int device, std::byte* data);
+void release(std::byte* data) noexcept;
 // Page-locked memory of the host, reachable by every GPU.
 std::byte* allocate_pinned(int64_t num_bytes);
-void release_pinned(std::byte* data);
+void release_pinned(std::byte* data) noexcept;
 
 void copy(void* to, const void* from, int64_t num_bytes, void* stream);
 void copy_rows(void* to, int64_t to_stride, const void* from, int64_t from_stride, int64_t row_bytes, int64_t num_rows,
@@ -35,11 +36,11 @@ void copy_rows(void* to, int64_t to_stride, const void* from, int64_t from_strid
 void fill(void* to, std::byte value, int64_t num_bytes, void* stream);
 
 void* make_stream(int device);
-void release_stream(void* stream);
+void release_stream(void* stream) noexcept;
 void synchronize(void* stream);
 
 void* make_event(int device);
-void release_event(void* event);
+void release_event(void* event) noexcept;
 void record(void* event, void* stream);
 void wait_on_host(void* event);
 void wait_on_stream(void* event, void* stream);
@@ -51,6 +52,6 @@ void begin_capture(void* stream);
 void* end_capture(void* stream);
 void cancel_capture(void* stream) noexcept;
 void replay(void* graph, void* stream);
-void release_graph(void* graph);
+void release_graph(void* graph) noexcept;
 
 }  // namespace octet::cuda

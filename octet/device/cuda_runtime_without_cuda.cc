@@ -16,17 +16,17 @@ GpuProperties properties(int) { missing(); }
 int64_t available_bytes(int) { missing(); }
 void make_current(int) { missing(); }
 std::byte* allocate(int, int64_t) { missing(); }
-void release(int, std::byte*) { missing(); }
+void release(std::byte*) noexcept {}
 std::byte* allocate_pinned(int64_t) { missing(); }
-void release_pinned(std::byte*) { missing(); }
+void release_pinned(std::byte*) noexcept {}
 void copy(void*, const void*, int64_t, void*) { missing(); }
 void copy_rows(void*, int64_t, const void*, int64_t, int64_t, int64_t, void*) { missing(); }
 void fill(void*, std::byte, int64_t, void*) { missing(); }
 void* make_stream(int) { missing(); }
-void release_stream(void*) { missing(); }
+void release_stream(void*) noexcept {}
 void synchronize(void*) { missing(); }
 void* make_event(int) { missing(); }
-void release_event(void*) { missing(); }
+void release_event(void*) noexcept {}
 void record(void*, void*) { missing(); }
 void wait_on_host(void*) { missing(); }
 void wait_on_stream(void*, void*) { missing(); }
@@ -36,6 +36,6 @@ void begin_capture(void*) { missing(); }
 void* end_capture(void*) { missing(); }
 void cancel_capture(void*) noexcept {}
 void replay(void*, void*) { missing(); }
-void release_graph(void*) { missing(); }
+void release_graph(void*) noexcept {}
 
 }  // namespace octet::cuda

@@ -126,6 +126,8 @@ const GpuProperties& gpu_properties(Device device) {
   return *properties;
 }
 
+std::string why_no_gpu() { return cuda::num_devices() > 0 ? std::string() : cuda::why_none(); }
+
 std::string device_name(Device device) {
   return device.kind == DeviceKind::kCpu ? "cpu" : fmt::format("cuda:{}", device.index);
 }

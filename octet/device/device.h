@@ -19,6 +19,8 @@ struct Device {
 // build or machine lacks, saying which it has and why there is no other.
 Device parse_device(const std::string& text);
 std::string device_name(Device device);
+// Why there is no GPU to run on, as a half sentence; empty when there is one.
+std::string why_no_gpu();
 
 // A queue of work on a device, done in order; see stream.h. On the CPU work is done when the call returns.
 struct Stream {

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "octet/base/error.h"
+#include "octet/base/log.h"
 #include "octet/engine/engine_loop.h"
 #include "octet/engine/kv_sizing.h"
 #include "octet/engine/memory_plan.h"
@@ -32,6 +33,10 @@ void check_options(const EngineOptions& options) {
   check_range("block_size", options.block_size, 1, kMaxBlock);
   check_range("max_queued_requests", options.max_queued_requests, 0, kMaxTokens);
   check_range("tensor_parallel_size", options.tensor_parallel_size, 1, kMaxRanks);
+  if (!(options.gpu_memory_utilization > 0.0 && options.gpu_memory_utilization <= 1.0)) {
+    fail(ErrorCode::kUsage, "gpu_memory_utilization: must be above 0 and at most 1, was {}",
+         options.gpu_memory_utilization);
+  }
   check_range("num_threads", options.num_threads, 0, kMaxThreads);
   if (options.kv_cache_memory_bytes) {
     check_range("kv_cache_memory_bytes", *options.kv_cache_memory_bytes, 1, std::numeric_limits<int64_t>::max());
@@ -70,14 +75,41 @@ int64_t count_parameters(const SafetensorsFolder& files, const ModelConfig& conf
   return count;
 }
 
+Device choose_device(const EngineOptions& options) {
+  const Device device = parse_device(options.device);
+  if (options.device == "auto" && device.kind == DeviceKind::kCpu) log_info("{}: running on the CPU", why_no_gpu());
+  if (device.kind == DeviceKind::kCuda && options.tensor_parallel_size > 1) {
+    fail(ErrorCode::kUnsupported, "tensor_parallel_size {}: on {} octet runs on one GPU", options.tensor_parallel_size,
+         device_name(device));
+  }
+  return device;
+}
+
+std::string device_description(Device device) {
+  if (device.kind == DeviceKind::kCpu) return cpu_description();
+  return fmt::format("{} ({})", gpu_properties(device).name, device_name(device));
+}
+
+// What may still be allocated. Of a GPU the user grants a share, which covers what is in use already.
+int64_t grantable_bytes(Device device, double gpu_memory_utilization) {
+  const int64_t available = available_memory_bytes(device);
+  if (device.kind == DeviceKind::kCpu) return available;
+  const auto total = static_cast<double>(gpu_properties(device).total_bytes);
+  return available - static_cast<int64_t>(total * (1.0 - gpu_memory_utilization));
+}
+
 }  // namespace
 
-DType choose_dtype(std::string_view text, DType model_dtype) {
-  if (text == "auto") return model_dtype;
-  if (text == "float32" || text == "float") return DType::kF32;
+DType choose_dtype(std::string_view text, DType model_dtype, Device device) {
+  const bool gpu = device.kind == DeviceKind::kCuda;
+  if (text == "auto") return gpu ? DType::kBF16 : model_dtype;
   if (text == "bfloat16") return DType::kBF16;
-  if (text == "float16" || text == "half") return DType::kF16;
-  fail(ErrorCode::kUsage, "dtype: \"{}\" is not one of auto, float32, float, bfloat16, float16, half", text);
+  const bool f32 = text == "float32" || text == "float";
+  if (!f32 && text != "float16" && text != "half") {
+    fail(ErrorCode::kUsage, "dtype: \"{}\" is not one of auto, float32, float, bfloat16, float16, half", text);
+  }
+  if (gpu) fail(ErrorCode::kUnsupported, "dtype \"{}\": on {} octet computes in bfloat16", text, device_name(device));
+  return f32 ? DType::kF32 : DType::kF16;
 }
 
 struct Engine::State {
@@ -98,7 +130,7 @@ struct Engine::State {
 Engine::State::State(const EngineOptions& options) {
   const Clock::time_point start = Clock::now();
   check_options(options);
-  device = parse_device(options.device);
+  device = choose_device(options);
   config = ModelConfig::from_folder(options.model_folder);
   report.architecture = config.architecture;
   report.max_model_len = choose_max_model_len(options, config);
@@ -114,10 +146,7 @@ Engine::State::State(const EngineOptions& options) {
 void Engine::State::check_fits(const ModelSource& source, const EngineOptions& options) const {
   constexpr int64_t kLeastLogitRows = 64;  // that are computed at once
   ThreadPool threads(1);
-  const Backend backend(
-      kernel_table(device),
-      Launch{.stream = {.device = device, .handle = nullptr}, .threads = &threads, .features = cpu_features()},
-      DType::kF32);
+  const Backend backend(kernel_table(device), describing_launch(device, threads), activation_dtype(device));
   RecordingSource recording{.config = &config,
                             .files = source.files,
                             .quant = &source.quant,
@@ -150,11 +179,11 @@ void Engine::State::check_fits(const ModelSource& source, const EngineOptions& o
     for (const auto& rank : record_ranks(recording)) bytes += rank->weight_bytes();
     return bytes;
   };
-  check_memory(needs, available_memory_bytes(device));
+  check_memory(needs, grantable_bytes(device, options.gpu_memory_utilization));
 }
 
 void Engine::State::load(const EngineOptions& options) {
-  const DType dtype = choose_dtype(options.dtype, config.dtype);
+  const DType dtype = choose_dtype(options.dtype, config.dtype, device);
   const QuantConfig quant(config.quantization_config(), options.quant, dtype);
   std::optional<SafetensorsFolder> files;
   if (!options.dummy_weights) files.emplace(options.model_folder);
@@ -177,7 +206,7 @@ void Engine::State::load(const EngineOptions& options) {
   ranks = std::make_unique<RankTeam>(source, options.tensor_parallel_size, num_threads);
   report.dtype = dtype_name(dtype);
   report.quantization = quant.description();
-  report.device = device.kind == DeviceKind::kCpu ? cpu_description() : device_name(device);
+  report.device = device_description(device);
   report.kv_cache_dtype = dtype_name(parse_kv_cache_dtype(options.kv_cache_dtype, dtype));
   for (int rank = 0; rank < ranks->world_size(); ++rank) {
     report.weight_bytes += ranks->runner(rank).weight_bytes();
@@ -188,7 +217,7 @@ void Engine::State::load(const EngineOptions& options) {
 
 // Sizes the KV cache by what is left beside weights and activations, and makes both.
 void Engine::State::reserve(const EngineOptions& options) {
-  const DType dtype = choose_dtype(options.dtype, config.dtype);
+  const DType dtype = choose_dtype(options.dtype, config.dtype, device);
   KvCacheLayout layout = ranks->runner(0).model().kv_layout();
   layout.block_size = options.block_size;
   layout.dtype = parse_kv_cache_dtype(options.kv_cache_dtype, dtype);
@@ -198,19 +227,25 @@ void Engine::State::reserve(const EngineOptions& options) {
                           .max_model_len = report.max_model_len};
   for (int rank = 0; rank < ranks->world_size(); ++rank) {
     report.activation_bytes += ranks->runner(rank).activation_bytes(limits, layout.block_size);
+    report.workspace_bytes += ranks->runner(rank).workspace_bytes();
   }
+  const int64_t grantable = grantable_bytes(device, options.gpu_memory_utilization);
   const int64_t bytes_per_block = layout.bytes_per_block() * ranks->world_size();
-  report.num_kv_blocks =
-      num_kv_blocks({.bytes_per_block = bytes_per_block,
-                     .block_size = layout.block_size,
-                     .max_model_len = report.max_model_len,
-                     .max_num_seqs = options.max_num_seqs,
-                     .available_bytes = std::max<int64_t>(0, available_memory_bytes(device) - report.activation_bytes),
-                     .requested_bytes = options.kv_cache_memory_bytes});
+  report.num_kv_blocks = num_kv_blocks(
+      {.bytes_per_block = bytes_per_block,
+       .block_size = layout.block_size,
+       .max_model_len = report.max_model_len,
+       .max_num_seqs = options.max_num_seqs,
+       .available_bytes = std::max<int64_t>(0, grantable - report.activation_bytes),
+       .requested_bytes = options.kv_cache_memory_bytes,
+       .unasked = device.kind == DeviceKind::kCpu ? KvBudget::Unasked::kModest : KvBudget::Unasked::kAll});
   report.kv_bytes_per_token = layout.bytes_per_token() * ranks->world_size();
   report.kv_cache_bytes = report.num_kv_blocks * bytes_per_block;
   report.kv_cache_tokens = report.num_kv_blocks * layout.block_size;
   ranks->run_on_all([&](Runner& runner) { runner.reserve(limits, layout, report.num_kv_blocks); });
+  report.max_num_seqs = options.max_num_seqs;
+  report.num_graphs = ranks->runner(0).num_graphs();
+  report.largest_graph = ranks->runner(0).largest_graph();
 }
 
 SchedulerOptions Engine::State::scheduler_options(const EngineOptions& options) const {

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "octet/checkpoint/config.h"
+#include "octet/device/device.h"
 #include "octet/engine/request.h"
 #include "octet/quant/quant_config.h"
 
@@ -25,6 +26,7 @@ struct EngineOptions {
   int32_t max_num_batched_tokens = 2048;
   int32_t block_size = 16;
   std::optional<int64_t> kv_cache_memory_bytes;  // nothing: a share of the free memory
+  double gpu_memory_utilization = 0.9;           // of a GPU's memory, for everything together
   bool enable_prefix_caching = true;
   bool enable_chunked_prefill = true;
   enum class SchedulingPolicy : uint8_t { kFcfs, kPriority } scheduling_policy = SchedulingPolicy::kFcfs;
@@ -44,14 +46,18 @@ struct EngineReport {
   std::string architecture, dtype, quantization, kv_cache_dtype, device;
   int64_t num_parameters = 0;
   int64_t weight_bytes = 0, scale_bytes = 0, kv_bytes_per_token = 0, kv_cache_bytes = 0, activation_bytes = 0;
+  int64_t workspace_bytes = 0;  // what a GPU's kernels share
   int64_t num_kv_blocks = 0, kv_cache_tokens = 0;
+  int64_t max_num_seqs = 0;
+  int64_t num_graphs = 0, largest_graph = 0;  // recorded decode steps, and the largest batch among them
   int64_t max_model_len = 0;
   double load_seconds = 0;   // mapping, reading, quantising
   double start_seconds = 0;  // everything until ready
 };
 
-// "auto" (the model's), "float32"/"float", "bfloat16", "float16"/"half". Throws Error{kUsage}.
-DType choose_dtype(std::string_view text, DType model_dtype);
+// "auto" (the model's; on a GPU bf16), "float32"/"float", "bfloat16", "float16"/"half". Throws Error{kUsage}, and
+// Error{kUnsupported} for what the device does not compute in.
+DType choose_dtype(std::string_view text, DType model_dtype, Device device);
 
 enum class SubmitResult : uint8_t { kAccepted, kQueueFull, kStopped };
 

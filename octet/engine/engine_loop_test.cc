@@ -213,6 +213,10 @@ TEST(KvSizing, GrantsWhatIsUsefulAndFits) {
   KvBudget asked = budget;
   asked.requested_bytes = 6 * kGiB;
   EXPECT_EQ(num_kv_blocks(asked), 6144);
+  KvBudget all = budget;
+  all.unasked = KvBudget::Unasked::kAll;
+  EXPECT_EQ(num_kv_blocks(all),
+            std::min(all.available_bytes / all.bytes_per_block, all.max_num_seqs * all.max_model_len / all.block_size));
   KvBudget none = budget;
   none.available_bytes = 99 << 20;
   try {

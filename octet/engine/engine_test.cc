@@ -131,8 +131,9 @@ class EngineTest : public testing::Test {
   TinyModel model_;
 };
 
-TEST_F(EngineTest, TokensDoNotDependOnHowStepsAreMade) {
-  EngineOptions plain = model_.options();
+// Batched or not, planned ahead or not, in chunks or whole: the same tokens.
+void expect_tokens_however_steps_are_made(const EngineOptions& options) {
+  EngineOptions plain = options;
   plain.enable_prefix_caching = false;
   plain.async_scheduling = false;
   plain.max_num_seqs = 1;          // unbatched
@@ -145,7 +146,7 @@ TEST_F(EngineTest, TokensDoNotDependOnHowStepsAreMade) {
   }
   EXPECT_NE(expected.at("3").at(0), expected.at("3").at(1));
 
-  EngineOptions batched = model_.options();
+  const EngineOptions& batched = options;
   EXPECT_EQ(run_together(batched), expected);
   EngineOptions synchronous = batched;
   synchronous.async_scheduling = false;
@@ -161,8 +162,9 @@ TEST_F(EngineTest, TokensDoNotDependOnHowStepsAreMade) {
   EXPECT_EQ(run_together(threads), expected);
 }
 
-TEST_F(EngineTest, PreemptionChangesNoToken) {
-  EngineOptions roomy = model_.options();
+TEST_F(EngineTest, TokensDoNotDependOnHowStepsAreMade) { expect_tokens_however_steps_are_made(model_.options()); }
+
+void expect_tokens_despite_preemption(const EngineOptions& roomy) {
   const Tokens expected = run_together(roomy);
   EngineOptions tight = roomy;
   tight.max_model_len = 56;
@@ -170,6 +172,8 @@ TEST_F(EngineTest, PreemptionChangesNoToken) {
   tight.kv_cache_memory_bytes = 14 * 4 * probe.report().kv_bytes_per_token;  // one sequence of 56 tokens
   EXPECT_EQ(run_together(tight), expected);
 }
+
+TEST_F(EngineTest, PreemptionChangesNoToken) { expect_tokens_despite_preemption(model_.options()); }
 
 TEST_F(EngineTest, PreemptsWhenTheCacheIsSmall) {
   EngineOptions tight = model_.options();
@@ -391,6 +395,78 @@ TEST_F(EngineTest, AFailingRankIsAnErrorNotAHang) {
   EngineOptions options = model_.options();
   options.tensor_parallel_size = 3;  // 4 heads cannot be split
   EXPECT_THROW(Engine{options}, Error);
+}
+
+// The same on a GPU, where greedy tokens are chosen by the device and decode steps are replayed graphs of padded
+// batches.
+class GpuEngineTest : public EngineTest {
+ protected:
+  void SetUp() override {
+    if (!why_no_gpu().empty()) GTEST_SKIP() << why_no_gpu();
+  }
+  EngineOptions options() const {
+    EngineOptions options = model_.options();
+    options.device = "cuda";
+    return options;
+  }
+};
+
+TEST_F(GpuEngineTest, TokensDoNotDependOnHowStepsAreMade) { expect_tokens_however_steps_are_made(options()); }
+
+TEST_F(GpuEngineTest, PreemptionChangesNoToken) { expect_tokens_despite_preemption(options()); }
+
+TEST_F(GpuEngineTest, ReportsWhatItUses) {
+  const Engine engine(options());
+  const EngineReport& report = engine.report();
+  EXPECT_EQ(report.dtype, "bf16");
+  EXPECT_EQ(report.kv_cache_dtype, "bf16");
+  EXPECT_GT(report.workspace_bytes, 0);
+  EXPECT_EQ(report.largest_graph, 16);
+  EXPECT_EQ(report.num_graphs, 5);  // 1, 2, 4, 8, 16
+}
+
+// Asking for log-probabilities makes the host look at the logits: it finds the tokens that the device finds.
+TEST_F(GpuEngineTest, TheDeviceChoosesAsTheHostDoes) {
+  std::map<std::string, std::vector<int32_t>> tokens[2];
+  for (const bool by_host : {false, true}) {
+    Engine engine(options());
+    Client client;
+    for (int32_t i = 0; i < 7; ++i) {
+      SamplingParams sampling{.temperature = 0.0, .max_tokens = 20};
+      if (by_host) sampling.logprobs = 1;
+      client.submit(engine, make_request(std::to_string(i), prompt_of(3 + 5 * i, i), sampling));
+    }
+    for (auto& [id, answer] : client.wait()) {
+      EXPECT_EQ(answer.reason, FinishReason::kLength) << answer.error;
+      tokens[by_host][id] = answer.tokens[0];
+      ASSERT_EQ(answer.logprobs.size(), by_host ? 20u : 0u);
+      for (const PositionLogprobs& position : answer.logprobs) EXPECT_EQ(position.front().rank, 1);
+    }
+  }
+  EXPECT_EQ(tokens[0], tokens[1]);
+  EXPECT_EQ(tokens[0].size(), 7u);
+}
+
+TEST_F(GpuEngineTest, PromptsAreScoredInSlices) {
+  Engine engine(options());
+  Client client;
+  SamplingParams sampling{.temperature = 0.0, .max_tokens = 1};
+  sampling.prompt_logprobs = 0;
+  client.submit(engine, make_request("a", prompt_of(150, 1), sampling));
+  const Answer& answer = client.wait().at("a");
+  ASSERT_EQ(answer.prompt_logprobs.size(), 150u);
+  EXPECT_TRUE(answer.prompt_logprobs[0].empty());
+  for (size_t i = 1; i < 150; ++i) {
+    ASSERT_EQ(answer.prompt_logprobs[i].size(), 1u) << i;
+    EXPECT_LT(answer.prompt_logprobs[i][0].logprob, 0.0f) << i;
+    EXPECT_GT(answer.prompt_logprobs[i][0].logprob, -50.0f) << i;
+  }
+}
+
+TEST_F(GpuEngineTest, OneGpuOnly) {
+  EngineOptions two = options();
+  two.tensor_parallel_size = 2;
+  EXPECT_THROW(Engine{two}, Error);
 }
 
 }  // namespace

@@ -30,7 +30,7 @@ int64_t num_kv_blocks(const KvBudget& budget) {
          budget.max_model_len, gib(least * budget.bytes_per_block), gib(ceiling),
          budget.requested_bytes ? "granted" : "available", fitting * budget.block_size);
   }
-  if (budget.requested_bytes) return std::min(most, fitting);
+  if (budget.requested_bytes || budget.unasked == KvBudget::Unasked::kAll) return std::min(most, fitting);
   const int64_t usual = std::min(kDefaultBytes, budget.available_bytes / 4) / budget.bytes_per_block;
   return std::min(most, std::max(least, usual));
 }

@@ -6,7 +6,7 @@
 
 namespace octet {
 
-RankTeam::RankTeam(const ModelSource& source, int world_size, int num_threads) {
+RankTeam::RankTeam(const ModelSource& source, int world_size, int num_threads) : device_(source.device) {
   OCTET_CHECK(world_size >= 1);
   if (world_size == 1) {
     comms_.push_back(make_single_comm());
@@ -89,13 +89,19 @@ void RankTeam::run_on_all(const std::function<void(Runner&)>& work) {
 }
 
 void RankTeam::start(const StepPlan& plan) {
+  if (queues_steps()) {
+    make_current(device_);
+    return runner(0).begin(plan);
+  }
   begin([this, &plan](int rank) {
-    StepResult result = runner(rank).run(plan);
+    runner(rank).begin(plan);
+    StepResult result = runner(rank).finish();
     if (rank == 0) result_ = std::move(result);
   });
 }
 
 StepResult RankTeam::wait() {
+  if (queues_steps()) return runner(0).finish();
   end();
   return std::move(result_);
 }

@@ -1,4 +1,5 @@
-// RankTeam: one thread per rank, each with its Runner, doing the same things at the same time.
+// RankTeam: one thread per rank, each with its Runner, doing the same things at the same time. The steps of a single
+// rank on a GPU need no thread of their own: start() queues them, wait() takes what comes out.
 #pragma once
 
 #include <condition_variable>
@@ -38,11 +39,13 @@ class RankTeam final : public StepRunner {
     std::thread thread;
   };
 
+  bool queues_steps() const { return device_.kind == DeviceKind::kCuda && world_size() == 1; }
   void begin(std::function<void(int rank)> work);
   void end();
   void serve(int rank);
   void stop();
 
+  Device device_;
   std::vector<std::unique_ptr<Comm>> comms_;  // one per rank; outlive the runners
   std::vector<Rank> ranks_;
   std::mutex mutex_;  // guards all below

@@ -1,6 +1,7 @@
 #include "octet/engine/runner.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "octet/base/error.h"
 
@@ -9,15 +10,30 @@ namespace {
 
 constexpr int64_t kInt32 = 4;  // bytes, and those of an f32
 
-int64_t max_blocks_per_sequence(int64_t max_model_len, int64_t block_size) {
-  return (max_model_len + block_size - 1) / block_size;
+// Rows whose logits are computed at once: their memory is this many times vocab_size floats, however many a long prompt
+// wants. A GPU computes those of a whole decode step, as far as that is bounded.
+int64_t max_logit_rows(Device device, const StepLimits& limits) {
+  constexpr int64_t kLeast = HostLogits::kMaxRows, kMost = 512;
+  return device.kind == DeviceKind::kCpu ? kLeast : std::clamp(limits.max_sequences, kLeast, kMost);
 }
 
-Launch make_launch(Device device, ThreadPool& threads, ThreadScratch& scratch) {
-  return {.stream = {.device = device, .handle = nullptr},
-          .threads = &threads,
-          .scratch = &scratch,
-          .features = cpu_features()};
+BatchLimits batch_limits(const StepLimits& limits, int64_t block_size) {
+  return {.max_tokens = std::max(limits.max_tokens, limits.max_sequences),
+          .max_sequences = limits.max_sequences,
+          .max_blocks = (limits.max_model_len + block_size - 1) / block_size,
+          .block_size = block_size};
+}
+
+Buffer make_workspace(Device device) {
+  return device.kind == DeviceKind::kCpu ? Buffer() : Buffer(device, kGpuWorkspaceBytes, "kernel workspace");
+}
+
+Launch make_launch(Stream stream, const Buffer& workspace, ThreadPool& threads, ThreadScratch& scratch) {
+  Launch launch = describing_launch(stream.device, threads);
+  launch.stream = stream;
+  launch.scratch = &scratch;
+  launch.workspace = {.data = workspace.data(), .num_bytes = workspace.num_bytes()};
+  return launch;
 }
 
 }  // namespace
@@ -26,9 +42,14 @@ Runner::Runner(const ModelSource& source, Comm& comm, int num_threads)
     : comm_(comm),
       threads_(num_threads),
       thread_scratch_(num_threads),
-      backend_(kernel_table(source.device), make_launch(source.device, threads_, thread_scratch_), DType::kF32),
+      stream_(source.device),
+      workspace_(make_workspace(source.device)),
+      backend_(kernel_table(source.device), make_launch(stream_.get(), workspace_, threads_, thread_scratch_),
+               activation_dtype(source.device)),
+      parameters_(source.device, stream_.get()),
       hidden_size_(source.config.hidden_size),
       sampling_scratch_(static_cast<size_t>(num_threads)) {
+  make_current(source.device);
   WeightSource weights;
   weights.files = source.files;
   weights.quant = &source.quant;
@@ -37,11 +58,12 @@ Runner::Runner(const ModelSource& source, Comm& comm, int num_threads)
   weights.rank = comm_.rank();
   weights.world_size = comm_.world_size();
   weights.on_progress = source.on_progress;
-  weights.allocate = [this, &source](DType dtype, Shape shape, std::string_view name) {
-    num_parameters_ += shape.num_elements();
-    buffers_.emplace_back(source.device, shape.num_elements() * dtype_bytes(dtype), name);
-    return buffers_.back().tensor(dtype, shape);
+  weights.allocate = [this](DType dtype, Shape shape, std::string_view name) {
+    return parameters_.allocate(dtype, shape, name);
   };
+  weights.place = [this](Tensor written) { return parameters_.place(written); };
+  // Where models are large, making every element would take minutes.
+  if (source.device.kind == DeviceKind::kCuda) weights.dummies = WeightSource::Dummies::kTiled;
   weights.all_reduce_max = [this](std::span<float> values) {
     const Shape shape{static_cast<int64_t>(values.size())};
     comm_.all_reduce_max(Tensor(std::as_writable_bytes(values).data(), DType::kF32, shape), backend_.launch().stream);
@@ -51,37 +73,61 @@ Runner::Runner(const ModelSource& source, Comm& comm, int num_threads)
   };
   model_ = find_arch(source.config).load(source.config, Weights(weights), backend_);
   if (comm_.rank() == 0) warn_of_dequantised(weights);
+  parameters_.finish();
   weight_bytes_ = weights.weight_bytes;
   scale_bytes_ = weights.scale_bytes;
 }
 
 int64_t Runner::activation_bytes(const StepLimits& limits, int64_t block_size) const {
   constexpr int64_t kAlignment = 64, kNumTensors = 16;
-  const int64_t blocks = max_blocks_per_sequence(limits.max_model_len, block_size);
-  const int64_t batch = 3 * limits.max_tokens + limits.max_sequences * (blocks + 2) + 1;
-  const int64_t gathered = kLogitRows * (1 + hidden_size_);  // indices, and f32 rows of hidden states
-  return (batch + gathered) * kInt32 + kNumTensors * kAlignment +
-         model_->activation_bytes(limits.max_tokens, kLogitRows);
+  const int64_t rows = max_logit_rows(backend_.device(), limits);
+  const int64_t gathered = rows * (1 + hidden_size_);  // choices, and f32 rows of hidden states
+  return BatchStaging::num_bytes(batch_limits(limits, block_size)) + gathered * kInt32 + kNumTensors * kAlignment +
+         model_->activation_bytes(limits.max_tokens, rows);
 }
 
 void Runner::reserve(const StepLimits& limits, const KvCacheLayout& layout, int64_t num_blocks) {
-  arena_.emplace(backend_.device(), activation_bytes(limits, layout.block_size));
-  kv_.emplace(backend_.device(), layout, num_blocks);
+  const Device device = backend_.device();
+  max_logit_rows_ = max_logit_rows(device, limits);
+  arena_.emplace(device, activation_bytes(limits, layout.block_size));
+  kv_.emplace(device, layout, num_blocks);
+  staging_.emplace(device, batch_limits(limits, layout.block_size));
+  host_logits_.emplace(device, model_->vocab_size(), max_logit_rows_);
+  if (supports_graphs(device)) record_graphs(std::min(limits.max_sequences, max_logit_rows_));
 }
 
-StepResult Runner::run(const StepPlan& plan) {
+void Runner::begin(const StepPlan& plan) {
   take_notes(plan);
-  arena_->reset();
-  Step step{.backend = backend_, .arena = *arena_, .kv = *kv_, .comm = comm_, .batch = make_batch(plan), .observe = {}};
-  const Tensor hidden = model_->forward(step);
-  const std::vector<LogitRow> rows = logit_rows(plan);
+  UnderWay& step = under_way_.emplace();
+  step.plan = &plan;
+  step.rows = logit_rows(plan);
+  const Stream stream = backend_.launch().stream;
+  if (const DecodeGraphs::Recorded* recorded = graph_for(plan, step.rows)) {
+    staging_->stage(plan, {}, recorded->batch_size - static_cast<int64_t>(plan.chunks.size()), stream);
+    recorded->graph.replay(stream);
+    step.outputs = recorded->outputs;
+    return;
+  }
+  std::vector<int32_t> indices;
+  for (const LogitRow& row : step.rows) indices.push_back(row.row);
+  const StagedBatch staged = staging_->stage(plan, indices, 0, stream);
+  step.logit_rows = staged.logit_rows;
+  step.hidden = model_->forward(step.step.emplace(make_step(staged.batch)));
+  step.outputs = slice_outputs(0);
+}
+
+StepResult Runner::finish() {
+  OCTET_CHECK(under_way_.has_value());
+  const StepPlan& plan = *under_way_->plan;
+  const std::span<const LogitRow> rows = under_way_->rows;
   StepResult result;
   result.chunks.resize(plan.chunks.size());
-  for (size_t begin = 0; begin < rows.size(); begin += kLogitRows) {
-    run_slice(step, hidden, plan, std::span(rows).subspan(begin, std::min<size_t>(kLogitRows, rows.size() - begin)),
-              result);
+  for (size_t begin = 0; begin < rows.size(); begin += static_cast<size_t>(max_logit_rows_)) {
+    const auto slice = rows.subspan(begin, std::min(static_cast<size_t>(max_logit_rows_), rows.size() - begin));
+    use_outputs(plan, slice, begin == 0 ? under_way_->outputs : slice_outputs(static_cast<int64_t>(begin)), result);
   }
   for (SequenceId id : plan.ends) states_.erase(id);
+  under_way_.reset();
   return result;
 }
 
@@ -97,46 +143,6 @@ void Runner::take_notes(const StepPlan& plan) {
                                             .seed = start.seed,
                                             .index = start.index})});
   }
-}
-
-Batch Runner::make_batch(const StepPlan& plan) {
-  const auto num_sequences = static_cast<int64_t>(plan.chunks.size());
-  const int64_t block_size = kv_->layout().block_size;
-  int32_t most_blocks = 1;
-  for (const StepChunk& chunk : plan.chunks) most_blocks = std::max(most_blocks, chunk.num_blocks);
-  auto make = [&](Shape shape) { return arena_->make(DType::kI32, shape); };
-  const Tensor token_ids = make({plan.num_tokens}), positions = make({plan.num_tokens}),
-               slots = make({plan.num_tokens});
-  const Tensor query_start = make({num_sequences + 1}), seq_lens = make({num_sequences});
-  const Tensor block_table = make({num_sequences, most_blocks});
-  int64_t row = 0;
-  for (int64_t s = 0; s < num_sequences; ++s) {
-    const StepChunk& chunk = plan.chunks[static_cast<size_t>(s)];
-    const auto blocks = plan.blocks_of(chunk);
-    int32_t* table = block_table.row<int32_t>(s);
-    std::copy(blocks.begin(), blocks.end(), table);
-    std::fill(table + blocks.size(), table + most_blocks, 0);  // never read; a valid block all the same
-    query_start.data<int32_t>()[s] = static_cast<int32_t>(row);
-    seq_lens.data<int32_t>()[s] = static_cast<int32_t>(chunk.end());
-    int64_t position = chunk.begin;
-    for (int32_t token_id : plan.tokens_of(chunk)) {
-      OCTET_CHECK(token_id >= 0);
-      token_ids.data<int32_t>()[row] = token_id;
-      positions.data<int32_t>()[row] = static_cast<int32_t>(position);
-      const int64_t block = blocks[static_cast<size_t>(position / block_size)];
-      slots.data<int32_t>()[row] = static_cast<int32_t>(block * block_size + position % block_size);
-      ++position;
-      ++row;
-    }
-  }
-  OCTET_CHECK(row == plan.num_tokens);
-  query_start.data<int32_t>()[num_sequences] = static_cast<int32_t>(row);
-  return {.token_ids = token_ids,
-          .positions = positions,
-          .slot_mapping = slots,
-          .query_start = query_start,
-          .seq_lens = seq_lens,
-          .block_table = block_table};
 }
 
 std::vector<Runner::LogitRow> Runner::logit_rows(const StepPlan& plan) const {
@@ -163,35 +169,112 @@ std::vector<Runner::LogitRow> Runner::logit_rows(const StepPlan& plan) const {
   return rows;
 }
 
-void Runner::run_slice(Step& step, ConstTensor hidden, const StepPlan& plan, std::span<const LogitRow> rows,
-                       StepResult& result) {
+Step Runner::make_step(const Batch& batch) {
+  arena_->reset();
+  return {.backend = backend_, .arena = *arena_, .kv = *kv_, .comm = comm_, .batch = batch, .observe = {}};
+}
+
+RowOutputs Runner::row_outputs(Step& step, ConstTensor hidden_rows) {
+  RowOutputs outputs{.logits = model_->logits(step, hidden_rows), .choices = {}};
+  if (backend_.device().kind == DeviceKind::kCpu) return outputs;
+  outputs.choices = arena_->make(DType::kI32, {hidden_rows.dim(0)});
+  backend_(ArgmaxOp{.index = outputs.choices, .x = outputs.logits});
+  return outputs;
+}
+
+void Runner::record_graphs(int64_t most_sequences) {
+  const Stream stream = backend_.launch().stream;
+  graphs_.record(stream, most_sequences, [&](int64_t batch_size) {
+    const Batch batch = staging_->stage({}, {}, batch_size, stream).batch;  // nothing but padding
+    return [this, batch] {
+      Step step = make_step(batch);
+      return row_outputs(step, model_->forward(step));
+    };
+  });
+}
+
+// Of a plan in which every sequence has one token and wants one row.
+const DecodeGraphs::Recorded* Runner::graph_for(const StepPlan& plan, std::span<const LogitRow> rows) const {
+  const size_t count = plan.chunks.size();
+  if (plan.num_tokens != static_cast<int64_t>(count) || rows.size() != count) return nullptr;
+  for (size_t i = 0; i < count; ++i) {
+    if (rows[i].row != static_cast<int32_t>(i)) return nullptr;
+  }
+  return graphs_.find(static_cast<int64_t>(count));
+}
+
+// Of the rows from `begin` on, as many as are computed at once; they take the place of the slice before.
+RowOutputs Runner::slice_outputs(int64_t begin) {
+  const int64_t count = std::min(max_logit_rows_, under_way_->logit_rows.dim(0) - begin);
+  if (count <= 0) return {};
   const Arena::Scope scope(*arena_);
-  const auto num_rows = static_cast<int64_t>(rows.size());
-  const Tensor indices = arena_->make(DType::kI32, {num_rows});
-  for (int64_t r = 0; r < num_rows; ++r) indices.data<int32_t>()[r] = rows[static_cast<size_t>(r)].row;
-  const Tensor hidden_rows = arena_->make(hidden.dtype, {num_rows, hidden.dim(1)});
-  backend_(GatherRowsOp{.out = hidden_rows, .x = hidden, .rows = indices});
-  const Tensor logits = model_->logits(step, hidden_rows);
+  const Tensor& hidden = under_way_->hidden;
+  const Tensor hidden_rows = arena_->make(hidden.dtype, {count, hidden.dim(1)});
+  backend_(GatherRowsOp{.out = hidden_rows, .x = hidden, .rows = under_way_->logit_rows.rows(begin, count)});
+  return row_outputs(*under_way_->step, hidden_rows);
+}
+
+// `outputs` may have more rows than there are: padding.
+void Runner::use_outputs(const StepPlan& plan, std::span<const LogitRow> rows, const RowOutputs& outputs,
+                         StepResult& result) {
   if (comm_.rank() != 0) return;
-  auto row_of = [&](int64_t r) { return std::span(logits.row<float>(r), static_cast<size_t>(model_->vocab_size())); };
+  const Stream stream = backend_.launch().stream;
+  std::vector<int32_t> others;  // rows that the host wants to see
+  if (outputs.choices) {
+    take_choices(plan, rows, host_logits_->choices(outputs.choices, stream), others, result);
+  } else {
+    others.resize(rows.size());
+    std::iota(others.begin(), others.end(), 0);
+  }
+  for (size_t begin = 0; begin < others.size(); begin += HostLogits::kMaxRows) {
+    const size_t count = std::min<size_t>(HostLogits::kMaxRows, others.size() - begin);
+    const std::span<const int32_t> indices = std::span(others).subspan(begin, count);
+    use_rows(plan, rows, indices, host_logits_->rows(outputs.logits, indices, stream), result);
+  }
+}
+
+// Gives every row that wants nothing but its likeliest token that token; the others are listed.
+void Runner::take_choices(const StepPlan& plan, std::span<const LogitRow> rows, std::span<const int32_t> choices,
+                          std::vector<int32_t>& others, StepResult& result) {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const LogitRow& row = rows[i];
+    SamplingState& state = states_.at(plan.chunks[static_cast<size_t>(row.chunk)].sequence).sampling;
+    if (row.scored || !state.takes_likeliest()) {
+      others.push_back(static_cast<int32_t>(i));
+      continue;
+    }
+    Sampled& sampled = result.chunks[static_cast<size_t>(row.chunk)].sampled;
+    if (sampled.outcome != SampleOutcome::kToken) continue;  // an earlier row of the chunk was broken
+    if (choices[i] == kBrokenRow) {
+      sampled.outcome = SampleOutcome::kBrokenLogits;
+      continue;
+    }
+    sampled.token_id = choices[i];
+    state.accept(choices[i]);
+  }
+}
+
+// Rows `indices` of `rows`, whose logits are given.
+void Runner::use_rows(const StepPlan& plan, std::span<const LogitRow> rows, std::span<const int32_t> indices,
+                      std::span<const std::span<float>> logits, StepResult& result) {
+  const auto row_at = [&](size_t i) -> const LogitRow& { return rows[static_cast<size_t>(indices[i])]; };
   // Callbacks in order and before sampling, which overwrites rows.
-  for (int64_t r = 0; r < num_rows; ++r) {
-    const LogitRow& row = rows[static_cast<size_t>(r)];
+  for (size_t i = 0; i < indices.size(); ++i) {
+    const LogitRow& row = row_at(i);
     const Request& request = *states_.at(plan.chunks[static_cast<size_t>(row.chunk)].sequence).request;
-    if (row.scored && request.on_logits) request.on_logits(row.position, row_of(r));
+    if (row.scored && request.on_logits) request.on_logits(row.position, logits[i]);
   }
   // Room for results first: rows of one chunk may be used by several threads.
-  std::vector<PositionLogprobs> prompt_logprobs(rows.size());
-  std::vector<SampleOutcome> outcomes(rows.size(), SampleOutcome::kToken);
-  threads_.parallel_for(num_rows, 1, [&](int thread, int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const auto i = static_cast<size_t>(r);
-      ChunkResult& chunk_result = result.chunks[static_cast<size_t>(rows[i].chunk)];
-      outcomes[i] = use_row(plan, rows[i], row_of(r), thread, prompt_logprobs[i], chunk_result);
+  std::vector<PositionLogprobs> prompt_logprobs(indices.size());
+  std::vector<SampleOutcome> outcomes(indices.size(), SampleOutcome::kToken);
+  threads_.parallel_for(static_cast<int64_t>(indices.size()), 1, [&](int thread, int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      ChunkResult& chunk_result = result.chunks[static_cast<size_t>(row_at(i).chunk)];
+      outcomes[i] = use_row(plan, row_at(i), logits[i], thread, prompt_logprobs[i], chunk_result);
     }
   });
-  for (size_t i = 0; i < rows.size(); ++i) {
-    ChunkResult& chunk_result = result.chunks[static_cast<size_t>(rows[i].chunk)];
+  for (size_t i = 0; i < indices.size(); ++i) {
+    ChunkResult& chunk_result = result.chunks[static_cast<size_t>(row_at(i).chunk)];
     if (!prompt_logprobs[i].empty()) chunk_result.prompt_logprobs.push_back(std::move(prompt_logprobs[i]));
     if (outcomes[i] != SampleOutcome::kToken) chunk_result.sampled.outcome = outcomes[i];
   }

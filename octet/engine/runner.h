@@ -13,6 +13,11 @@
 #include "octet/checkpoint/safetensors.h"
 #include "octet/device/arena.h"
 #include "octet/device/comm.h"
+#include "octet/device/stream.h"
+#include "octet/engine/batch_staging.h"
+#include "octet/engine/decode_graphs.h"
+#include "octet/engine/host_logits.h"
+#include "octet/engine/parameter_store.h"
 #include "octet/engine/step_plan.h"
 #include "octet/kernels/backends.h"
 #include "octet/kv/kv_cache.h"
@@ -40,24 +45,27 @@ struct StepLimits {
 
 class Runner {
  public:
-  // Rows whose logits are computed and used at once: their memory is this many times vocab_size floats, however many a
-  // long prompt wants.
-  static constexpr int64_t kLogitRows = 64;
-
   // Loads the rank's weights. Collective: all ranks do it at the same time.
   Runner(const ModelSource& source, Comm& comm, int num_threads);
 
   const Model& model() const { return *model_; }
   int64_t weight_bytes() const { return weight_bytes_; }  // scales included
   int64_t scale_bytes() const { return scale_bytes_; }
-  int64_t num_parameters() const { return num_parameters_; }  // of this rank, scales included
-  // Arena bytes that steps within the limits need at most.
+  int64_t num_parameters() const { return parameters_.num_elements(); }  // of this rank, scales included
+  // Device memory that steps within the limits need at most, besides the KV cache.
   int64_t activation_bytes(const StepLimits& limits, int64_t block_size) const;
-  // Makes KV cache and arena; before the first run.
+  int64_t workspace_bytes() const { return workspace_.num_bytes(); }
+  // Makes KV cache, arena and, on a GPU, graphs; before the first run.
   void reserve(const StepLimits& limits, const KvCacheLayout& layout, int64_t num_blocks);
 
-  // Collective. The result of rank 0 counts, the others' are empty.
-  StepResult run(const StepPlan& plan);
+  // The largest batch of the recorded decode steps; 0 where steps are not recorded.
+  int64_t largest_graph() const { return graphs_.largest(); }
+  int64_t num_graphs() const { return graphs_.count(); }
+
+  // Collective: starts a step and ends it. On a GPU its work is queued in between, and the host is free for other
+  // things. `plan` lives until finish() returns. The result of rank 0 counts, the others' are empty.
+  void begin(const StepPlan& plan);
+  StepResult finish();
 
  private:
   struct State {  // of one sequence
@@ -72,26 +80,49 @@ class Runner {
     bool sampled = false;
   };
 
+  struct UnderWay {  // the step between begin and finish
+    const StepPlan* plan = nullptr;
+    std::vector<LogitRow> rows;
+    // Of a step that is not a recorded one: what further slices of rows are computed from.
+    std::optional<Step> step;
+    Tensor hidden;
+    ConstTensor logit_rows;
+    RowOutputs outputs;  // of the first slice
+  };
+
   void take_notes(const StepPlan& plan);
-  Batch make_batch(const StepPlan& plan);
   std::vector<LogitRow> logit_rows(const StepPlan& plan) const;
-  void run_slice(Step& step, ConstTensor hidden, const StepPlan& plan, std::span<const LogitRow> rows,
-                 StepResult& result);
+  Step make_step(const Batch& batch);
+  RowOutputs row_outputs(Step& step, ConstTensor hidden_rows);
+  void record_graphs(int64_t most_sequences);
+  const DecodeGraphs::Recorded* graph_for(const StepPlan& plan, std::span<const LogitRow> rows) const;
+  RowOutputs slice_outputs(int64_t begin);
+  void use_outputs(const StepPlan& plan, std::span<const LogitRow> rows, const RowOutputs& outputs, StepResult& result);
+  void take_choices(const StepPlan& plan, std::span<const LogitRow> rows, std::span<const int32_t> choices,
+                    std::vector<int32_t>& others, StepResult& result);
+  void use_rows(const StepPlan& plan, std::span<const LogitRow> rows, std::span<const int32_t> indices,
+                std::span<const std::span<float>> logits, StepResult& result);
   SampleOutcome use_row(const StepPlan& plan, const LogitRow& row, std::span<float> logits, int thread,
                         PositionLogprobs& prompt_logprobs, ChunkResult& chunk_result);
 
   Comm& comm_;
   ThreadPool threads_;
   ThreadScratch thread_scratch_;
+  StreamOwner stream_;
+  Buffer workspace_;
   Backend backend_;
-  std::vector<Buffer> buffers_;
+  ParameterStore parameters_;
   std::unique_ptr<Model> model_;
   int64_t hidden_size_ = 0;
   int64_t weight_bytes_ = 0;
   int64_t scale_bytes_ = 0;
-  int64_t num_parameters_ = 0;
+  int64_t max_logit_rows_ = 0;  // computed at once
   std::optional<KvCache> kv_;
   std::optional<Arena> arena_;
+  std::optional<BatchStaging> staging_;
+  std::optional<HostLogits> host_logits_;
+  DecodeGraphs graphs_;
+  std::optional<UnderWay> under_way_;
   std::unordered_map<SequenceId, State> states_;
   std::vector<SamplingScratch> sampling_scratch_;  // one per thread
 };

@@ -51,6 +51,17 @@ bool has_fast_matmul(const Backend& backend, const QuantFormat& weight, const Qu
   return !chosen.empty() && chosen != references.front().name;
 }
 
+Launch describing_launch(Device device, ThreadPool& threads) {
+  const bool gpu = device.kind == DeviceKind::kCuda;
+  return {.stream = {.device = device},
+          .threads = &threads,
+          .features = cpu_features(),
+          .gpu = gpu ? &gpu_properties(device) : nullptr,
+          .workspace = {.data = nullptr, .num_bytes = gpu ? kGpuWorkspaceBytes : 0}};
+}
+
+DType activation_dtype(Device device) { return device.kind == DeviceKind::kCuda ? DType::kBF16 : DType::kF32; }
+
 const KernelTable& kernel_table(Device device, KernelSelection selection) {
   static const KernelTable reference = make_reference_table();
   static const KernelTable cpu = make_cpu_table();

@@ -15,6 +15,15 @@ enum class KernelSelection {
 bool has_fast_matmul(const Backend& backend, const QuantFormat& weight, const QuantFormat& activation, int64_t n,
                      int64_t k);
 
+// What a rank lets a GPU's kernels share between their CTAs: partial sums of an attention or a matmul that is split.
+inline constexpr int64_t kGpuWorkspaceBytes = int64_t{128} << 20;
+
+// What kernels are asked with whether they would take an op, before there is a stream to run it on.
+Launch describing_launch(Device device, ThreadPool& threads);
+
+// What layers make their activations in: f32 on the CPU, bf16 on a GPU.
+DType activation_dtype(Device device);
+
 const KernelTable& kernel_table(Device device, KernelSelection selection = KernelSelection::kFastest);
 
 }  // namespace octet

@@ -32,6 +32,9 @@ class SamplingState {
   void adjust(std::span<float> row, SamplingScratch& scratch) const;
   // True when adjust() would do nothing.
   bool leaves_logits_alone() const;
+  // True when the next token is the likeliest one and nothing else is asked about it: whoever knows that token need not
+  // see the logits.
+  bool takes_likeliest() const { return greedy_ && !num_logprobs_ && leaves_logits_alone(); }
   // Takes note of a chosen token.
   void accept(int32_t token_id);
 

@@ -147,8 +147,8 @@ def test_errors_name_the_field(llm, model):
 
 
 def test_ignored_arguments_warn(model):
-    with pytest.warns(UserWarning, match="gpu_memory_utilization"):
-        LLM(model, gpu_memory_utilization=0.9, max_model_len=128)
+    with pytest.warns(UserWarning, match="swap_space"):
+        LLM(model, swap_space=4, max_model_len=128)
 
 
 def test_the_gil_is_released_while_generating(llm):

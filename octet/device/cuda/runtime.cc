@@ -97,10 +97,8 @@ std::byte* allocate(int device, int64_t num_bytes) {
   return static_cast<std::byte*>(data);
 }
 
-void release(int device, std::byte* data) {
-  const Current current(device);
-  check(cudaFree(data), "cudaFree");
-}
+// The release functions serve destructors: after a fault every call fails, and the fault has been reported.
+void release(std::byte* data) noexcept { cudaFree(data); }
 
 std::byte* allocate_pinned(int64_t num_bytes) {
   void* data = nullptr;
@@ -113,7 +111,7 @@ std::byte* allocate_pinned(int64_t num_bytes) {
   return static_cast<std::byte*>(data);
 }
 
-void release_pinned(std::byte* data) { check(cudaFreeHost(data), "cudaFreeHost"); }
+void release_pinned(std::byte* data) noexcept { cudaFreeHost(data); }
 
 void copy(void* to, const void* from, int64_t num_bytes, void* stream) {
   check(cudaMemcpyAsync(to, from, static_cast<size_t>(num_bytes), cudaMemcpyDefault, as_stream(stream)),
@@ -140,7 +138,7 @@ void* make_stream(int device) {
   return stream;
 }
 
-void release_stream(void* stream) { check(cudaStreamDestroy(as_stream(stream)), "cudaStreamDestroy"); }
+void release_stream(void* stream) noexcept { cudaStreamDestroy(as_stream(stream)); }
 
 void synchronize(void* stream) { check(cudaStreamSynchronize(as_stream(stream)), "cudaStreamSynchronize"); }
 
@@ -151,7 +149,7 @@ void* make_event(int device) {
   return event;
 }
 
-void release_event(void* event) { check(cudaEventDestroy(as_event(event)), "cudaEventDestroy"); }
+void release_event(void* event) noexcept { cudaEventDestroy(as_event(event)); }
 
 void record(void* event, void* stream) {
   check(cudaEventRecord(as_event(event), as_stream(stream)), "cudaEventRecord");
@@ -201,8 +199,6 @@ void replay(void* graph, void* stream) {
   check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), as_stream(stream)), "cudaGraphLaunch");
 }
 
-void release_graph(void* graph) {
-  check(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)), "cudaGraphExecDestroy");
-}
+void release_graph(void* graph) noexcept { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
 
 }  // namespace octet::cuda
