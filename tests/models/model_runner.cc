@@ -14,12 +14,28 @@
 
 namespace octet {
 
+namespace {
+
+constexpr int64_t kWorkspaceBytes = 64 << 20;
+
+bool is_gpu(Device device) { return device.kind == DeviceKind::kCuda; }
+
+}  // namespace
+
 ModelRunner::ModelRunner(const RunnerOptions& options, Comm* comm)
     : options_(options),
       single_(make_single_comm()),
       comm_(comm != nullptr ? comm : single_.get()),
-      backend_(kernel_table(Device{}, options.kernels),
-               Launch{.threads = &threads_, .scratch = &scratch_, .features = cpu_features()}, DType::kF32),
+      stream_(options.device),
+      workspace_(is_gpu(options.device) ? Buffer(options.device, kWorkspaceBytes, "workspace") : Buffer()),
+      backend_(kernel_table(options.device, is_gpu(options.device) ? KernelSelection::kFastest : options.kernels),
+               Launch{.stream = stream_.get(),
+                      .threads = &threads_,
+                      .scratch = &scratch_,
+                      .features = cpu_features(),
+                      .gpu = is_gpu(options.device) ? &gpu_properties(options.device) : nullptr,
+                      .workspace = {.data = workspace_.data(), .num_bytes = workspace_.num_bytes()}},
+               activation_dtype(options.device)),
       config_(ModelConfig::from_folder(options.folder)),
       quant_(config_.quantization_config(), options.quant, options.plain_dtype),
       lengths_(static_cast<size_t>(options.num_sequences), 0) {
@@ -36,6 +52,7 @@ ModelRunner::ModelRunner(const RunnerOptions& options, Comm* comm)
     parameters_.emplace(std::string(name), tensor);
     return tensor;
   };
+  if (is_gpu(options.device)) source_.place = [this](Tensor written) { return on_device(written, "parameter"); };
   source_.all_reduce_max = [this](std::span<float> values) {
     const Shape shape{static_cast<int64_t>(values.size())};
     comm_->all_reduce_max(Tensor(std::as_writable_bytes(values).data(), DType::kF32, shape), Stream{});
@@ -49,17 +66,41 @@ ModelRunner::ModelRunner(const RunnerOptions& options, Comm* comm)
   KvCacheLayout layout = model_->kv_layout();
   layout.block_size = kBlockSize;
   layout.dtype = options.kv_dtype;
-  kv_.emplace(Device{}, layout, options.num_sequences * ((options.max_length + kBlockSize - 1) / kBlockSize));
-  arena_.emplace(Device{}, model_->activation_bytes(options.max_step_tokens, options.max_step_tokens));
+  kv_.emplace(options.device, layout, options.num_sequences * ((options.max_length + kBlockSize - 1) / kBlockSize));
+  arena_.emplace(options.device, model_->activation_bytes(options.max_step_tokens, options.max_step_tokens));
 }
 
 Tensor ModelRunner::integers(const std::vector<int32_t>& values, Shape shape) {
   integers_.push_back(values);
-  return Tensor(reinterpret_cast<std::byte*>(integers_.back().data()), DType::kI32, shape);
+  const Tensor written(reinterpret_cast<std::byte*>(integers_.back().data()), DType::kI32, shape);
+  if (!is_gpu(options_.device)) return written;
+  integers_on_device_.emplace_back(options_.device, written.num_bytes(), "integers");
+  const Tensor tensor = integers_on_device_.back().tensor(DType::kI32, shape);
+  octet::copy(tensor, written, stream_.get());
+  return tensor;
+}
+
+Tensor ModelRunner::on_device(ConstTensor tensor, std::string_view name) {
+  buffers_.emplace_back(options_.device, tensor.num_bytes(), name);
+  const Tensor placed = buffers_.back().tensor(tensor.dtype, tensor.shape);
+  octet::copy(placed, tensor, stream_.get());
+  synchronize(stream_.get());
+  return placed;
+}
+
+std::vector<float> ModelRunner::on_host(ConstTensor matrix) const {
+  if (!is_gpu(options_.device)) return to_floats(matrix);
+  const Buffer memory(Device{}, matrix.num_bytes(), "copy");
+  const Tensor copied = memory.tensor(matrix.dtype, matrix.shape);
+  octet::copy(copied, matrix, stream_.get());
+  synchronize(stream_.get());
+  return to_floats(copied);
 }
 
 Batch ModelRunner::make_batch(const std::vector<Piece>& pieces) {
+  synchronize(stream_.get());
   integers_.clear();
+  integers_on_device_.clear();
   const int64_t blocks = kv_->num_blocks() / options_.num_sequences;
   std::vector<int32_t> tokens, positions, slots, starts = {0}, lengths, table;
   for (const Piece& piece : pieces) {
@@ -96,7 +137,7 @@ std::vector<float> ModelRunner::step(const std::vector<Piece>& pieces) {
             .batch = make_batch(pieces),
             .observe = observe};
   const Tensor hidden = model_->forward(step);
-  return to_floats(model_->logits(step, hidden));
+  return on_host(model_->logits(step, hidden));
 }
 
 std::vector<int32_t> ModelRunner::generate(const std::vector<int32_t>& prompt, int chunk, int num_new, int sequence) {

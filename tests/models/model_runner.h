@@ -12,6 +12,7 @@
 
 #include "octet/checkpoint/safetensors.h"
 #include "octet/device/comm.h"
+#include "octet/device/stream.h"
 #include "octet/kernels/backends.h"
 #include "octet/models/model.h"
 #include "octet/quant/quant_config.h"
@@ -25,6 +26,7 @@ struct RunnerOptions {
   DType kv_dtype = DType::kF32;
   QuantOptions quant;
   KernelSelection kernels = KernelSelection::kReferenceOnly;
+  Device device;  // a GPU: its table, whatever `kernels` says, in BF16
   int num_sequences = 1;
   int max_length = 128;
   int max_step_tokens = 128;
@@ -53,13 +55,15 @@ class ModelRunner {
   int64_t vocab_size() const { return config_.vocab_size; }
   const ModelConfig& config() const { return config_; }
   const WeightSource& weights() const { return source_; }
-  // Every parameter by the name it was allocated under.
+  // Every parameter by the name it was allocated under, as written on the host.
   const std::map<std::string, Tensor>& parameters() const { return parameters_; }
   int64_t peak_bytes() const { return arena_->peak_bytes(); }
   std::function<void(std::string_view, ConstTensor)> observe;
 
  private:
   Tensor integers(const std::vector<int32_t>& values, Shape shape);
+  Tensor on_device(ConstTensor tensor, std::string_view name);
+  std::vector<float> on_host(ConstTensor matrix) const;
   Batch make_batch(const std::vector<Piece>& pieces);
 
   static constexpr int64_t kBlockSize = 4;
@@ -68,6 +72,8 @@ class ModelRunner {
   Comm* comm_;
   ThreadPool threads_{1};
   ThreadScratch scratch_{1};
+  StreamOwner stream_;
+  Buffer workspace_;
   Backend backend_;
   ModelConfig config_;
   QuantConfig quant_;
@@ -79,6 +85,7 @@ class ModelRunner {
   std::optional<KvCache> kv_;
   std::optional<Arena> arena_;
   std::deque<std::vector<int32_t>> integers_;  // of the step under way
+  std::deque<Buffer> integers_on_device_;
   std::vector<int64_t> lengths_;
 };
 

@@ -2,6 +2,7 @@
 // (scripts/fetch_model.sh); skipped aloud without it.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -53,6 +54,29 @@ TEST(SmolLm2, GreedyTokensOfTransformers) {
     EXPECT_EQ(runner.generate(prompt.at("input_ids").get<std::vector<int32_t>>(), 8, static_cast<int>(expected.size()),
                               sequence++),
               expected);
+  }
+}
+
+// Activations in BF16: logits, of a magnitude of 20, within half a unit; the likeliest token is the same where it leads
+// by more than that.
+TEST(SmolLm2OnGpu, LogitsOfTransformers) {
+  const std::string folder = model_folder();
+  if (!why_no_gpu().empty()) GTEST_SKIP() << why_no_gpu();
+  if (!std::filesystem::exists(folder + "/model.safetensors")) GTEST_SKIP() << "no model at " << folder;
+  const Device gpu = parse_device("cuda");
+  make_current(gpu);
+  const Json golden = read_json_file(std::string(OCTET_SOURCE_DIR) + "/tests/golden/models/smollm2.json");
+  ModelRunner runner(RunnerOptions{
+      .folder = folder, .plain_dtype = DType::kBF16, .kv_dtype = DType::kBF16, .device = gpu, .num_sequences = 3});
+  int sequence = 0;
+  for (const Json& prompt : golden.at("prompts")) {
+    const std::vector<float> all = runner.step({Piece{sequence++, prompt.at("input_ids").get<std::vector<int32_t>>()}});
+    const std::vector<float> logits(all.end() - runner.vocab_size(), all.end());
+    const auto ids = prompt.at("top_ids").get<std::vector<size_t>>();
+    const auto top = prompt.at("top_logits").get<std::vector<double>>();
+    for (size_t i = 0; i < top.size(); ++i) EXPECT_NEAR(logits.at(ids[i]), top[i], 0.5) << i;
+    if (top[0] - top[1] < 1.0) continue;
+    EXPECT_EQ(static_cast<size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin()), ids[0]);
   }
 }
 
