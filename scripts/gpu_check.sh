@@ -3,6 +3,8 @@
 # Usage: scripts/gpu_check.sh PART BUNDLE OUT_DIR
 #   PART  tests      every test of the kernels and the device that needs a GPU
 #         sanitizer  the small cases under compute-sanitizer: memcheck, then racecheck
+#         serving    octet bench latency on MODEL (bench/gpu/models/llama-3-8b, copied into the bundle) with dummy weights,
+#                    in BF16 and FP8, for BATCHES ("1,8,32,128"); one JSON file each in OUT_DIR
 # Logs go to OUT_DIR; the last line is "N passed, N failed" and the exit status 0 only when nothing failed.
 # FILTER=<GoogleTest filter> narrows both; a program that hangs is ended after LIMIT seconds (60).
 set -uo pipefail
@@ -48,9 +50,21 @@ sanitizer() {
   done
 }
 
+serving() {
+  local model=${MODEL:-$bundle/models/llama-3-8b} quantization
+  for quantization in ${QUANTIZATIONS:-bf16 fp8_tensor}; do
+    local name flags=(--device cuda --load-format dummy --input-len "${INPUT_LEN:-128}" --output-len "${OUTPUT_LEN:-64}")
+    name=latency_$(basename "$model")_$quantization
+    [[ $quantization == bf16 ]] || flags+=(--quantization "$quantization")
+    check "$name" "$bundle/octet" bench latency "$model" "${flags[@]}" --batch-size "${BATCHES:-1,8,32,128}" \
+      --max-num-seqs 128 --num-iters-warmup 1 --num-iters "${ITERATIONS:-3}" --output-json "$out/$name.json"
+    grep -h -e "Batch" -e "ITL" -e "ready after" "$out/$name.log"
+  done
+}
+
 case $part in
-  tests | sanitizer) $part ;;
-  *) echo "gpu_check: there is no part \"$part\"; parts: tests, sanitizer" >&2; exit 2 ;;
+  tests | sanitizer | serving) $part ;;
+  *) echo "gpu_check: there is no part \"$part\"; parts: tests, sanitizer, serving" >&2; exit 2 ;;
 esac
 echo "$passed passed, $failed failed"
 (( failed == 0 && passed > 0 ))

@@ -65,17 +65,19 @@ Json build_json() {
 
 struct LatencyCommand {
   ModelFlags model;
-  int64_t input_len = 32, output_len = 128, batch_size = 8, num_iters = 30, num_iters_warmup = 10;
+  int64_t input_len = 32, output_len = 128, num_iters = 30, num_iters_warmup = 10;
+  std::vector<int64_t> batch_sizes = {8};
   std::string output_json;
 
   struct Iteration {
     double latency_s = 0, ttft_s = 0, itl_s = 0;
   };
-  Iteration iterate(Llm& llm, RandomPrompts& prompts) const;
+  Iteration iterate(Llm& llm, RandomPrompts& prompts, int64_t batch_size) const;
+  Json measure(Llm& llm, RandomPrompts& prompts, int64_t batch_size) const;
   void run() const;
 };
 
-LatencyCommand::Iteration LatencyCommand::iterate(Llm& llm, RandomPrompts& prompts) const {
+LatencyCommand::Iteration LatencyCommand::iterate(Llm& llm, RandomPrompts& prompts, int64_t batch_size) const {
   std::vector<Prompt> batch;
   for (int64_t i = 0; i < batch_size; ++i) batch.push_back(prompts.make(input_len));
   const SamplingParams params = fixed_length(output_len);
@@ -97,18 +99,12 @@ LatencyCommand::Iteration LatencyCommand::iterate(Llm& llm, RandomPrompts& promp
   return result;
 }
 
-void LatencyCommand::run() const {
-  LlmOptions options = model.options();
-  options.tokenizing = LlmOptions::Tokenizing::kOff;
-  options.engine.enable_prefix_caching = false;
-  Llm llm(options);
-  const EngineReport& report = llm.engine().report();
-  print_report(report);
-  RandomPrompts prompts(options.engine.seed, llm.engine().model_config().vocab_size);
-  ProgressBar bar("latency", "iterations");
+// One batch size: printed, and as JSON.
+Json LatencyCommand::measure(Llm& llm, RandomPrompts& prompts, int64_t batch_size) const {
+  ProgressBar bar(fmt::format("latency, batch {}", batch_size), "iterations");
   std::vector<double> latencies, ttfts, itls;
   for (int64_t i = 0; i < num_iters_warmup + num_iters; ++i) {
-    const Iteration one = iterate(llm, prompts);
+    const Iteration one = iterate(llm, prompts, batch_size);
     bar.update(i + 1, num_iters_warmup + num_iters);
     if (i < num_iters_warmup) continue;
     latencies.push_back(one.latency_s);
@@ -123,23 +119,41 @@ void LatencyCommand::run() const {
   for (const int p : {10, 25, 50, 75, 90, 99}) json["percentiles"][std::to_string(p)] = percentile(latencies, p);
   json["ttft_s"] = ttft;
   json["itl_s"] = itl;
+  json["itls_s"] = itls;
   json["prefill_tokens_per_second"] = prefill_rate;
   json["decode_tokens_per_second"] = decode_rate;
   json["input_len"] = input_len;
   json["output_len"] = output_len;
   json["batch_size"] = batch_size;
-  json["load_seconds"] = report.load_seconds;
-  json["start_seconds"] = report.start_seconds;
-  json["weight_bytes"] = report.weight_bytes;
-  json["kv_bytes_per_token"] = report.kv_bytes_per_token;
-  json["quantization"] = report.quantization;
-  json["build"] = build_json();
-  print_now(fmt::format("Avg latency: {:.4f} seconds\n", mean));
+  print_now(fmt::format("Batch {}\nAvg latency: {:.4f} seconds\n", batch_size, mean));
   for (const int p : {10, 25, 50, 75, 90, 99})
     print_now(fmt::format("{}% percentile latency: {:.4f} seconds\n", p, percentile(latencies, p)));
-  print_now(fmt::format("TTFT {:.1f} ms, prefill {:.1f} tok/s, ITL {:.2f} ms, decode {:.1f} tok/s (medians of {})\n",
+  print_now(fmt::format("TTFT {:.1f} ms, prefill {:.1f} tok/s, ITL {:.3f} ms, decode {:.1f} tok/s (medians of {})\n",
                         ttft * 1e3, prefill_rate, itl * 1e3, decode_rate, num_iters));
-  write_json(output_json, json);
+  return json;
+}
+
+void LatencyCommand::run() const {
+  LlmOptions options = model.options();
+  options.tokenizing = LlmOptions::Tokenizing::kOff;
+  options.engine.enable_prefix_caching = false;
+  Llm llm(options);
+  const EngineReport& report = llm.engine().report();
+  print_report(report);
+  RandomPrompts prompts(options.engine.seed, llm.engine().model_config().vocab_size);
+  Json all = Json::array();
+  for (const int64_t batch_size : batch_sizes) {
+    Json json = measure(llm, prompts, batch_size);
+    json["load_seconds"] = report.load_seconds;
+    json["start_seconds"] = report.start_seconds;
+    json["weight_bytes"] = report.weight_bytes;
+    json["kv_bytes_per_token"] = report.kv_bytes_per_token;
+    json["quantization"] = report.quantization;
+    json["device"] = report.device;
+    json["build"] = build_json();
+    all.push_back(std::move(json));
+  }
+  write_json(output_json, all.size() == 1 ? all.front() : all);
 }
 
 struct ThroughputCommand {
@@ -194,7 +208,8 @@ void add_latency(CLI::App& bench) {
   app->add_option("--output-len", command->output_len, "output tokens")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  app->add_option("--batch-size", command->batch_size, "requests at once")
+  app->add_option("--batch-size", command->batch_sizes, "requests at once; several sizes, as in 1,8,32, one by one")
+      ->delimiter(',')
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   app->add_option("--num-iters", command->num_iters, "measured rounds")
