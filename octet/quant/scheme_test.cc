@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <random>
 
+#include "octet/quant/weight_rows.h"
 #include "octet/tensor/dispatch.h"
 
 namespace octet {
@@ -150,6 +152,25 @@ TEST(SchemeTest, PlainSchemesConvertOnce) {
   const Quantized f16 = quantize(*find_scheme("f16"), matrix, DType::kF32, 1);
   EXPECT_EQ(f16.real[1], 0.333251953125f);
   EXPECT_EQ(f16.real[2], -std::numeric_limits<float>::infinity());
+}
+
+// Every float in steps of 2^-12 of its magnitude and its neighbours, both signs, infinities and NaN.
+TEST(SchemeTest, TheQuickConversionGivesTheCodesOfTheReference) {
+  int64_t num_wrong = 0;
+  for (uint32_t high = 0; high < (1u << 20); ++high) {
+    for (const uint32_t low : {0u, 1u, 0x7ffu, 0x800u, 0x801u, 0xfffu}) {
+      const auto value = std::bit_cast<float>(high << 12 | low);
+      num_wrong += masked_f8_e4m3(value).bits != to_f8_e4m3(value).bits;
+    }
+  }
+  EXPECT_EQ(num_wrong, 0);
+}
+
+TEST(SchemeTest, TheLargestMagnitudeLeavesNaNsOut) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(amax_of(std::vector<float>{1.0f, nan, -3.5f, -nan, 2.0f}), 3.5f);
+  EXPECT_EQ(amax_of(std::vector<float>{nan, -0.0f}), 0.0f);
+  EXPECT_EQ(amax_of(std::vector<float>{1.0f, -infinity}), infinity);
 }
 
 TEST(SchemeTest, DequantizesBlocksAndGroups) {

@@ -1,7 +1,7 @@
 // Rows of weights as F32, and back: the loops that all schemes share.
 #pragma once
 
-#include <cmath>
+#include <bit>
 #include <span>
 #include <vector>
 
@@ -22,20 +22,45 @@ inline void read_weight_row(const ConstTensor& weight, int64_t row, std::span<fl
       });
 }
 
+// The codes of to_f8_e4m3, with masks instead of its branches: loops over it become vector code, which quantising while
+// loading waits for.
+inline F8E4M3 masked_f8_e4m3(float value) {
+  const auto mask = [](bool condition) { return condition ? ~uint32_t{0} : uint32_t{0}; };
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  const auto ordered = static_cast<int32_t>(magnitude);
+  const uint32_t is_nan = mask(ordered > 0x7f800000);
+  const uint32_t saturates = mask(ordered >= 0x43e00000);    // 448 and more
+  const uint32_t is_subnormal = mask(ordered < 0x3c800000);  // below 2^-6
+  // F32 addition rounds to a multiple of 2^-9.
+  const uint32_t subnormal = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0x1p14f) - 0x46800000u;
+  const uint32_t normal = (magnitude + 0x7ffffu + ((magnitude >> 20) & 1u) - (120u << 23)) >> 20;
+  const uint32_t finite = (subnormal & is_subnormal) | (normal & ~is_subnormal);
+  const uint32_t code = (finite & ~saturates) | (0x7eu & saturates) | (is_nan & 1u);
+  return F8E4M3{static_cast<uint8_t>(((bits >> 24) & 0x80u) | code)};
+}
+
 inline void write_weight_row(const Tensor& weight, int64_t row, std::span<const float> values) {
-  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3>(weight.dtype, [&]<DType D>() {
+  if (weight.dtype == DType::kF8E4M3) {
+    auto* to = weight.row<F8E4M3>(row);
+    for (size_t k = 0; k < values.size(); ++k) to[k] = masked_f8_e4m3(values[k]);
+    return;
+  }
+  dispatch<DType::kF32, DType::kBF16, DType::kF16>(weight.dtype, [&]<DType D>() {
     auto* to = weight.row<CType<D>>(row);
     for (const float value : values) *to++ = from_f32<CType<D>>(value);
   });
 }
 
+// The order of magnitudes is that of their bits, as integers: a maximum that becomes vector code.
 inline float amax_of(std::span<const float> values) {
-  float amax = 0.0f;
+  int32_t amax = 0;
   for (const float value : values) {
-    const float magnitude = std::fabs(value);
-    amax = magnitude > amax ? magnitude : amax;  // false for NaN
+    const auto magnitude = static_cast<int32_t>(std::bit_cast<uint32_t>(value) & 0x7fffffffu);
+    const int32_t number = magnitude > 0x7f800000 ? 0 : magnitude;  // NaN does not count
+    amax = number > amax ? number : amax;
   }
-  return amax;
+  return std::bit_cast<float>(amax);
 }
 
 inline float weight_scale(float amax) { return (amax > kMinWeightAmax ? amax : kMinWeightAmax) / kMaxF8E4M3; }
