@@ -118,6 +118,7 @@ struct Engine::State {
   void check_fits(const ModelSource& source, const EngineOptions& options) const;
   void load(const EngineOptions& options);
   void reserve(const EngineOptions& options);
+  StepLimits step_limits(const EngineOptions& options) const;
   SchedulerOptions scheduler_options(const EngineOptions& options) const;
 
   ModelConfig config;
@@ -144,7 +145,6 @@ Engine::State::State(const EngineOptions& options) {
 
 // Before anything large is allocated: the sum of all that start-up will take.
 void Engine::State::check_fits(const ModelSource& source, const EngineOptions& options) const {
-  constexpr int64_t kLeastLogitRows = 64;  // that are computed at once
   ThreadPool threads(1);
   const Backend backend(kernel_table(device), describing_launch(device, threads), activation_dtype(device));
   RecordingSource recording{.config = &config,
@@ -155,13 +155,16 @@ void Engine::State::check_fits(const ModelSource& source, const EngineOptions& o
                             .world_size = options.tensor_parallel_size};
   const auto recorded = record_ranks(recording);
   MemoryNeeds needs{.weights = source.quant.description(),
-                    .max_num_batched_tokens = scheduler_options(options).max_num_batched_tokens,
+                    .max_num_batched_tokens = step_limits(options).max_tokens,
                     .block_size = options.block_size,
                     .max_model_len = report.max_model_len,
                     .kv_cache_memory_bytes = options.kv_cache_memory_bytes};
-  needs.activation_bytes = [&](int64_t num_tokens) {
-    int64_t bytes = 0;
-    for (const auto& rank : recorded) bytes += rank->model().activation_bytes(num_tokens, kLeastLogitRows);
+  needs.activation_bytes = [&](int64_t max_num_batched_tokens, int64_t max_model_len) {
+    const StepLimits limits{
+        .max_tokens = max_num_batched_tokens, .max_sequences = options.max_num_seqs, .max_model_len = max_model_len};
+    int64_t bytes = device.kind == DeviceKind::kCpu ? 0 : kGpuWorkspaceBytes;
+    for (const auto& rank : recorded)
+      bytes += Runner::activation_bytes(device, rank->model(), config.hidden_size, limits, options.block_size);
     return bytes;
   };
   for (const auto& rank : recorded) {
@@ -221,10 +224,7 @@ void Engine::State::reserve(const EngineOptions& options) {
   KvCacheLayout layout = ranks->runner(0).model().kv_layout();
   layout.block_size = options.block_size;
   layout.dtype = parse_kv_cache_dtype(options.kv_cache_dtype, dtype);
-  const SchedulerOptions scheduler = scheduler_options(options);
-  const StepLimits limits{.max_tokens = scheduler.max_num_batched_tokens,
-                          .max_sequences = options.max_num_seqs,
-                          .max_model_len = report.max_model_len};
+  const StepLimits limits = step_limits(options);
   for (int rank = 0; rank < ranks->world_size(); ++rank) {
     report.activation_bytes += ranks->runner(rank).activation_bytes(limits, layout.block_size);
     report.workspace_bytes += ranks->runner(rank).workspace_bytes();
@@ -246,6 +246,12 @@ void Engine::State::reserve(const EngineOptions& options) {
   report.max_num_seqs = options.max_num_seqs;
   report.num_graphs = ranks->runner(0).num_graphs();
   report.largest_graph = ranks->runner(0).largest_graph();
+}
+
+StepLimits Engine::State::step_limits(const EngineOptions& options) const {
+  return {.max_tokens = scheduler_options(options).max_num_batched_tokens,
+          .max_sequences = options.max_num_seqs,
+          .max_model_len = report.max_model_len};
 }
 
 SchedulerOptions Engine::State::scheduler_options(const EngineOptions& options) const {

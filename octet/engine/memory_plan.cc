@@ -13,23 +13,29 @@ std::string readable(int64_t bytes) {
   return value >= kGiB ? fmt::format("{:.2f} GiB", value / kGiB) : fmt::format("{:.1f} MiB", value / kMiB);
 }
 
-int64_t blocks_of_one_sequence(const MemoryNeeds& needs) {
-  return (needs.max_model_len + needs.block_size - 1) / needs.block_size;
+// Of a KV cache for one sequence of max_model_len tokens.
+int64_t sequence_bytes(const MemoryNeeds& needs, int64_t max_model_len) {
+  return (max_model_len + needs.block_size - 1) / needs.block_size * needs.bytes_per_block;
 }
 
-// The most tokens per step whose activations fit into `room`; 0 when not even one does.
-int64_t most_tokens(const MemoryNeeds& needs, int64_t room) {
-  int64_t fits = 0, fails = needs.max_num_batched_tokens + 1;
-  while (fails - fits > 1) {
-    const int64_t middle = fits + (fails - fits) / 2;
-    (needs.activation_bytes(middle) <= room ? fits : fails) = middle;
+int64_t kv_bytes(const MemoryNeeds& needs, int64_t max_model_len) {
+  return needs.kv_cache_memory_bytes.value_or(sequence_bytes(needs, max_model_len));
+}
+
+// The largest value in [1, limit] that fits, where smaller ones fit too; 0 when none does.
+template <class Fits>
+int64_t largest(int64_t limit, Fits&& fits) {
+  int64_t good = 0, bad = limit + 1;
+  while (bad - good > 1) {
+    const int64_t middle = good + (bad - good) / 2;
+    (fits(middle) ? good : bad) = middle;
   }
-  return fits;
+  return good;
 }
 
-// What the user can change: `left` is what weights, and `free` what weights and activations leave.
-std::string advice(const MemoryNeeds& needs, int64_t left, int64_t free, int64_t kv_bytes) {
-  if (left <= 0) {
+// What the user can change, one at a time; `room` is what the weights leave.
+std::string advice(const MemoryNeeds& needs, int64_t room) {
+  if (room <= 0) {
     const std::optional<int64_t> fp8 = needs.fp8_weight_bytes ? needs.fp8_weight_bytes() : std::nullopt;
     if (!fp8) return "the weights alone do not fit";
     return fmt::format("the weights alone do not fit; with quantization \"fp8\" they need {}", readable(*fp8));
@@ -38,36 +44,34 @@ std::string advice(const MemoryNeeds& needs, int64_t left, int64_t free, int64_t
   const auto add = [&](std::string_view option, const std::string& most) {
     text += fmt::format("{}{} of at most {}", text.empty() ? "what would fit: " : ", or ", option, most);
   };
-  const int64_t num_blocks = free > 0 ? free / needs.bytes_per_block : 0;
-  if (needs.kv_cache_memory_bytes && num_blocks >= blocks_of_one_sequence(needs)) {
-    add("kv_cache_memory_bytes", readable(num_blocks * needs.bytes_per_block));
-  } else if (!needs.kv_cache_memory_bytes && num_blocks >= 1) {
-    add("max_model_len", std::to_string(num_blocks * needs.block_size));
-  }
-  if (const int64_t tokens = most_tokens(needs, left - kv_bytes); tokens >= 1) {
-    add("max_num_batched_tokens", std::to_string(tokens));
-  }
-  return text.empty() ? "a smaller model, or a smaller max_model_len and max_num_batched_tokens together" : text;
+  const int64_t tokens = needs.max_num_batched_tokens, length = needs.max_model_len;
+  const int64_t cache = room - needs.activation_bytes(tokens, length);
+  if (needs.kv_cache_memory_bytes && cache >= sequence_bytes(needs, length))
+    add("kv_cache_memory_bytes", readable(cache));
+  const int64_t most_length = largest(
+      length, [&](int64_t value) { return needs.activation_bytes(tokens, value) + kv_bytes(needs, value) <= room; });
+  if (most_length >= 1) add("max_model_len", std::to_string(most_length));
+  const int64_t most_tokens = largest(
+      tokens, [&](int64_t value) { return needs.activation_bytes(value, length) + kv_bytes(needs, length) <= room; });
+  if (most_tokens >= 1) add("max_num_batched_tokens", std::to_string(most_tokens));
+  return text.empty() ? "a smaller model, or smaller max_model_len and max_num_batched_tokens together" : text;
 }
 
 }  // namespace
 
 void check_memory(const MemoryNeeds& needs, int64_t available_bytes) {
-  const int64_t activations = needs.activation_bytes(needs.max_num_batched_tokens);
-  const int64_t one_sequence = blocks_of_one_sequence(needs) * needs.bytes_per_block;
-  const int64_t kv_bytes = needs.kv_cache_memory_bytes.value_or(one_sequence);
-  const int64_t left = available_bytes - needs.weight_bytes, free = left - activations;
-  if (kv_bytes <= free) return;
-  const std::string kv = needs.kv_cache_memory_bytes
-                             ? "kv_cache_memory_bytes"
-                             : fmt::format("one sequence of max_model_len {} tokens", needs.max_model_len);
+  const int64_t activations = needs.activation_bytes(needs.max_num_batched_tokens, needs.max_model_len);
+  const int64_t cache = kv_bytes(needs, needs.max_model_len);
+  const int64_t sum = needs.weight_bytes + activations + cache;
+  if (sum <= available_bytes) return;
+  const std::string cache_size = needs.kv_cache_memory_bytes
+                                     ? "kv_cache_memory_bytes"
+                                     : fmt::format("one sequence of max_model_len {} tokens", needs.max_model_len);
   fail(ErrorCode::kMemory,
        "memory: {} are needed, {} are available: weights {} ({}), activations {} (max_num_batched_tokens {}), KV cache "
-       "{} "
-       "({}); {}",
-       readable(needs.weight_bytes + activations + kv_bytes), readable(available_bytes), readable(needs.weight_bytes),
-       needs.weights, readable(activations), needs.max_num_batched_tokens, readable(kv_bytes), kv,
-       advice(needs, left, free, kv_bytes));
+       "{} ({}); {}",
+       readable(sum), readable(available_bytes), readable(needs.weight_bytes), needs.weights, readable(activations),
+       needs.max_num_batched_tokens, readable(cache), cache_size, advice(needs, available_bytes - needs.weight_bytes));
 }
 
 }  // namespace octet

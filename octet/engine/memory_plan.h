@@ -13,8 +13,9 @@ namespace octet {
 struct MemoryNeeds {
   int64_t weight_bytes = 0;
   std::string weights;  // what they are held in: "bf16", "fp8_channel, quantised while loading"
-  std::function<std::optional<int64_t>()> fp8_weight_bytes;                 // nothing when they are quantised already
-  std::function<int64_t(int64_t max_num_batched_tokens)> activation_bytes;  // grows with its argument
+  std::function<std::optional<int64_t>()> fp8_weight_bytes;  // nothing when they are quantised already
+  // Grows with both.
+  std::function<int64_t(int64_t max_num_batched_tokens, int64_t max_model_len)> activation_bytes;
   int64_t max_num_batched_tokens = 0;
   int64_t bytes_per_block = 0;  // of the KV cache
   int64_t block_size = 16;

@@ -22,7 +22,7 @@ MemoryNeeds some_needs() {
   return {.weight_bytes = 1000 * kMiB,
           .weights = "bf16",
           .fp8_weight_bytes = [] { return 600 * kMiB; },
-          .activation_bytes = [](int64_t num_tokens) { return num_tokens * kMiB / 10; },
+          .activation_bytes = [](int64_t num_tokens, int64_t) { return num_tokens * kMiB / 10; },
           .max_num_batched_tokens = 2000,
           .bytes_per_block = 2 * kMiB,
           .block_size = 16,
@@ -51,7 +51,7 @@ TEST(MemoryPlan, SaysWhatWouldFit) {
   EXPECT_THAT(error_of(some_needs(), 1300 * kMiB),
               HasSubstr("what would fit: max_model_len of at most 800, or max_num_batched_tokens of at most 1000"));
   EXPECT_THAT(error_of(some_needs(), 1201 * kMiB), HasSubstr("fit: max_num_batched_tokens of at most 10"));
-  EXPECT_THAT(error_of(some_needs(), 1150 * kMiB), HasSubstr("; a smaller model, or a smaller max_model_len and"));
+  EXPECT_THAT(error_of(some_needs(), 1150 * kMiB), HasSubstr("; a smaller model, or smaller max_model_len and"));
   EXPECT_THAT(error_of(some_needs(), 900 * kMiB),
               HasSubstr("; the weights alone do not fit; with quantization \"fp8\" they need 600.0 MiB"));
   MemoryNeeds quantised = some_needs();

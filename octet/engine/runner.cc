@@ -78,12 +78,13 @@ Runner::Runner(const ModelSource& source, Comm& comm, int num_threads)
   scale_bytes_ = weights.scale_bytes;
 }
 
-int64_t Runner::activation_bytes(const StepLimits& limits, int64_t block_size) const {
+int64_t Runner::activation_bytes(Device device, const Model& model, int64_t hidden_size, const StepLimits& limits,
+                                 int64_t block_size) {
   constexpr int64_t kAlignment = 64, kNumTensors = 16;
-  const int64_t rows = max_logit_rows(backend_.device(), limits);
-  const int64_t gathered = rows * (1 + hidden_size_);  // choices, and f32 rows of hidden states
+  const int64_t rows = max_logit_rows(device, limits);
+  const int64_t gathered = rows * (1 + hidden_size);  // choices, and f32 rows of hidden states
   return BatchStaging::num_bytes(batch_limits(limits, block_size)) + gathered * kInt32 + kNumTensors * kAlignment +
-         model_->activation_bytes(limits.max_tokens, rows);
+         model.activation_bytes(limits.max_tokens, rows);
 }
 
 void Runner::reserve(const StepLimits& limits, const KvCacheLayout& layout, int64_t num_blocks) {

@@ -52,8 +52,12 @@ class Runner {
   int64_t weight_bytes() const { return weight_bytes_; }  // scales included
   int64_t scale_bytes() const { return scale_bytes_; }
   int64_t num_parameters() const { return parameters_.num_elements(); }  // of this rank, scales included
-  // Device memory that steps within the limits need at most, besides the KV cache.
-  int64_t activation_bytes(const StepLimits& limits, int64_t block_size) const;
+  // Device memory that steps of such a model within the limits need at most, besides weights, KV cache and workspace.
+  static int64_t activation_bytes(Device device, const Model& model, int64_t hidden_size, const StepLimits& limits,
+                                  int64_t block_size);
+  int64_t activation_bytes(const StepLimits& limits, int64_t block_size) const {
+    return activation_bytes(backend_.device(), *model_, hidden_size_, limits, block_size);
+  }
   int64_t workspace_bytes() const { return workspace_.num_bytes(); }
   // Makes KV cache, arena and, on a GPU, graphs; before the first run.
   void reserve(const StepLimits& limits, const KvCacheLayout& layout, int64_t num_blocks);
