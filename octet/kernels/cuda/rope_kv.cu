@@ -125,7 +125,7 @@ __device__ void write_cache(Cache* head, const Place& place, float scale, Pair<k
 }
 
 template <class T, class Cache, int kVector>
-__global__ void __launch_bounds__(kThreads) rope_kv(const Arguments a) {
+__global__ void __launch_bounds__(kThreads, 8) rope_kv(const Arguments a) {
   const int thread = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
   const int64_t t = blockIdx.x;
   const int head = thread >> a.log_group;

@@ -212,12 +212,17 @@ __device__ inline int column_of(int i) {
   return (static_cast<int>(threadIdx.x) + i * static_cast<int>(blockDim.x)) * kVector;
 }
 
-// x / scale as IEEE 754's division rounds it, for scales and their inverses that are normal numbers: the remainder of
-// x * (1 / scale) is exact and corrects it (Markstein). An infinite quotient has no remainder, nor has one by infinity.
-__device__ inline float divided(float x, float scale, float inverse) {
+// x / scale as IEEE 754's division rounds it, where the quotient is finite and the scale and its inverse are normal
+// numbers: the remainder of x * (1 / scale) is exact and corrects it (Markstein). Signs of zeros are the division's
+// too.
+__device__ inline float divided_finite(float x, float scale, float inverse) {
   const float quotient = x * inverse;
-  const float corrected = copysignf(fmaf(fmaf(-quotient, scale, x), inverse, quotient), x);  // the sign is for -0
-  return fabsf(corrected) < INFINITY ? corrected : quotient;
+  return fmaf(fmaf(quotient, scale, -x), -inverse, quotient);
+}
+// The same where the quotient may be infinite.
+__device__ inline float divided(float x, float scale, float inverse) {
+  const float finite = divided_finite(x, scale, inverse);
+  return fabsf(finite) < INFINITY ? finite : x * inverse;
 }
 
 // The scale of a row in an 8-bit format: made of the row's largest magnitude, and written by whom `writes` names, or
@@ -238,6 +243,8 @@ __device__ inline void write_row(const RowOutput& out, RowFormat format, int64_t
                                  float scale, float (&values)[kVectors][kVector]) {
   const bool plain = format == RowFormat::kF32 || format == RowFormat::kBF16;
   const float inverse = plain ? 1.0f : 1.0f / scale;
+  // Under an infinite scale x * 0 is the quotient, and 0 * 0 - x its harmless remainder.
+  const float finite_scale = scale < INFINITY ? scale : 0.0f;
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
     const int column = column_of<kVector>(i);
@@ -249,7 +256,9 @@ __device__ inline void write_row(const RowOutput& out, RowFormat format, int64_t
     }
 #pragma unroll
     for (float& value : values[i]) {
-      value = format == RowFormat::kStaticTensor ? value * inverse : divided(value, scale, inverse);
+      value = format == RowFormat::kStaticTensor   ? value * inverse
+              : format == RowFormat::kDynamicToken ? divided_finite(value, finite_scale, inverse)
+                                                   : divided(value, scale, inverse);
     }
     store_f32(static_cast<F8E4M3*>(out.data) + at, values[i]);
   }

@@ -1,6 +1,6 @@
-// cuda.silu_and_mul: octet/ops/silu_and_mul.h. A row is cut over a cluster of CTAs while rows are too few to fill the
-// GPU; the products stay in registers until the largest of the row is known. How a row is cut changes no bit: a maximum
-// is the same in any order.
+// cuda.silu_and_mul: octet/ops/silu_and_mul.h. A row is cut over several CTAs, a cluster where they must agree on its
+// largest value; the products stay in registers until it is known. How a row is cut changes no bit: a maximum is the
+// same in any order.
 #include <cooperative_groups.h>
 
 #include "octet/kernels/cuda/kernels.h"
@@ -21,12 +21,18 @@ constexpr int kMaxPieces = 8;  // a cluster that every GPU can place
 
 RowShape shape_of(const SiluAndMulOp& op, int64_t columns) { return row_shape(columns, {op.x, op.out.data}); }
 
-// CTAs that share a row: as many as the GPU has room for and give a thread at least a vector of work.
+// CTAs that share a row. Where the output needs no maximum, enough for a vector a thread, and more to fill the GPU;
+// where it does, a whole cluster for long rows that are few, since clusters cost half a microsecond.
 int pieces_of(const SiluAndMulOp& op, const Launch& launch) {
   const int64_t rows = op.out.data.dim(0);
   const int64_t columns = op.out.data.dim(1);
+  const bool has_maximum = op.out.format.dynamic;
+  if (has_maximum && (columns <= 8 * kRowThreads || 2 * rows > launch.gpu->num_sms)) return 1;
+  const auto wants_more = [&](int pieces) {
+    return has_maximum || columns > 8 * kRowThreads * pieces || 2 * pieces * rows <= launch.gpu->num_sms;
+  };
   int pieces = 1;
-  while (pieces < kMaxPieces && 2 * pieces * rows <= launch.gpu->num_sms && columns % (2 * pieces * 8) == 0 &&
+  while (pieces < kMaxPieces && wants_more(pieces) && columns % (2 * pieces * 8) == 0 &&
          columns / (2 * pieces) >= 512) {
     pieces *= 2;
   }
@@ -38,8 +44,15 @@ std::string declines(const SiluAndMulOp& op, const Launch&) {
   return reason.empty() ? declines_shape(shape_of(op, op.out.data.dim(1))) : reason;
 }
 
-// The quotient is within 2 units of the last place; where 1 + exp(-a) is too large for it, the result is 0 either way.
-__device__ float silu(float a) { return __fdividef(a, 1.0f + expf(-a)); }
+// By the processor's estimates of 2^x and 1 / x, within 2 units of the last place each; the argument of 2^x is rounded,
+// which counts where the result is small. Beyond their range 1 + exp(-a) is infinite and the result 0.
+__device__ float silu(float a) {
+  float power;
+  float quotient;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(a * -1.44269504f));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(quotient) : "f"(1.0f + power));
+  return a * quotient;
+}
 
 // The largest value of all CTAs of the cluster, each of which writes its own to all. `of_peers` is shared memory that
 // nothing else uses. Every thread has called arrive_at_start() before.
