@@ -104,10 +104,8 @@ void ModelFlags::add_to(CLI::App& command, Model model_kind) {
   command.add_option("--chat-template", chat_template_file_, "a Jinja file instead of the model's template");
   command.add_flag("--quiet", quiet_, "no start-up report");
   command
-      .add_flag(
-          "--enforce-eager", [](int64_t) { log_warning("--enforce-eager has no meaning here; ignored"); },
-          "accepted, ignored")
-      ->group("");
+      .add_flag("--enforce-eager", engine.enforce_eager, "launch every kernel by itself, record no steps (GPU only)")
+      ->group("Machine");
   command
       .add_flag(
           "--trust-remote-code",

@@ -95,7 +95,8 @@ StagedBatch BatchStaging::stage(const StepPlan& plan, std::span<const int32_t> l
                     .query_start = query_start.tensor,
                     .seq_lens = seq_lens.tensor,
                     .block_table = table.tensor(DType::kI32, Shape{num_sequences, limits_.max_blocks})},
-          .logit_rows = rows.tensor};
+          .logit_rows = rows.tensor,
+          .token_ids = token_ids.tensor};
 }
 
 // Returns the row after the chunk's.
@@ -104,7 +105,7 @@ int64_t BatchStaging::fill_chunk(const StepPlan& plan, const StepChunk& chunk, i
   const auto blocks = plan.blocks_of(chunk);
   int64_t position = chunk.begin;
   for (const int32_t token_id : plan.tokens_of(chunk)) {
-    OCTET_CHECK(token_id >= 0);
+    OCTET_CHECK(token_id >= 0 || token_id == kPendingToken);
     token_ids.host[row] = token_id;
     positions.host[row] = static_cast<int32_t>(position);
     const int64_t block = blocks[static_cast<size_t>(position / limits_.block_size)];

@@ -23,6 +23,7 @@ struct BatchLimits {
 struct StagedBatch {
   Batch batch;
   ConstTensor logit_rows;  // [R] i32
+  Tensor token_ids;        // batch.token_ids, for pending tokens to be put in place
 };
 
 class BatchStaging {
@@ -31,13 +32,14 @@ class BatchStaging {
   static int64_t num_bytes(const BatchLimits& limits);  // on the device
 
   // The plan's batch, followed by `num_padding` sequences of one token each: they write to no slot and read one that
-  // holds anything. The tensors are valid in the order of the stream, until the next call.
+  // holds anything. A pending token (kPendingToken) is left for the caller to put in place. The tensors are valid in
+  // the order of the stream, until the next call.
   StagedBatch stage(const StepPlan& plan, std::span<const int32_t> logit_rows, int64_t num_padding, Stream stream);
 
  private:
   struct Part {
     int32_t* host;
-    ConstTensor tensor;  // on the device
+    Tensor tensor;  // on the device
   };
 
   Part next_part(int64_t count);

@@ -251,7 +251,8 @@ void Engine::State::reserve(const EngineOptions& options) {
 StepLimits Engine::State::step_limits(const EngineOptions& options) const {
   return {.max_tokens = scheduler_options(options).max_num_batched_tokens,
           .max_sequences = options.max_num_seqs,
-          .max_model_len = report.max_model_len};
+          .max_model_len = report.max_model_len,
+          .record_steps = !options.enforce_eager};
 }
 
 SchedulerOptions Engine::State::scheduler_options(const EngineOptions& options) const {

@@ -31,6 +31,7 @@ struct EngineOptions {
   bool enable_chunked_prefill = true;
   enum class SchedulingPolicy : uint8_t { kFcfs, kPriority } scheduling_policy = SchedulingPolicy::kFcfs;
   bool async_scheduling = true;     // plan step n + 1 while step n runs
+  bool enforce_eager = false;       // on a GPU: no step is recorded
   int32_t max_queued_requests = 0;  // 0: 4 * max_num_seqs
   int32_t tensor_parallel_size = 1;
   int32_t num_threads = 0;  // 0: all processors

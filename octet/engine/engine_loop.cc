@@ -96,6 +96,7 @@ void EngineLoop::run() {
       }
       if (!plan.empty()) run_step(plan);
     }
+    if (next_started_) runner_.wait();
   } catch (const std::exception& error) {  // the engine's catch site: a rank failed, or an invariant is broken
     stop_with(error.what());
     return;
@@ -112,7 +113,7 @@ bool EngineLoop::wait_for_work(std::unique_lock<std::mutex>& lock, StepPlan& pla
     plan = scheduler_.plan();
   } else {
     plan = std::exchange(next_, {});
-    scheduler_.reconcile(plan);
+    if (!next_started_) scheduler_.reconcile(plan);
   }
   note_starts(plan);
   if (plan.empty()) deliver(lock);  // else while the step runs
@@ -120,12 +121,14 @@ bool EngineLoop::wait_for_work(std::unique_lock<std::mutex>& lock, StepPlan& pla
 }
 
 void EngineLoop::run_step(StepPlan& plan) {
-  runner_.start(plan);
+  if (!std::exchange(next_started_, false)) runner_.start(plan);
   {
     std::unique_lock lock(mutex_);
     deliver(lock);  // what the last step brought
     if (overlap_ == Overlap::kYes) next_ = scheduler_.plan();
   }
+  // What it does for sequences that turn out to have ended is in vain; commit knows no such sequence.
+  next_started_ = !next_.empty() && runner_.start_behind(next_);
   StepResult result = runner_.wait();
   const std::lock_guard lock(mutex_);
   ++metrics_.num_steps;

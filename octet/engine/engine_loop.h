@@ -74,6 +74,7 @@ class EngineLoop {
   std::vector<Addressed> events_;  // made, not yet delivered
   uint64_t batch_ = 1;             // the number of batches of events delivered, plus one
   StepPlan next_;                  // planned while the last step ran
+  bool next_started_ = false;      // behind that step
   EngineMetrics metrics_;
   bool stopping_ = false;
   std::optional<std::string> fault_;

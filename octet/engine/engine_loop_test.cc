@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <deque>
 #include <future>
+#include <unordered_map>
 
 #include "octet/base/error.h"
 #include "octet/base/log.h"
@@ -35,6 +37,46 @@ class FakeStepRunner final : public StepRunner {
   FakeRunner runner_;
   const StepPlan* plan_ = nullptr;
   int num_steps_ = 0;
+};
+
+// Takes a step while another is under way, as a GPU does: pending tokens are known only when that one has run.
+class QueueingStepRunner final : public StepRunner {
+ public:
+  QueueingStepRunner(int64_t num_blocks, int64_t block_size) : runner_({}, num_blocks, block_size) {}
+  int num_behind() const { return num_behind_; }
+
+  void start(const StepPlan& plan) override {
+    EXPECT_TRUE(queued_.empty());
+    queued_.push_back(plan);
+  }
+  bool start_behind(const StepPlan& plan) override {
+    EXPECT_EQ(queued_.size(), 1u);
+    for (const StepChunk& chunk : plan.chunks) {
+      if (chunk.num_tokens != 1 || chunk.sample == StepChunk::Sample::kNo) return false;
+    }
+    if (!plan.starts.empty()) return false;
+    queued_.push_back(plan);
+    ++num_behind_;
+    return true;
+  }
+  StepResult wait() override {
+    StepPlan plan = std::move(queued_.front());
+    queued_.pop_front();
+    for (const StepChunk& chunk : plan.chunks) {
+      int32_t& last = plan.token_ids[static_cast<size_t>(chunk.first_token + chunk.num_tokens - 1)];
+      if (last == kPendingToken) last = tokens_.at(chunk.sequence);
+    }
+    StepResult result = runner_.run(plan);
+    for (size_t i = 0; i < plan.chunks.size(); ++i)
+      tokens_[plan.chunks[i].sequence] = result.chunks[i].sampled.token_id;
+    return result;
+  }
+
+ private:
+  FakeRunner runner_;
+  std::deque<StepPlan> queued_;
+  std::unordered_map<SequenceId, int32_t> tokens_;  // the last one sampled
+  int num_behind_ = 0;
 };
 
 SchedulerOptions options() {
@@ -84,6 +126,34 @@ TEST(EngineLoop, AFaultyStepEndsEveryRequestAndStopsTheEngine) {
     Outcome late;
     EXPECT_EQ(loop.submit(make_request("late", 1, late)), SubmitResult::kStopped);
   }
+}
+
+// Requests that end when nobody expects it, in a cache that is too small for them: the tokens of each alone.
+TEST(EngineLoop, StepsStartedBehindOthersChangeNoToken) {
+  constexpr int kRequests = 60;
+  SchedulerOptions small = options();
+  small.blocks.num_blocks = 70;
+  small.max_queued_requests = kRequests;
+  QueueingStepRunner runner(small.blocks.num_blocks, small.blocks.block_size);
+  std::vector<Outcome> outcomes(kRequests);
+  std::vector<std::vector<int32_t>> expected;
+  {
+    EngineLoop loop(small, runner, EngineLoop::Overlap::kYes);
+    for (int i = 0; i < kRequests; ++i) {
+      Request request = make_request(std::to_string(i), 10 + 7 * (i % 11), outcomes[static_cast<size_t>(i)]);
+      for (int k = 0; k < 3 + i % 40; ++k) request.prompt_token_ids.push_back((i * k) % 50);
+      request.sampling.seed = i;
+      if (i % 3 != 0) request.eos_token_ids = {1, 17};
+      expected.push_back(FakeModel().generate(request, static_cast<uint64_t>(i), 0, small.max_model_len));
+      ASSERT_EQ(loop.submit(std::move(request)), SubmitResult::kAccepted);
+    }
+    for (Outcome& outcome : outcomes) outcome.done.get_future().wait();
+  }
+  for (size_t i = 0; i < kRequests; ++i) {
+    EXPECT_EQ(outcomes[i].error, "");
+    EXPECT_EQ(outcomes[i].tokens, expected[i]) << i;
+  }
+  EXPECT_GT(runner.num_behind(), 20);
 }
 
 TEST(EngineLoop, BrokenLogitsEndOneRequest) {

@@ -413,6 +413,34 @@ class GpuEngineTest : public EngineTest {
 
 TEST_F(GpuEngineTest, TokensDoNotDependOnHowStepsAreMade) { expect_tokens_however_steps_are_made(options()); }
 
+// Steps launched kernel by kernel give the tokens of recorded ones.
+TEST_F(GpuEngineTest, RecordedStepsGiveTheTokensOfOthers) {
+  EngineOptions eager = options();
+  eager.enforce_eager = true;
+  EXPECT_EQ(Engine(eager).report().num_graphs, 0);
+  EXPECT_EQ(run_together(eager), run_together(options()));
+}
+
+// Greedy requests alone, so that steps start behind others; some end at a stop token that nobody expects.
+TEST_F(GpuEngineTest, StepsStartedBehindOthersChangeNoToken) {
+  std::map<std::string, std::vector<int32_t>> tokens[2];
+  for (const bool overlap : {false, true}) {
+    EngineOptions overlapped = options();
+    overlapped.async_scheduling = overlap;
+    Engine engine(overlapped);
+    Client client;
+    for (int32_t i = 0; i < 24; ++i) {
+      SamplingParams sampling{.temperature = 0.0, .max_tokens = 30 + i};
+      for (int32_t id = i % 3; id < TinyModel::kVocabSize && i % 2 == 0; id += 24)
+        sampling.stop_token_ids.push_back(id);
+      client.submit(engine, make_request(std::to_string(i), prompt_of(3 + 5 * (i % 7), i), sampling));
+    }
+    for (auto& [id, answer] : client.wait()) tokens[overlap][id] = answer.tokens[0];
+  }
+  EXPECT_EQ(tokens[0].size(), 24u);
+  EXPECT_EQ(tokens[0], tokens[1]);
+}
+
 TEST_F(GpuEngineTest, PreemptionChangesNoToken) { expect_tokens_despite_preemption(options()); }
 
 TEST_F(GpuEngineTest, ReportsWhatItUses) {

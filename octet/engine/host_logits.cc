@@ -8,7 +8,10 @@ HostLogits::HostLogits(Device device, int64_t vocab_size, int64_t max_choices) :
   if (device.kind == DeviceKind::kCpu) return;
   constexpr int64_t kFloat = 4, kInt32 = 4;
   rows_ = Buffer::pinned(device, kMaxRows * vocab_size * kFloat, "logits on the host");
-  choices_ = Buffer::pinned(device, max_choices * kInt32, "chosen tokens on the host");
+  for (size_t i = 0; i < kMaxUnderWay; ++i) {
+    choices_.push_back(Choices{.memory = Buffer::pinned(device, max_choices * kInt32, "chosen tokens on the host"),
+                               .copied = Event(device)});
+  }
 }
 
 std::vector<std::span<float>> HostLogits::rows(Tensor logits, std::span<const int32_t> indices, Stream stream) {
@@ -25,13 +28,19 @@ std::vector<std::span<float>> HostLogits::rows(Tensor logits, std::span<const in
   return result;
 }
 
-std::span<const int32_t> HostLogits::choices(ConstTensor choices, Stream stream) {
-  const int64_t count = choices.dim(0);
-  if (choices_.data() == nullptr) return {choices.data<int32_t>(), static_cast<size_t>(count)};
-  const Tensor target = choices_.tensor(DType::kI32, Shape{count});
-  octet::copy(target, choices, stream);
-  synchronize(stream);
-  return {target.data<int32_t>(), static_cast<size_t>(count)};
+void HostLogits::queue_choices(ConstTensor choices, Stream stream) {
+  OCTET_CHECK(num_queued_ - num_taken_ < choices_.size());
+  Choices& to = choices_[num_queued_++ % choices_.size()];
+  to.count = choices.dim(0);
+  octet::copy(to.memory.tensor(DType::kI32, Shape{to.count}), choices, stream);
+  to.copied.record(stream);
+}
+
+std::span<const int32_t> HostLogits::take_choices() {
+  OCTET_CHECK(num_taken_ < num_queued_);
+  Choices& from = choices_[num_taken_++ % choices_.size()];
+  from.copied.wait();
+  return {from.memory.tensor(DType::kI32, Shape{from.count}).data<int32_t>(), static_cast<size_t>(from.count)};
 }
 
 }  // namespace octet

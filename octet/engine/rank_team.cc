@@ -100,6 +100,12 @@ void RankTeam::start(const StepPlan& plan) {
   });
 }
 
+bool RankTeam::start_behind(const StepPlan& plan) {
+  if (!queues_steps() || !runner(0).can_follow(plan)) return false;
+  runner(0).begin(plan);
+  return true;
+}
+
 StepResult RankTeam::wait() {
   if (queues_steps()) return runner(0).finish();
   end();

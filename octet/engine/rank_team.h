@@ -31,6 +31,7 @@ class RankTeam final : public StepRunner {
   void run_on_all(const std::function<void(Runner&)>& work);
 
   void start(const StepPlan& plan) override;
+  bool start_behind(const StepPlan& plan) override;
   StepResult wait() override;
 
  private:

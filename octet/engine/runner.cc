@@ -94,42 +94,109 @@ void Runner::reserve(const StepLimits& limits, const KvCacheLayout& layout, int6
   kv_.emplace(device, layout, num_blocks);
   staging_.emplace(device, batch_limits(limits, layout.block_size));
   host_logits_.emplace(device, model_->vocab_size(), max_logit_rows_);
-  if (supports_graphs(device)) record_graphs(std::min(limits.max_sequences, max_logit_rows_));
+  if (!limits.record_steps || !supports_graphs(device)) return;
+  record_graphs(std::min({limits.max_sequences, limits.max_tokens, max_logit_rows_}));
 }
 
 void Runner::begin(const StepPlan& plan) {
   take_notes(plan);
-  UnderWay& step = under_way_.emplace();
-  step.plan = &plan;
-  step.rows = logit_rows(plan);
+  UnderWay step{.chunks = plan.chunks, .ends = plan.ends, .rows = logit_rows(plan)};
   const Stream stream = backend_.launch().stream;
   if (const DecodeGraphs::Recorded* recorded = graph_for(plan, step.rows)) {
-    staging_->stage(plan, {}, recorded->batch_size - static_cast<int64_t>(plan.chunks.size()), stream);
+    const int64_t num_padding = recorded->batch_size - static_cast<int64_t>(plan.chunks.size());
+    const StagedBatch staged = staging_->stage(plan, {}, num_padding, stream);
+    if (!under_way_.empty()) take_pending(plan, staged.token_ids);
     recorded->graph.replay(stream);
     step.outputs = recorded->outputs;
-    return;
+  } else {
+    OCTET_CHECK(under_way_.empty());
+    begin_eagerly(plan, step);
   }
+  if (step.outputs.choices) host_logits_->queue_choices(step.outputs.choices, stream);
+  under_way_.push_back(std::move(step));
+}
+
+void Runner::begin_eagerly(const StepPlan& plan, UnderWay& step) {
   std::vector<int32_t> indices;
   for (const LogitRow& row : step.rows) indices.push_back(row.row);
-  const StagedBatch staged = staging_->stage(plan, indices, 0, stream);
+  const StagedBatch staged = staging_->stage(plan, indices, 0, backend_.launch().stream);
   step.logit_rows = staged.logit_rows;
   step.hidden = model_->forward(step.step.emplace(make_step(staged.batch)));
-  step.outputs = slice_outputs(0);
+  step.outputs = slice_outputs(step, 0);
 }
 
 StepResult Runner::finish() {
-  OCTET_CHECK(under_way_.has_value());
-  const StepPlan& plan = *under_way_->plan;
-  const std::span<const LogitRow> rows = under_way_->rows;
+  OCTET_CHECK(!under_way_.empty());
+  UnderWay& step = under_way_.front();
+  const std::span<const LogitRow> rows = step.rows;
   StepResult result;
-  result.chunks.resize(plan.chunks.size());
+  result.chunks.resize(step.chunks.size());
   for (size_t begin = 0; begin < rows.size(); begin += static_cast<size_t>(max_logit_rows_)) {
-    const auto slice = rows.subspan(begin, std::min(static_cast<size_t>(max_logit_rows_), rows.size() - begin));
-    use_outputs(plan, slice, begin == 0 ? under_way_->outputs : slice_outputs(static_cast<int64_t>(begin)), result);
+    if (begin > 0) {
+      step.outputs = slice_outputs(step, static_cast<int64_t>(begin));
+      if (step.outputs.choices) host_logits_->queue_choices(step.outputs.choices, backend_.launch().stream);
+    }
+    use_outputs(step, rows.subspan(begin, std::min(static_cast<size_t>(max_logit_rows_), rows.size() - begin)), result);
   }
-  for (SequenceId id : plan.ends) states_.erase(id);
-  under_way_.reset();
+  for (SequenceId id : step.ends) states_.erase(id);
+  under_way_.pop_front();
   return result;
+}
+
+bool Runner::chosen_on_device(const UnderWay& step) const {
+  return step.outputs.choices && std::all_of(step.rows.begin(), step.rows.end(), [&](const LogitRow& row) {
+           const SequenceId sequence = step.chunks[static_cast<size_t>(row.chunk)].sequence;
+           return !row.scored && states_.at(sequence).sampling.takes_likeliest();
+         });
+}
+
+// Sequences keep their order from step to step, so that pending tokens are found in few runs of consecutive rows: their
+// number is bounded, since each is a copy.
+bool Runner::can_follow(const StepPlan& plan) const {
+  constexpr int64_t kMostRuns = 4;
+  if (under_way_.size() != 1 || !plan.starts.empty() || !chosen_on_device(under_way_.front())) return false;
+  const UnderWay& before = under_way_.front();
+  if (static_cast<int64_t>(before.rows.size()) > max_logit_rows_) return false;
+  if (plan.num_tokens != static_cast<int64_t>(plan.chunks.size()) || graphs_.find(plan.num_tokens) == nullptr)
+    return false;
+  const auto runs = pending_runs(plan, before);
+  return runs && static_cast<int64_t>(runs->size()) <= kMostRuns;
+}
+
+// Where the tokens are that `plan` waits for: runs of its rows that are consecutive rows of outputs before. Nothing
+// when one is not there, or when the plan does more than decode sequences that the device chose a token of.
+std::optional<std::vector<Runner::Run>> Runner::pending_runs(const StepPlan& plan, const UnderWay& before) const {
+  std::unordered_map<SequenceId, int32_t> row_of;
+  for (size_t r = 0; r < before.rows.size(); ++r)
+    row_of.emplace(before.chunks[static_cast<size_t>(before.rows[r].chunk)].sequence, static_cast<int32_t>(r));
+  std::vector<Run> runs;
+  for (size_t i = 0; i < plan.chunks.size(); ++i) {
+    const StepChunk& chunk = plan.chunks[i];
+    if (chunk.num_tokens != 1 || chunk.sample != StepChunk::Sample::kYes || chunk.score_begin != kNothingScored)
+      return {};
+    if (plan.tokens_of(chunk)[0] != kPendingToken) continue;
+    const auto found = row_of.find(chunk.sequence);
+    if (found == row_of.end()) return {};
+    const auto row = static_cast<int32_t>(i);
+    if (!runs.empty() && row == runs.back().to + runs.back().count &&
+        found->second == runs.back().from + runs.back().count) {
+      ++runs.back().count;
+    } else {
+      runs.push_back({.to = row, .from = found->second, .count = 1});
+    }
+  }
+  return runs;
+}
+
+// Copies the tokens that the step under way chooses to where this step reads them.
+void Runner::take_pending(const StepPlan& plan, Tensor token_ids) {
+  const UnderWay& before = under_way_.front();
+  const auto runs = pending_runs(plan, before);
+  OCTET_CHECK(runs.has_value());
+  for (const Run& run : *runs) {
+    octet::copy(token_ids.rows(run.to, run.count), before.outputs.choices.rows(run.from, run.count),
+                backend_.launch().stream);
+  }
 }
 
 void Runner::take_notes(const StepPlan& plan) {
@@ -205,41 +272,38 @@ const DecodeGraphs::Recorded* Runner::graph_for(const StepPlan& plan, std::span<
 }
 
 // Of the rows from `begin` on, as many as are computed at once; they take the place of the slice before.
-RowOutputs Runner::slice_outputs(int64_t begin) {
-  const int64_t count = std::min(max_logit_rows_, under_way_->logit_rows.dim(0) - begin);
+RowOutputs Runner::slice_outputs(UnderWay& step, int64_t begin) {
+  const int64_t count = std::min(max_logit_rows_, step.logit_rows.dim(0) - begin);
   if (count <= 0) return {};
   const Arena::Scope scope(*arena_);
-  const Tensor& hidden = under_way_->hidden;
-  const Tensor hidden_rows = arena_->make(hidden.dtype, {count, hidden.dim(1)});
-  backend_(GatherRowsOp{.out = hidden_rows, .x = hidden, .rows = under_way_->logit_rows.rows(begin, count)});
-  return row_outputs(*under_way_->step, hidden_rows);
+  const Tensor hidden_rows = arena_->make(step.hidden.dtype, {count, step.hidden.dim(1)});
+  backend_(GatherRowsOp{.out = hidden_rows, .x = step.hidden, .rows = step.logit_rows.rows(begin, count)});
+  return row_outputs(*step.step, hidden_rows);
 }
 
-// `outputs` may have more rows than there are: padding.
-void Runner::use_outputs(const StepPlan& plan, std::span<const LogitRow> rows, const RowOutputs& outputs,
-                         StepResult& result) {
-  if (comm_.rank() != 0) return;
-  const Stream stream = backend_.launch().stream;
+// `rows`: those of step.outputs, which may have more: padding.
+void Runner::use_outputs(const UnderWay& step, std::span<const LogitRow> rows, StepResult& result) {
   std::vector<int32_t> others;  // rows that the host wants to see
-  if (outputs.choices) {
-    take_choices(plan, rows, host_logits_->choices(outputs.choices, stream), others, result);
+  if (step.outputs.choices) {
+    take_choices(step, rows, host_logits_->take_choices(), others, result);
   } else {
     others.resize(rows.size());
     std::iota(others.begin(), others.end(), 0);
   }
+  if (comm_.rank() != 0) return;
   for (size_t begin = 0; begin < others.size(); begin += HostLogits::kMaxRows) {
     const size_t count = std::min<size_t>(HostLogits::kMaxRows, others.size() - begin);
     const std::span<const int32_t> indices = std::span(others).subspan(begin, count);
-    use_rows(plan, rows, indices, host_logits_->rows(outputs.logits, indices, stream), result);
+    use_rows(step, rows, indices, host_logits_->rows(step.outputs.logits, indices, backend_.launch().stream), result);
   }
 }
 
 // Gives every row that wants nothing but its likeliest token that token; the others are listed.
-void Runner::take_choices(const StepPlan& plan, std::span<const LogitRow> rows, std::span<const int32_t> choices,
+void Runner::take_choices(const UnderWay& step, std::span<const LogitRow> rows, std::span<const int32_t> choices,
                           std::vector<int32_t>& others, StepResult& result) {
   for (size_t i = 0; i < rows.size(); ++i) {
     const LogitRow& row = rows[i];
-    SamplingState& state = states_.at(plan.chunks[static_cast<size_t>(row.chunk)].sequence).sampling;
+    SamplingState& state = states_.at(step.chunks[static_cast<size_t>(row.chunk)].sequence).sampling;
     if (row.scored || !state.takes_likeliest()) {
       others.push_back(static_cast<int32_t>(i));
       continue;
@@ -256,13 +320,13 @@ void Runner::take_choices(const StepPlan& plan, std::span<const LogitRow> rows, 
 }
 
 // Rows `indices` of `rows`, whose logits are given.
-void Runner::use_rows(const StepPlan& plan, std::span<const LogitRow> rows, std::span<const int32_t> indices,
+void Runner::use_rows(const UnderWay& step, std::span<const LogitRow> rows, std::span<const int32_t> indices,
                       std::span<const std::span<float>> logits, StepResult& result) {
   const auto row_at = [&](size_t i) -> const LogitRow& { return rows[static_cast<size_t>(indices[i])]; };
   // Callbacks in order and before sampling, which overwrites rows.
   for (size_t i = 0; i < indices.size(); ++i) {
     const LogitRow& row = row_at(i);
-    const Request& request = *states_.at(plan.chunks[static_cast<size_t>(row.chunk)].sequence).request;
+    const Request& request = *states_.at(step.chunks[static_cast<size_t>(row.chunk)].sequence).request;
     if (row.scored && request.on_logits) request.on_logits(row.position, logits[i]);
   }
   // Room for results first: rows of one chunk may be used by several threads.
@@ -271,7 +335,7 @@ void Runner::use_rows(const StepPlan& plan, std::span<const LogitRow> rows, std:
   threads_.parallel_for(static_cast<int64_t>(indices.size()), 1, [&](int thread, int64_t begin, int64_t end) {
     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
       ChunkResult& chunk_result = result.chunks[static_cast<size_t>(row_at(i).chunk)];
-      outcomes[i] = use_row(plan, row_at(i), logits[i], thread, prompt_logprobs[i], chunk_result);
+      outcomes[i] = use_row(step, row_at(i), logits[i], thread, prompt_logprobs[i], chunk_result);
     }
   });
   for (size_t i = 0; i < indices.size(); ++i) {
@@ -282,10 +346,10 @@ void Runner::use_rows(const StepPlan& plan, std::span<const LogitRow> rows, std:
 }
 
 // Runs on a thread of the pool. Only the row that samples touches the sequence's state and chunk_result.sampled.
-SampleOutcome Runner::use_row(const StepPlan& plan, const LogitRow& row, std::span<float> logits, int thread,
+SampleOutcome Runner::use_row(const UnderWay& step, const LogitRow& row, std::span<float> logits, int thread,
                               PositionLogprobs& prompt_logprobs, ChunkResult& chunk_result) {
   SamplingScratch& scratch = sampling_scratch_[static_cast<size_t>(thread)];
-  State& state = states_.at(plan.chunks[static_cast<size_t>(row.chunk)].sequence);
+  State& state = states_.at(step.chunks[static_cast<size_t>(row.chunk)].sequence);
   const Request& request = *state.request;
   if (row.scored) {
     if (row_is_broken(logits)) return SampleOutcome::kBrokenLogits;

@@ -2,6 +2,7 @@
 // the model, and (rank 0) samples. Used by one thread, the rank's own.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -41,6 +42,7 @@ struct StepLimits {
   int64_t max_tokens = 0;  // of a step
   int64_t max_sequences = 0;
   int64_t max_model_len = 0;
+  bool record_steps = true;  // decode steps, where the device can
 };
 
 class Runner {
@@ -67,9 +69,12 @@ class Runner {
   int64_t num_graphs() const { return graphs_.count(); }
 
   // Collective: starts a step and ends it. On a GPU its work is queued in between, and the host is free for other
-  // things. `plan` lives until finish() returns. The result of rank 0 counts, the others' are empty.
+  // things. The result of rank 0 counts, the others' are empty.
   void begin(const StepPlan& plan);
   StepResult finish();
+  // Whether `plan` may begin before the step under way is finished: one recorded step after another, where every
+  // pending token is one that the device has chosen.
+  bool can_follow(const StepPlan& plan) const;
 
  private:
   struct State {  // of one sequence
@@ -84,8 +89,14 @@ class Runner {
     bool sampled = false;
   };
 
+  struct Run {         // of consecutive rows
+    int32_t to = 0;    // first row of a batch
+    int32_t from = 0;  // first row of outputs before
+    int32_t count = 0;
+  };
   struct UnderWay {  // the step between begin and finish
-    const StepPlan* plan = nullptr;
+    std::vector<StepChunk> chunks;
+    std::vector<SequenceId> ends;
     std::vector<LogitRow> rows;
     // Of a step that is not a recorded one: what further slices of rows are computed from.
     std::optional<Step> step;
@@ -100,13 +111,17 @@ class Runner {
   RowOutputs row_outputs(Step& step, ConstTensor hidden_rows);
   void record_graphs(int64_t most_sequences);
   const DecodeGraphs::Recorded* graph_for(const StepPlan& plan, std::span<const LogitRow> rows) const;
-  RowOutputs slice_outputs(int64_t begin);
-  void use_outputs(const StepPlan& plan, std::span<const LogitRow> rows, const RowOutputs& outputs, StepResult& result);
-  void take_choices(const StepPlan& plan, std::span<const LogitRow> rows, std::span<const int32_t> choices,
+  bool chosen_on_device(const UnderWay& step) const;
+  std::optional<std::vector<Run>> pending_runs(const StepPlan& plan, const UnderWay& before) const;
+  void take_pending(const StepPlan& plan, Tensor token_ids);
+  void begin_eagerly(const StepPlan& plan, UnderWay& step);
+  RowOutputs slice_outputs(UnderWay& step, int64_t begin);
+  void use_outputs(const UnderWay& step, std::span<const LogitRow> rows, StepResult& result);
+  void take_choices(const UnderWay& step, std::span<const LogitRow> rows, std::span<const int32_t> choices,
                     std::vector<int32_t>& others, StepResult& result);
-  void use_rows(const StepPlan& plan, std::span<const LogitRow> rows, std::span<const int32_t> indices,
+  void use_rows(const UnderWay& step, std::span<const LogitRow> rows, std::span<const int32_t> indices,
                 std::span<const std::span<float>> logits, StepResult& result);
-  SampleOutcome use_row(const StepPlan& plan, const LogitRow& row, std::span<float> logits, int thread,
+  SampleOutcome use_row(const UnderWay& step, const LogitRow& row, std::span<float> logits, int thread,
                         PositionLogprobs& prompt_logprobs, ChunkResult& chunk_result);
 
   Comm& comm_;
@@ -126,7 +141,7 @@ class Runner {
   std::optional<BatchStaging> staging_;
   std::optional<HostLogits> host_logits_;
   DecodeGraphs graphs_;
-  std::optional<UnderWay> under_way_;
+  std::deque<UnderWay> under_way_;  // at most two; the later one has begun behind the other
   std::unordered_map<SequenceId, State> states_;
   std::vector<SamplingScratch> sampling_scratch_;  // one per thread
 };

@@ -30,7 +30,6 @@ Message = Mapping[str, Any]
 _IGNORED = {
     "swap_space": "octet never swaps",
     "cpu_offload_gb": "the model is on the CPU",
-    "enforce_eager": "nothing is compiled or captured on the CPU",
     "max_context_len_to_capture": "nothing is captured on the CPU",
     "max_seq_len_to_capture": "nothing is captured on the CPU",
     "disable_custom_all_reduce": "ranks share memory",
@@ -44,7 +43,7 @@ _IGNORED = {
     "runner": "octet generates",
 }
 
-_ENGINE_ARGUMENTS = ("device", "gpu_memory_utilization", "dtype", "kv_cache_dtype", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size",
+_ENGINE_ARGUMENTS = ("device", "gpu_memory_utilization", "enforce_eager", "dtype", "kv_cache_dtype", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size",
                      "kv_cache_memory_bytes", "enable_prefix_caching", "enable_chunked_prefill", "async_scheduling",
                      "tensor_parallel_size", "num_threads", "seed", "quantization_ignore", "quantize_lm_head")
 
