@@ -13,8 +13,11 @@
 namespace octet {
 namespace {
 
-// About 50 us of spinning: longer than the serial gaps between kernels, short enough not to burn a core when idle.
+// About 50 us of spinning: longer than the serial gaps between kernels.
 constexpr int kSpins = 4000;
+// Then some milliseconds of giving the processor away and asking again, which is longer than the gap between two steps
+// and short enough not to burn a core when idle: to be woken costs 50 to 100 us on a virtual machine.
+constexpr int kYields = 4000;
 
 void pause_cpu() {
 #if defined(__x86_64__)
@@ -85,6 +88,10 @@ void ThreadPool::work(int thread) {
     while (generation_.load(std::memory_order_acquire) == seen && !stop_.load(std::memory_order_acquire)) {
       if (++spins < kSpins) {
         pause_cpu();
+        continue;
+      }
+      if (spins < kSpins + kYields) {
+        std::this_thread::yield();
         continue;
       }
       std::unique_lock lock(mutex_);

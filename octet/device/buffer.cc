@@ -33,8 +33,8 @@ std::string readable_bytes(int64_t bytes) {
 
 // Pages of 2 MiB where the buffer is large: a matmul that streams weights would otherwise miss the TLB on every 4 KiB.
 // They need 2 MiB alignment, so more is mapped and the ends are given back.
-std::byte* map_pages(int64_t num_bytes) {
-  const int64_t slack = num_bytes >= kHugePage ? kHugePage : 0;
+std::byte* map_pages(int64_t num_bytes, Pages pages) {
+  const int64_t slack = num_bytes >= kHugePage && pages == Pages::kHuge ? kHugePage : 0;
   void* mapped = mmap(nullptr, static_cast<size_t>(num_bytes + slack), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapped == MAP_FAILED) return nullptr;
@@ -50,8 +50,8 @@ std::byte* map_pages(int64_t num_bytes) {
   return data + head;
 }
 
-std::byte* allocate_on_cpu(int64_t num_bytes) {
-  if (num_bytes >= kMapFrom) return map_pages(num_bytes);
+std::byte* allocate_on_cpu(int64_t num_bytes, Pages pages) {
+  if (num_bytes >= kMapFrom) return map_pages(num_bytes, pages);
   return static_cast<std::byte*>(
       ::operator new(static_cast<size_t>(num_bytes), std::align_val_t(kAlignment), std::nothrow));
 }
@@ -76,7 +76,7 @@ int64_t available_memory_bytes(Device device) {
   return device.kind == DeviceKind::kCpu ? read_available_memory() : cuda::available_bytes(device.index);
 }
 
-Buffer::Buffer(Device device, int64_t num_bytes, std::string_view purpose) : device_(device) {
+Buffer::Buffer(Device device, int64_t num_bytes, std::string_view purpose, Pages pages) : device_(device) {
   check_size(num_bytes, purpose);
   if (num_bytes == 0) return;
   if (device.kind == DeviceKind::kCuda) {
@@ -84,7 +84,7 @@ Buffer::Buffer(Device device, int64_t num_bytes, std::string_view purpose) : dev
   } else {
     if (num_bytes >= kCheckFrom && num_bytes > available_memory_bytes(device))
       out_of_memory(device, num_bytes, purpose);
-    data_ = allocate_on_cpu(num_bytes);
+    data_ = allocate_on_cpu(num_bytes, pages);
   }
   if (data_ == nullptr) out_of_memory(device, num_bytes, purpose);
   num_bytes_ = num_bytes;

@@ -11,11 +11,15 @@
 
 namespace octet {
 
+// How the CPU's memory is committed. kHuge (2 MiB): streaming a large buffer misses the TLB less. kSmall (4 KiB): a
+// buffer of which little is touched, here and there, costs what is touched.
+enum class Pages : uint8_t { kHuge, kSmall };
+
 class Buffer {
  public:
   Buffer() = default;
   // Throws Error{kMemory}: "<purpose>: needs 1.2 GiB, 0.8 GiB are available".
-  Buffer(Device device, int64_t num_bytes, std::string_view purpose);
+  Buffer(Device device, int64_t num_bytes, std::string_view purpose, Pages pages = Pages::kHuge);
   // Host memory that `gpu` copies to and from without waiting. Lies on the CPU: device() says so.
   static Buffer pinned(Device gpu, int64_t num_bytes, std::string_view purpose);
   ~Buffer();

@@ -1,6 +1,7 @@
 #include "octet/engine/rank_team.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "octet/base/error.h"
 
@@ -15,7 +16,7 @@ RankTeam::RankTeam(const ModelSource& source, int world_size, int num_threads) :
   }
   const int threads_per_rank = std::max(1, num_threads / world_size);
   ranks_.resize(static_cast<size_t>(world_size));
-  for (int rank = 0; rank < world_size; ++rank) {
+  for (int rank = 0; rank < world_size && !runs_on_caller(); ++rank) {
     ranks_[static_cast<size_t>(rank)].thread = std::thread([this, rank] { serve(rank); });
   }
   try {
@@ -55,9 +56,19 @@ void RankTeam::begin(std::function<void(int rank)> work) {
 }
 
 void RankTeam::end() {
+  if (runs_on_caller()) return run_here();
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return num_busy_ == 0; });
   if (fault_) std::rethrow_exception(fault_);
+}
+
+void RankTeam::run_here() {
+  try {
+    std::exchange(work_, nullptr)(0);
+  } catch (...) {
+    fault_ = std::current_exception();
+    throw;
+  }
 }
 
 void RankTeam::serve(int rank) {

@@ -7,7 +7,8 @@ namespace octet {
 KvCache::KvCache(Device device, const KvCacheLayout& layout, int64_t num_blocks)
     : layout_(layout),
       num_blocks_(num_blocks),
-      buffer_(device, num_blocks * layout.bytes_per_block(), "KV cache"),
+      // A sequence touches a few KiB in each of the planes k(layer), v(layer): 2 MiB pages would be zeroed for each.
+      buffer_(device, num_blocks * layout.bytes_per_block(), "KV cache", Pages::kSmall),
       scales_(static_cast<size_t>(2 * layout.num_layers), 1.0f) {}
 
 Tensor KvCache::k(int64_t layer) const {

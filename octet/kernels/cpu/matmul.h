@@ -28,8 +28,8 @@ struct MatmulConfig {
   static constexpr int64_t kStagedBytes = 256 << 10;  // x of a block of tokens, which stays in L2
   static constexpr int64_t kMaxChunk = 640;           // k per pass: 8 tokens' x and 3 rows stay in L1
   static constexpr int64_t kMaxStaged = 256;          // tokens of x staged at once
-  static constexpr int64_t kDirectGrain = 96;         // rows a thread takes at a time: few tokens
-  static constexpr int64_t kPanelRows = 24;           // the same with many tokens
+  static constexpr int64_t kDirectBytes = 32 << 10;   // of weights that a thread takes at a time: few tokens
+  static constexpr int64_t kPanelRows = 24;           // rows that it takes at a time: many tokens
   static constexpr int64_t kPrefetchBytes = 2048;     // beyond the rows after these
   static constexpr int kTileRows = 3;
   static constexpr int kTileTokens = 4;
@@ -404,7 +404,10 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
   m.bias = op.bias ? op.bias.data<float>() : nullptr;
 
   if (staged) stage_tokens<V, W>(op, launch, stage_factor, first, num_tokens, staged_x, stride);
-  const int64_t grain = direct ? MatmulConfig::kDirectGrain : MatmulConfig::kPanelRows;
+  constexpr int64_t kMostRows = 8;  // of a direct tile
+  const int64_t row_bytes = num_k * static_cast<int64_t>(sizeof(W));
+  const int64_t direct_rows = std::max<int64_t>(1, MatmulConfig::kDirectBytes / (row_bytes * kMostRows)) * kMostRows;
+  const int64_t grain = direct ? direct_rows : MatmulConfig::kPanelRows;
   StealingShares shares(num_n, grain, launch.threads->num_threads());
   launch.threads->run([&](int thread) {
     std::byte* own = direct        ? nullptr
