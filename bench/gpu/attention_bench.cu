@@ -258,43 +258,49 @@ void time_all(Bench& bench, bool decode, bool prefill) {
   }
 }
 
-// The largest difference of every fast row to cuda.attention_simple on long sequences.
+// What `kernel` makes of a batch against what cuda.attention_simple, the last row, makes of it.
+bool check_row(Bench& bench, const Kernel<PagedAttentionOp>& kernel, const Batch& batch) {
+  const int64_t count = batch.num_tokens * kHeads * kHeadDim;
+  std::vector<BF16> expected(static_cast<size_t>(count)), found(static_cast<size_t>(count));
+  const Stream stream = bench.launch().stream;
+  kernel_table(kGpu).of<PagedAttentionOp>().back().run(bench.op(batch, bench.other_out()), bench.launch());
+  fill_bytes(bench.out().data(), std::byte{0xff}, count * 2, stream);
+  kernel.run(bench.op(batch, bench.out()), bench.launch());
+  copy_bytes(expected.data(), bench.other_out().data(), count * 2, stream);
+  copy_bytes(found.data(), bench.out().data(), count * 2, stream);
+  synchronize(stream);
+  double worst = 0.0, square = 0.0, square_of_error = 0.0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double error = std::fabs(static_cast<double>(to_f32(expected[i])) - to_f32(found[i]));
+    if (!(error <= worst)) worst = error;  // NaN stays
+    square += std::pow(to_f32(expected[i]), 2.0);
+    square_of_error += error * error;
+  }
+  const bool ok = worst < 0.02;
+  fmt::print(
+      R"({{"what": "check", "rows": {}, "cache": "{}", "kernel": "{}", "worst": {:.2g}, "relative": {:.2g}, "ok": {}}})"
+      "\n",
+      batch.num_tokens, dtype_name(bench.dtype()), kernel.name, worst, std::sqrt(square_of_error / square), ok);
+  std::fflush(stdout);
+  return ok;
+}
+
+// Every fast row on long sequences.
 bool check_rows(Bench& bench) {
+  struct Lengths {
+    std::vector<int32_t> new_tokens, seq_lens;
+  };
   bool good = true;
   for (const DType dtype : {DType::kF8E4M3, DType::kBF16}) {
     bench.use_cache(dtype);
-    struct Lengths {
-      std::vector<int32_t> new_tokens, seq_lens;
-    };
     for (const auto& [new_tokens, seq_lens] : {Lengths{{1, 1, 1, 1, 1}, {33000, 5, 4096, 17000, 130000}},
                                                Lengths{{1, 700, 3, 300}, {9000, 2500, 20000, 300}}}) {
       const Batch batch = bench.make_batch(new_tokens, seq_lens, 0);
-      const int64_t count = batch.num_tokens * kHeads * kHeadDim;
-      std::vector<BF16> expected(static_cast<size_t>(count)), found(static_cast<size_t>(count));
-      const PagedAttentionOp simple = bench.op(batch, bench.other_out());
       for (const auto& kernel : kernel_table(kGpu).of<PagedAttentionOp>()) {
-        const PagedAttentionOp fast = bench.op(batch, bench.out());
-        if (kernel.name == "cuda.attention_simple" || !kernel.declines(fast, bench.launch()).empty()) continue;
-        kernel_table(kGpu).of<PagedAttentionOp>().back().run(simple, bench.launch());
-        fill_bytes(bench.out().data(), std::byte{0xff}, count * 2, bench.launch().stream);
-        kernel.run(fast, bench.launch());
-        copy_bytes(expected.data(), bench.other_out().data(), count * 2, bench.launch().stream);
-        copy_bytes(found.data(), bench.out().data(), count * 2, bench.launch().stream);
-        synchronize(bench.launch().stream);
-        double worst = 0.0, square = 0.0, square_of_error = 0.0;
-        for (size_t i = 0; i < expected.size(); ++i) {
-          const double error = std::fabs(static_cast<double>(to_f32(expected[i])) - to_f32(found[i]));
-          if (!(error <= worst)) worst = error;  // NaN stays
-          square += std::pow(to_f32(expected[i]), 2.0);
-          square_of_error += error * error;
+        const bool fast = kernel.name != "cuda.attention_simple";
+        if (fast && kernel.declines(bench.op(batch, bench.out()), bench.launch()).empty()) {
+          good = check_row(bench, kernel, batch) && good;
         }
-        const bool ok = worst < 0.02;
-        good = good && ok;
-        fmt::print(
-            R"({{"what": "check", "rows": {}, "cache": "{}", "kernel": "{}", "worst": {:.2g}, "relative": {:.2g}, "ok": {}}})"
-            "\n",
-            batch.num_tokens, dtype_name(dtype), kernel.name, worst, std::sqrt(square_of_error / square), ok);
-        std::fflush(stdout);
       }
     }
   }

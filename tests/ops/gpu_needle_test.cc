@@ -8,6 +8,7 @@
 
 #include "octet/device/stream.h"
 #include "octet/kernels/backends.h"
+#include "octet/tensor/dispatch.h"
 #include "tests/ops/random.h"
 
 namespace octet::ops_test {
@@ -76,47 +77,42 @@ class GpuNeedleTest : public ::testing::TestWithParam<Pattern> {
     if (device_.kind == DeviceKind::kCpu) GTEST_SKIP() << "no GPU";
   }
 
+  // An op, the memory of its arguments and the stream that they were copied on.
+  struct OnGpu {
+    StreamOwner stream;
+    std::vector<Buffer> buffers;
+    PagedAttentionOp op;
+  };
+
   template <class T>
-  Buffer upload(const std::vector<T>& values, Stream stream) {
-    Buffer buffer(device_, static_cast<int64_t>(values.size() * sizeof(T)), "needle test");
-    copy_bytes(buffer.data(), values.data(), buffer.num_bytes(), stream);
-    return buffer;
+  ConstTensor upload(const std::vector<T>& values, Shape shape, OnGpu& to) {
+    to.buffers.emplace_back(device_, static_cast<int64_t>(values.size() * sizeof(T)), "needle test");
+    copy_bytes(to.buffers.back().data(), values.data(), to.buffers.back().num_bytes(), to.stream.get());
+    return to.buffers.back().tensor(DTypeOf<T>::value, shape);
   }
 
-  // [Hkv, kKeys, D] as blocks [kBlocks, Hkv, block_size, D] in reverse order, in T, divided by `scale`.
+  // [Hkv, kKeys, D] as blocks [kBlocks, Hkv, block_size, D] in reverse order, divided by `scale`.
   template <class T>
-  Buffer upload_cache(const std::vector<float>& values, float scale, Stream stream) {
-    std::vector<T> cache(values.size());
-    size_t i = 0;
+  ConstTensor upload_cache(const std::vector<float>& values, float scale, OnGpu& to) {
+    std::vector<T> cache;
+    cache.reserve(values.size());
     for (int64_t block = kBlocks - 1; block >= 0; --block) {
       for (int64_t head = 0; head < kKvHeads; ++head) {
         const float* from = values.data() + at(head, block * kBlockSize);
-        for (int64_t e = 0; e < kBlockSize * kHeadDim; ++e) {
-          if constexpr (sizeof(T) == 1) {
-            cache[i++] = to_f8_e4m3(from[e] / scale);
-          } else {
-            cache[i++] = to_bf16(from[e] / scale);
-          }
-        }
+        for (int64_t e = 0; e < kBlockSize * kHeadDim; ++e) cache.push_back(from_f32<T>(from[e] / scale));
       }
     }
-    return upload(cache, stream);
+    return upload(cache, Shape{kBlocks, kKvHeads, kBlockSize, kHeadDim}, to);
   }
 
-  // How many of kernel's rows look like their needle's value: by sequences of one row, or as one of kNeedles rows.
+  // Needle i's query in all heads of row i; the rows are sequences of their own, or the last of one.
   template <class T>
-  void expect_found(const Haystack& h, bool one_sequence) {
-    StreamOwner owner(device_);
-    const Stream stream = owner.get();
+  OnGpu make_op(const Haystack& h, bool one_sequence) {
     const auto scale_of = [](const std::vector<float>& values) {
       float amax = 0.0f;
       for (const float value : values) amax = std::max(amax, std::fabs(value));
-      return sizeof(T) == 1 ? amax / 448.0f : 1.0f;
+      return sizeof(T) == 1 ? amax / kMaxF8E4M3 : 1.0f;
     };
-    const float k_scale = scale_of(h.keys);
-    const float v_scale = scale_of(h.values);
-    const Buffer k = upload_cache<T>(h.keys, k_scale, stream);
-    const Buffer v = upload_cache<T>(h.values, v_scale, stream);
     std::vector<BF16> q;
     for (int64_t i = 0; i < kNeedles; ++i) {
       for (int64_t head = 0; head < kHeads; ++head) {
@@ -124,43 +120,44 @@ class GpuNeedleTest : public ::testing::TestWithParam<Pattern> {
         for (int64_t d = 0; d < kHeadDim; ++d) q.push_back(to_bf16(query[d]));
       }
     }
-    const Buffer q_buffer = upload(q, stream);
     const int64_t sequences = one_sequence ? 1 : kNeedles;
-    std::vector<int32_t> starts, seq_lens, table;
+    std::vector<int32_t> starts, table;
     for (int64_t s = 0; s <= sequences; ++s) starts.push_back(static_cast<int32_t>(s * kNeedles / sequences));
-    for (int64_t s = 0; s < sequences; ++s) {
-      seq_lens.push_back(kKeys);
-      for (int64_t b = 0; b < kBlocks; ++b) table.push_back(static_cast<int32_t>(kBlocks - 1 - b));
-    }
-    const Buffer starts_buffer = upload(starts, stream), lens_buffer = upload(seq_lens, stream);
-    const Buffer table_buffer = upload(table, stream);
-    const Buffer out(device_, static_cast<int64_t>(q.size() * sizeof(float)), "out");
-    const Buffer workspace(device_, 64 << 20, "workspace");
-    const DType dtype = sizeof(T) == 1 ? DType::kF8E4M3 : DType::kBF16;
-    const Shape cache{kBlocks, kKvHeads, kBlockSize, kHeadDim};
-    PagedAttentionOp op;
-    op.out = out.tensor(DType::kF32, Shape{kNeedles, kHeads * kHeadDim});
-    op.q = q_buffer.tensor(DType::kBF16, Shape{kNeedles, kHeads * kHeadDim});
-    op.k_cache = k.tensor(dtype, cache);
-    op.v_cache = v.tensor(dtype, cache);
-    op.query_start = starts_buffer.tensor(DType::kI32, Shape{sequences + 1});
-    op.seq_lens = lens_buffer.tensor(DType::kI32, Shape{sequences});
-    op.block_table = table_buffer.tensor(DType::kI32, Shape{sequences, kBlocks});
+    for (int64_t e = 0; e < sequences * kBlocks; ++e) table.push_back(static_cast<int32_t>(kBlocks - 1 - e % kBlocks));
+    OnGpu result{.stream = StreamOwner(device_), .buffers = {}, .op = {}};
+    PagedAttentionOp& op = result.op;
+    result.buffers.emplace_back(device_, kNeedles * kHeads * kHeadDim * int64_t{sizeof(float)}, "out");
+    op.out = result.buffers.back().tensor(DType::kF32, Shape{kNeedles, kHeads * kHeadDim});
+    op.q = upload(q, Shape{kNeedles, kHeads * kHeadDim}, result);
+    op.k_scale = scale_of(h.keys);
+    op.v_scale = scale_of(h.values);
+    op.k_cache = upload_cache<T>(h.keys, op.k_scale, result);
+    op.v_cache = upload_cache<T>(h.values, op.v_scale, result);
+    op.query_start = upload(starts, Shape{sequences + 1}, result);
+    op.seq_lens = upload(std::vector<int32_t>(static_cast<size_t>(sequences), kKeys), Shape{sequences}, result);
+    op.block_table = upload(table, Shape{sequences, kBlocks}, result);
     op.softmax_scale = 1.0f / std::sqrt(static_cast<float>(kHeadDim));
-    op.k_scale = k_scale;
-    op.v_scale = v_scale;
     op.check();
-    const Launch launch{.stream = stream,
+    return result;
+  }
+
+  // Every row of the table finds every needle.
+  template <class T>
+  void expect_found(const Haystack& h, bool one_sequence) {
+    const OnGpu on_gpu = make_op<T>(h, one_sequence);
+    const PagedAttentionOp& op = on_gpu.op;
+    const Buffer workspace(device_, 64 << 20, "workspace");
+    const Launch launch{.stream = on_gpu.stream.get(),
                         .gpu = &gpu_properties(device_),
                         .workspace = {.data = workspace.data(), .num_bytes = workspace.num_bytes()}};
     for (const auto& kernel : kernel_table(device_).of<PagedAttentionOp>()) {
       if (!kernel.declines(op, launch).empty()) continue;
-      fill_bytes(out.data(), std::byte{0xff}, out.num_bytes(), stream);
+      fill_bytes(op.out.bytes, std::byte{0xff}, op.out.num_bytes(), launch.stream);
       kernel.run(op, launch);
-      std::vector<float> found(q.size());
-      copy_bytes(found.data(), out.data(), out.num_bytes(), stream);
-      synchronize(stream);
-      EXPECT_EQ(num_found(h, found), kNeedles * kHeads) << kernel.name << ", cache " << dtype_name(dtype);
+      std::vector<float> found(static_cast<size_t>(op.out.num_elements()));
+      copy_bytes(found.data(), op.out.bytes, op.out.num_bytes(), launch.stream);
+      synchronize(launch.stream);
+      EXPECT_EQ(num_found(h, found), kNeedles * kHeads) << kernel.name << ", cache " << dtype_name(op.k_cache.dtype);
     }
   }
 

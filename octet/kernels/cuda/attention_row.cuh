@@ -20,6 +20,7 @@ struct AttentionInput {
   const int32_t* block_table;
   int64_t q_stride, k_block_stride, v_block_stride, table_stride;
   int num_sequences, num_heads, num_kv_heads, head_dim, block_size;
+  int group;           // query heads of a KV head
   int sliding_window;  // 0: none
   float score_scale;   // k_scale * softmax_scale
   float v_scale;
@@ -50,6 +51,7 @@ inline AttentionInput attention_input(const PagedAttentionOp& op) {
           .num_kv_heads = static_cast<int>(op.num_kv_heads()),
           .head_dim = static_cast<int>(op.head_dim()),
           .block_size = static_cast<int>(op.block_size()),
+          .group = static_cast<int>(op.num_heads() / op.num_kv_heads()),
           .sliding_window = static_cast<int>(op.sliding_window),
           .score_scale = op.k_scale * op.softmax_scale,
           .v_scale = op.v_scale,
@@ -81,6 +83,9 @@ inline int row_cluster(int64_t num_heads) {
   }
   return 1;
 }
+
+// Of a power of two.
+__device__ inline int log2_of(int n) { return 31 - __clz(n); }
 
 // The sequence that row t belongs to, found by all threads of the CTA together; -1: none (rows that pad a batch).
 __device__ inline int sequence_of_row(const AttentionInput& in, int t, int* shared) {

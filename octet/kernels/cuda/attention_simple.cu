@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_simple(const AttentionI
   Keys keys{.sequence = s, .kv_head = 0, .begin = 0, .end = position + 1};
   if (in.sliding_window > 0) keys.begin = max(0, position - in.sliding_window + 1);
   for (int h = 0; h < heads; ++h) {
-    keys.kv_head = (first_head + h) / (in.num_heads / in.num_kv_heads);
+    keys.kv_head = (first_head + h) / (in.group);
     const int64_t q_first = t * in.q_stride + int64_t{first_head + h} * in.head_dim;
     for (int d = static_cast<int>(threadIdx.x); d < in.head_dim; d += kThreads) {
       shared.q[d] = in.q_f32 ? static_cast<const float*>(in.q)[q_first + d]

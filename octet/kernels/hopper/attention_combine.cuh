@@ -17,54 +17,87 @@ struct HeadPartials {
   int begin, end;
 };
 
-// The sum over every kMembers-th split, from those whose number is `member` on; lane l holds kLane dimensions from
+// kLane neighbouring dimensions of a partial result, weighted and added.
+template <int kLane>
+struct PartialVector {
+  float2 pairs[kLane / 2];
+
+  __device__ void load(const float* from) {
+    for (int i = 0; i < kLane / 2; ++i) pairs[i] = reinterpret_cast<const float2*>(from)[i];
+  }
+  __device__ void add(float weight, const PartialVector& other) {
+    for (int i = 0; i < kLane / 2; ++i) {
+      pairs[i].x += weight * other.pairs[i].x;
+      pairs[i].y += weight * other.pairs[i].y;
+    }
+  }
+};
+
+// The sum over every num_members-th split, from those whose number is `member` on; lane l holds kLane dimensions from
 // l * kLane on. Splits keep their lanes and warps wherever `begin` lies, so leading splits that see nothing change
 // nothing.
 template <int kLane>
-__device__ void sum_splits(const Partials& partials, const HeadPartials& head, int member, int num_members,
-                           float (&sums)[kLane]) {
+__device__ PartialVector<kLane> sum_splits(const Partials& partials, const HeadPartials& head, int member,
+                                           int num_members) {
+  constexpr int kAhead = 4;  // loads under way
   const int lane = static_cast<int>(threadIdx.x) % 32;
+  const auto softmax_of = [&](int i) { return partials.softmax[head.first + i * head.stride]; };
+  const int mine = head.begin + ((member - head.begin) & (num_members - 1));
+  PartialVector<kLane> ahead[kAhead];
+  float scores[kAhead];
+  const auto load = [&](int first) {
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      const int i = first + j * num_members;
+      if (i >= head.end) continue;
+      ahead[j].load(partials.sums + ((head.first + i * head.stride) * 32 + lane) * kLane);
+      scores[j] = softmax_of(i).x;
+    }
+  };
+  load(mine);
   float highest = -INFINITY;
-  for (int i = head.begin / 32 * 32 + lane; i < head.end; i += 32) {
-    if (i >= head.begin) highest = fmaxf(highest, partials.softmax[head.first + i * head.stride].x);
-  }
+  const int lane_first = head.begin + ((lane - head.begin) & 31);
+  for (int i = lane_first; i < head.end; i += 32) highest = fmaxf(highest, softmax_of(i).x);
   for (int step = 16; step > 0; step /= 2) highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, step));
   float total = 0.0f;
-  for (int i = head.begin / 32 * 32 + lane; i < head.end; i += 32) {
-    if (i < head.begin) continue;
-    const float2 softmax = partials.softmax[head.first + i * head.stride];
-    total += softmax.y * exp2_fast(softmax.x - highest);
-  }
+  for (int i = lane_first; i < head.end; i += 32) total += softmax_of(i).y * exp2_fast(softmax_of(i).x - highest);
   for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(0xffffffffu, total, step);
-  for (float& sum : sums) sum = 0.0f;
-#pragma unroll 4
-  for (int i = head.begin + (member + num_members - head.begin % num_members) % num_members; i < head.end;
-       i += num_members) {
-    const int64_t index = head.first + i * head.stride;
-    const float weight = exp2_fast(partials.softmax[index].x - highest);
-    const float* const values = partials.sums + (index * 32 + lane) * kLane;
-    for (int d = 0; d < kLane; d += 2) {
-      const float2 pair = *reinterpret_cast<const float2*>(values + d);
-      sums[d] += weight * pair.x;
-      sums[d + 1] += weight * pair.y;
+  PartialVector<kLane> sum{};
+  for (int first = mine; first < head.end; first += kAhead * num_members) {
+    if (first != mine) load(first);
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      if (first + j * num_members < head.end) sum.add(exp2_fast(scores[j] - highest), ahead[j]);
     }
   }
-  for (float& sum : sums) sum /= total;
+  PartialVector<kLane> result{};
+  result.add(1.0f / total, sum);
+  return result;
 }
 
 struct RowPlace {
   int sequence, row;  // row of q; sequence -1: there is none
+  int slot_start;
+  SequenceView view;
 };
 
 // The row that cluster `index` makes. When sequences have few rows (max_rows, others are left out) it is counted by
-// sequence, which takes no search.
-__device__ inline RowPlace row_of(const AttentionInput& in, int index, int max_rows, int* shared) {
-  if (max_rows >= kCombineManyRows) return {sequence_of_row(in, index, shared), index};
-  const int s = index / max_rows;
-  const int first = in.query_start[s];
-  const int num_rows = in.query_start[s + 1] - first;
-  const int i = index % max_rows;
-  return {i < num_rows && num_rows <= max_rows ? s : -1, first + i};
+// sequence, which takes no search; neither does the usual step of one row a sequence.
+__device__ inline RowPlace row_of(const AttentionInput& in, const Partials& partials, int index, int max_rows,
+                                  int* shared) {
+  const bool by_sequence = max_rows < kCombineManyRows;
+  int s = by_sequence ? index / max_rows : min(index, in.num_sequences - 1);
+  const SequenceView likely(in, s);
+  const int slot_start = partials.header->slot_start[s];
+  if (by_sequence) {
+    const int i = index % max_rows;
+    const bool exists = i < likely.num_rows && likely.num_rows <= max_rows;
+    return {exists ? s : -1, likely.first_row + i, slot_start, likely};
+  }
+  if (likely.first_row == index && likely.num_rows == 1) return {s, index, slot_start, likely};
+  s = sequence_of_row(in, index, shared);
+  if (s < 0) return {s, index, 0, likely};
+  return {s, index, partials.header->slot_start[s], SequenceView(in, s)};
 }
 
 // A cluster of CTAs makes one row, each CTA an equal share of its heads, each head by a team of warps.
@@ -85,15 +118,13 @@ __global__ void __launch_bounds__(kCombineThreads, 2)
   const int members = kCombineWarps / teams;
   wait_for_previous();
   start_next();
-  const RowPlace place = row_of(in, static_cast<int>(blockIdx.x) / num_ranks, max_rows, &found);
-  if (place.sequence < 0) return;
-  const int s = place.sequence;
-  const int t = place.row;
-  const SequenceView view(in, s);
   const Splits splits{partials.header->shift};
-  const int first_split = view.first_split(splits);
-  const int num_splits = view.num_splits(splits);
-  const int64_t slot = partials.header->slot_start[s] + (t - view.first_row) * num_splits - first_split;
+  const RowPlace place = row_of(in, partials, static_cast<int>(blockIdx.x) / num_ranks, max_rows, &found);
+  if (place.sequence < 0) return;
+  const int t = place.row;
+  const int first_split = place.view.first_split(splits);
+  const int num_splits = place.view.num_splits(splits);
+  const int64_t slot = place.slot_start + (t - place.view.first_row) * num_splits - first_split;
   for (int base = 0; base < heads; base += teams) {
     const int h = base + warp / members;
     if (h < heads) {
@@ -101,9 +132,8 @@ __global__ void __launch_bounds__(kCombineThreads, 2)
                               .stride = in.num_heads,
                               .begin = first_split,
                               .end = first_split + num_splits};
-      float sums[kLane];
-      sum_splits<kLane>(partials, head, warp % members, members, sums);
-      for (int d = 0; d < kLane; ++d) of_warps[warp][lane * kLane + d] = sums[d];
+      const PartialVector<kLane> sum = sum_splits<kLane>(partials, head, warp % members, members);
+      for (int i = 0; i < kLane / 2; ++i) reinterpret_cast<float2*>(of_warps[warp] + lane * kLane)[i] = sum.pairs[i];
     }
     __syncthreads();
     for (int i = static_cast<int>(threadIdx.x); i < min(teams, heads - base) * kHeadDim; i += kCombineThreads) {

@@ -37,15 +37,18 @@ struct DecodeShape {
   static constexpr int kRowBytes = kHeadDim * static_cast<int>(sizeof(T));
   static constexpr int kRowChunks = kRowBytes / 16;
   static constexpr int kChunkElements = 16 / static_cast<int>(sizeof(T));
-  static constexpr int kTileBytes = kStepKeys * kRowBytes;  // K or V of a step
-  static constexpr int kLaneChunks = kRowBytes / 64;        // of a key's row, held by the four lanes of its group
-  static constexpr int kDots = kHeadDim / 16;               // mma steps of q . k
-  static constexpr int kTiles = kHeadDim / 16;              // mma tiles of O^T
-  static constexpr int kMergeFloats = kTiles * kQueryBlocks * 4 * 32;  // O of a warp
+  static constexpr int kTileBytes = kStepKeys * kRowBytes;        // K or V of a step
+  static constexpr int kLaneChunks = kRowBytes / 64;              // of a key's row, held by the four lanes of its group
+  static constexpr int kDots = kHeadDim / 16;                     // mma steps of q . k
+  static constexpr int kTiles = kHeadDim / 16;                    // mma tiles of O^T
+  static constexpr int kMergePasses = kTileBytes < 4096 ? 1 : 2;  // at the end of a task: parts of O in shared memory
+  static constexpr int kPassTiles = kTiles / kMergePasses;
+  static constexpr int kMergeVectors = kPassTiles * kQueryBlocks * 32;  // of 16 bytes, of a warp and pass
   static constexpr int kFixedBytes =
-      2 * kMergeFloats * 4 + kWarps * kQueries * 8 + static_cast<int>(sizeof(Plan<kThreads>));
-  static constexpr int kCtasPerSm = kTileBytes <= 4096 ? 2 : 1;
-  static constexpr int kMaxSharedBytes = (kCtasPerSm == 2 ? 113 : 226) << 10;
+      kWarps * kMergeVectors * 16 + kWarps * kQueries * 8 + static_cast<int>(sizeof(Plan<kThreads, kQueries>));
+  // Widening takes time: three CTAs hide it.
+  static constexpr int kCtasPerSm = kTileBytes < 4096 && kQueryBlocks == 1 ? 3 : kTileBytes <= 4096 ? 2 : 1;
+  static constexpr int kMaxSharedBytes = (kCtasPerSm == 3 ? 75 : kCtasPerSm == 2 ? 113 : 226) << 10;
   static constexpr int kStages = std::min(8, (kMaxSharedBytes - kFixedBytes) / (2 * kTileBytes * kWarps));
   static constexpr int kRingBytes = kStages * 2 * kTileBytes;
   static_assert(kStages >= 2);
@@ -62,10 +65,10 @@ struct DecodeShape {
 template <class S>
 struct SharedMemory {
   std::byte rings[kWarps][S::kRingBytes];
-  float merge[2][S::kMergeFloats];
+  float4 merge[kWarps][S::kMergeVectors];
   float highest[kWarps][S::kQueries];
   float total[kWarps][S::kQueries];
-  Plan<kThreads> plan;
+  Plan<kThreads, S::kQueries> plan;
 };
 
 // Two of four 8-bit elements as f16.
@@ -89,22 +92,22 @@ struct TaskKeys {
 template <class S>
 class Fetcher {
  public:
-  __device__ Fetcher(const AttentionInput& in, const Plan<kThreads>& plan, const Task& first, const Task& stop,
-                     uint32_t ring)
+  __device__ Fetcher(const AttentionInput& in, const Plan<kThreads, S::kQueries>& plan, const Task& first,
+                     const Task& stop, uint32_t ring)
       : in_(in),
         plan_(plan),
         task_(first),
         stop_(stop),
         view_(in, min(first.sequence, in.num_sequences - 1)),
-        ring_(ring) {
+        ring_(ring),
+        block_shift_(log2_of(in.block_size)) {
     find_step(true);
   }
 
   // Starts the copies of the next step, if any, into stage `stage`; always commits a group.
   __device__ void fetch(int stage) {
     if (!(task_ == stop_)) {
-      const int kv_head = task_.head_block / row_blocks_;
-      const int64_t cell = (int64_t{kv_head} * in_.block_size + key_ % in_.block_size) * (S::kRowBytes);
+      const int64_t cell = int64_t{first_cell_ + (key_ & (in_.block_size - 1))} * S::kRowBytes;
       const auto* k = static_cast<const std::byte*>(in_.k_cache) +
                       block_ * in_.k_block_stride * int64_t{sizeof(typename S::Element)} + cell;
       const auto* v = static_cast<const std::byte*>(in_.v_cache) +
@@ -129,14 +132,14 @@ class Fetcher {
   __device__ void find_step(bool new_task) {
     while (!(task_ == stop_)) {
       if (new_task) {
-        const int rows = view_.num_rows * (in_.num_heads / in_.num_kv_heads);
-        row_blocks_ = (rows + S::kQueries - 1) / S::kQueries;
+        const int row_blocks = plan_.row_blocks(in_, view_);
+        first_cell_ = (row_blocks == 1 ? task_.head_block : task_.head_block / row_blocks) * in_.block_size;
         const TaskKeys keys(view_, plan_.splits, task_.split);
         key_ = keys.first(static_cast<int>(threadIdx.x) / 32);
         end_ = keys.end;
       }
       if (key_ < end_) {
-        block_ = in_.block_table[task_.sequence * in_.table_stride + key_ / in_.block_size];
+        block_ = in_.block_table[task_.sequence * in_.table_stride + (key_ >> block_shift_)];
         return;
       }
       const int sequence = task_.sequence;
@@ -147,12 +150,13 @@ class Fetcher {
   }
 
   const AttentionInput& in_;
-  const Plan<kThreads>& plan_;
+  const Plan<kThreads, S::kQueries>& plan_;
   Task task_;
   Task stop_;
   SequenceView view_;
   uint32_t ring_;
-  int row_blocks_ = 1;
+  int block_shift_;
+  int first_cell_ = 0;  // of the KV head in its block
   int key_ = 0;
   int end_ = 0;
   int64_t block_ = 0;
@@ -164,29 +168,31 @@ struct Queries {
   uint32_t fragments[S::kDots][S::kQueryBlocks][2];
   float scale[S::kQueryBlocks][2];  // of a score, to base-2 logarithms
   int last[S::kQueryBlocks][2];     // the column's own position: the last key that it sees
+  int row[S::kQueryBlocks][2];      // the column's row of the sequence; -1: none
+  int head[S::kQueryBlocks][2];
 
   // Column q of the block is row q of (new tokens x heads of the group). Columns beyond the rows are zeros.
   __device__ void load(const AttentionInput& in, const SequenceView& view, int head_block) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int group = in.num_heads / in.num_kv_heads;
-    const int num_rows = view.num_rows * group;
-    const int row_blocks = (num_rows + S::kQueries - 1) / S::kQueries;
+    const int num_rows = view.num_rows * in.group;
+    const int row_blocks = Plan<kThreads, S::kQueries>::row_blocks(in, view);
     const int kv_head = head_block / row_blocks;
     const int first = head_block % row_blocks * S::kQueries;
 #pragma unroll
     for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
-      const int row = first + nb * 8 + lane / 4;
-      const bool valid = row < num_rows;
-      const int64_t offset = valid ? (view.first_row + row / group) * in.q_stride +
-                                         (int64_t{kv_head} * group + row % group) * (S::kDots * 16)
+      const int own = first + nb * 8 + lane / 4;
+      const bool valid = own < num_rows;
+      const int64_t offset = valid ? (view.first_row + own / in.group) * in.q_stride +
+                                         (int64_t{kv_head} * in.group + own % in.group) * S::kHeadDim
                                    : 0;
       const float inverse = load_column(static_cast<const BF16*>(in.q) + offset, valid, lane % 4, nb);
       for (int i = 0; i < 2; ++i) {
         const int column = lane % 4 * 2 + i;
         scale[nb][i] = __shfl_sync(0xffffffffu, inverse, column * 4) * in.score_scale * kLog2e;
-        const int row_of_column = first + nb * 8 + column;
-        last[nb][i] =
-            row_of_column < num_rows ? view.seq_len - view.num_rows + row_of_column / group : view.seq_len - 1;
+        const int of_column = first + nb * 8 + column;
+        row[nb][i] = of_column < num_rows ? of_column / in.group : -1;
+        head[nb][i] = kv_head * in.group + of_column % in.group;
+        last[nb][i] = row[nb][i] < 0 ? view.seq_len - 1 : view.seq_len - view.num_rows + row[nb][i];
       }
     }
   }
@@ -416,81 +422,86 @@ __device__ void clear_unseen_values(const SequenceView& view, int key, uint32_t 
   __syncwarp();
 }
 
-// The warps' softmaxes of one task, added in a fixed order, to the task's slot.
+// What the warps' softmaxes of one task are to be multiplied by before they are added, and the sum of their weights.
 template <class S>
-__device__ void write_partial(const AttentionInput& in, const Partials& partials, const Task& task,
-                              const SequenceView& view, Softmax<S>& softmax, SharedMemory<S>& shared) {
+struct Merge {
+  float correction[kWarps][S::kQueryBlocks][2];
+  float highest[S::kQueryBlocks][2];
+  float total[S::kQueryBlocks][2];
+
+  __device__ explicit Merge(const SharedMemory<S>& shared) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
+      for (int i = 0; i < 2; ++i) {
+        const int column = nb * 8 + lane % 4 * 2 + i;
+        float most = shared.highest[0][column];
+        for (int w = 1; w < kWarps; ++w) most = fmaxf(most, shared.highest[w][column]);
+        const float base = most == -INFINITY ? 0.0f : most;
+        highest[nb][i] = most;
+        total[nb][i] = 0.0f;
+        for (int w = 0; w < kWarps; ++w) {
+          correction[w][nb][i] = exp2_fast(shared.highest[w][column] - base);
+          total[nb][i] += shared.total[w][column] * correction[w][nb][i];
+        }
+      }
+    }
+  }
+};
+
+// The warps' softmaxes of one task, added in their order, to the task's slots. Every warp leaves its O^T in shared
+// memory and adds a quarter of the tiles.
+template <class S>
+__device__ void write_partial(const AttentionInput& in, const Partials& partials, int64_t slot, int num_splits,
+                              const Queries<S>& queries, const Softmax<S>& softmax, SharedMemory<S>& shared) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
+  __syncthreads();  // all have read what the task before left
   for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
     for (int i = 0; i < 2; ++i) {
       float total = softmax.total[nb][i];
       for (int step = 4; step < 32; step *= 2) total += __shfl_xor_sync(0xffffffffu, total, step);
-      softmax.total[nb][i] = total;
       if (lane < 4) {
         shared.highest[warp][nb * 8 + lane * 2 + i] = softmax.highest[nb][i];
         shared.total[warp][nb * 8 + lane * 2 + i] = total;
       }
     }
   }
-  __syncthreads();
-  for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
-    for (int i = 0; i < 2; ++i) {
-      const int column = nb * 8 + lane % 4 * 2 + i;
-      float highest = shared.highest[0][column];
-      for (int w = 1; w < kWarps; ++w) highest = fmaxf(highest, shared.highest[w][column]);
-      const float base = highest == -INFINITY ? 0.0f : highest;
-      float total = 0.0f;
-      for (int w = 0; w < kWarps; ++w) total += shared.total[w][column] * exp2_fast(shared.highest[w][column] - base);
-      const float correction = exp2_fast(softmax.highest[nb][i] - base);
-      softmax.highest[nb][i] = highest;
-      softmax.total[nb][i] = total;
 #pragma unroll
-      for (int t = 0; t < S::kTiles; ++t) {
-        softmax.sums[t][nb][i] *= correction;
-        softmax.sums[t][nb][i + 2] *= correction;
+  for (int pass = 0; pass < S::kMergePasses; ++pass) {
+    if (pass > 0) __syncthreads();
+#pragma unroll
+    for (int t = 0; t < S::kPassTiles; ++t) {
+      for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
+        const float(&sums)[4] = softmax.sums[pass * S::kPassTiles + t][nb];
+        shared.merge[warp][(t * S::kQueryBlocks + nb) * 32 + lane] = make_float4(sums[0], sums[1], sums[2], sums[3]);
       }
     }
-  }
-  // (warp 0 + warp 2) + (warp 1 + warp 3)
-  for (int distance = 2; distance > 0; distance /= 2) {
-    float* const slot = shared.merge[warp % distance] + lane;
-    if (warp >= distance && warp < 2 * distance) {
-#pragma unroll
-      for (int i = 0; i < S::kMergeFloats / 32; ++i) slot[i * 32] = (&softmax.sums[0][0][0])[i];
-    }
     __syncthreads();
-    if (warp < distance) {
-#pragma unroll
-      for (int i = 0; i < S::kMergeFloats / 32; ++i) (&softmax.sums[0][0][0])[i] += slot[i * 32];
-    }
-    __syncthreads();
-  }
-  if (warp == 0) store_partial(in, partials, task, view, softmax, shared.plan);
-}
-
-template <class S>
-__device__ void store_partial(const AttentionInput& in, const Partials& partials, const Task& task,
-                              const SequenceView& view, const Softmax<S>& softmax, const Plan<kThreads>& plan) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int group = in.num_heads / in.num_kv_heads;
-  const int num_rows = view.num_rows * group;
-  const int row_blocks = (num_rows + S::kQueries - 1) / S::kQueries;
-  const int num_splits = view.num_splits(plan.splits);
-  const int split = task.split - view.first_split(plan.splits);
-  for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
-    for (int i = 0; i < 2; ++i) {
-      const int row = task.head_block % row_blocks * S::kQueries + nb * 8 + lane % 4 * 2 + i;
-      if (row >= num_rows) continue;
-      const int64_t slot = plan.slot_start[task.sequence] + row / group * num_splits + split;
-      const int64_t index = slot * in.num_heads + task.head_block / row_blocks * group + row % group;
-      float* const sums = partials.sums + index * (S::kTiles * 16);
-#pragma unroll
-      for (int t = 0; t < S::kTiles; ++t) {
-        sums[dimension_of<S>(t, lane / 4, false)] = softmax.sums[t][nb][i];
-        sums[dimension_of<S>(t, lane / 4, true)] = softmax.sums[t][nb][i + 2];
+    const Merge<S> merge(shared);
+    for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
+      int64_t index[2];
+      for (int i = 0; i < 2; ++i) {
+        index[i] = (slot + queries.row[nb][i] * num_splits) * in.num_heads + queries.head[nb][i];
+        if (pass == 0 && threadIdx.x < 4 && queries.row[nb][i] >= 0) {
+          partials.softmax[index[i]] = make_float2(merge.highest[nb][i], merge.total[nb][i]);
+        }
       }
-      if (lane < 4) partials.softmax[index] = make_float2(softmax.highest[nb][i], softmax.total[nb][i]);
+      for (int t = warp; t < S::kPassTiles; t += kWarps) {
+        float sums[4] = {};
+        for (int w = 0; w < kWarps; ++w) {
+          const float4 part = shared.merge[w][(t * S::kQueryBlocks + nb) * 32 + lane];
+          sums[0] += part.x * merge.correction[w][nb][0];
+          sums[1] += part.y * merge.correction[w][nb][1];
+          sums[2] += part.z * merge.correction[w][nb][0];
+          sums[3] += part.w * merge.correction[w][nb][1];
+        }
+        for (int i = 0; i < 2; ++i) {
+          if (queries.row[nb][i] < 0) continue;
+          float* const to = partials.sums + index[i] * S::kHeadDim;
+          to[dimension_of<S>(pass * S::kPassTiles + t, lane / 4, false)] = sums[i];
+          to[dimension_of<S>(pass * S::kPassTiles + t, lane / 4, true)] = sums[i + 2];
+        }
+      }
     }
   }
 }
@@ -504,17 +515,16 @@ __global__ void __launch_bounds__(kThreads, S::kCtasPerSm)
   const uint32_t ring = shared_address(shared.rings[warp]);
   wait_for_previous();
   start_next();
-  shared.plan.make(in, S::kQueries, max_rows, partials.num_slots);
+  shared.plan.make(in, max_rows, partials.num_slots);
   if (blockIdx.x == 0) {
     if (threadIdx.x == 0) partials.header->shift = shared.plan.splits.shift;
     for (int s = static_cast<int>(threadIdx.x); s < in.num_sequences; s += kThreads) {
       partials.header->slot_start[s] = shared.plan.slot_start[s];
     }
   }
-  const int share = static_cast<int>(blockIdx.x);
-  const int num_shares = static_cast<int>(gridDim.x);
-  Task task = shared.plan.first_of_share(in, share, num_shares);
-  const Task stop = shared.plan.first_of_share(in, share + 1, num_shares);
+  Task task;
+  Task stop;
+  shared.plan.find_share(in, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x), task, stop);
   if (task == stop) return;
   Fetcher<S> fetcher(in, shared.plan, task, stop, ring);
   for (int stage = 0; stage < S::kStages - 1; ++stage) fetcher.fetch(stage);
@@ -535,7 +545,8 @@ __global__ void __launch_bounds__(kThreads, S::kCtasPerSm)
       softmax.add_step(queries, in, view, key, tile);
       stage = stage + 1 == S::kStages ? 0 : stage + 1;
     }
-    write_partial<S>(in, partials, task, view, softmax, shared);
+    const int64_t slot = shared.plan.slot_start[task.sequence] + task.split - view.first_split(shared.plan.splits);
+    write_partial<S>(in, partials, slot, view.num_splits(shared.plan.splits), queries, softmax, shared);
     const Task before = task;
     task = shared.plan.after(in, task, view);
     if (task == stop) return;
@@ -604,8 +615,8 @@ std::string declines_attention_decode(const PagedAttentionOp& op, const Launch& 
     return fmt::format("takes a cache in bf16 or f8_e4m3, not {}", dtype_name(cache));
   }
   if (d != 64 && d != 128 && d != 256) return fmt::format("takes a head_dim of 64, 128 or 256, not {}", d);
-  if (op.block_size() % kStepKeys != 0) {
-    return fmt::format("takes blocks of a multiple of 16 tokens, not {}", op.block_size());
+  if (op.block_size() < kStepKeys || (op.block_size() & (op.block_size() - 1)) != 0) {
+    return fmt::format("takes blocks of a power of two of at least 16 tokens, not {}", op.block_size());
   }
   if (op.num_sequences() > kMaxSequences) {
     return fmt::format("takes at most {} sequences, not {}", kMaxSequences, op.num_sequences());

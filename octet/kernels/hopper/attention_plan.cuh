@@ -1,10 +1,11 @@
 // How attention_decode shares a batch among its CTAs: a fixed grid, cut on the device from seq_lens, so that a recorded
 // graph serves all lengths.
 //
-// Keys are cut into splits at fixed positions, finer near the start: [0, 1024) into 128s, then to 4096 into 256s, to
-// 16384 into 512s, beyond into 1024s. A task is (sequence, KV head, block of query rows, split); its result depends on
-// nothing else, so a row's bits do not depend on the batch. Tasks are laid in a line, each as long as its keys; CTA c
-// of n takes those that start in the c-th n-th of the line.
+// Keys are cut into splits at fixed positions, finer near the start: [0, 1024) into 256s, then to 4096 into 512s,
+// beyond into 1024s: one long sequence alone then still has work for every SM, and partial results are few bytes. A
+// task is (sequence, KV head, block of query rows, split); its result depends on nothing else, so a row's bits do not
+// depend on the batch. Tasks are laid in a line, each as long as its keys; CTA c of n takes those that start in the
+// c-th n-th of the line.
 //
 // Should the partial results not fit the workspace (Hq 32, D 128: some 2 million keys in 64 MiB), all splits of the
 // batch are doubled until they do; then, and only then, bits depend on the batch.
@@ -22,18 +23,16 @@ struct Splits {
   int shift;
 
   __device__ int begin(int i) const {
-    int key = i * 128;
-    if (i > 8) key = 1024 + (i - 8) * 256;
-    if (i > 20) key = 4096 + (i - 20) * 512;
-    if (i > 44) key = 16384 + (i - 44) * 1024;
+    int key = i * 256;
+    if (i > 4) key = 1024 + (i - 4) * 512;
+    if (i > 10) key = 4096 + (i - 10) * 1024;
     return key << shift;
   }
   __device__ int of(int key) const {
     key >>= shift;
-    if (key < 1024) return key / 128;
-    if (key < 4096) return 8 + (key - 1024) / 256;
-    if (key < 16384) return 20 + (key - 4096) / 512;
-    return 44 + (key - 16384) / 1024;
+    if (key < 1024) return key / 256;
+    if (key < 4096) return 4 + (key - 1024) / 512;
+    return 10 + (key - 4096) / 1024;
   }
 };
 
@@ -43,10 +42,10 @@ struct SequenceView {
   int seq_len;
   int begin;  // first key that any row sees
 
-  __device__ SequenceView(const AttentionInput& in, int s) {
-    first_row = in.query_start[s];
-    num_rows = in.query_start[s + 1] - first_row;
-    seq_len = in.seq_lens[s];
+  __device__ SequenceView(const AttentionInput& in, int s)
+      : SequenceView(in, in.query_start[s], in.query_start[s + 1], in.seq_lens[s]) {}
+  __device__ SequenceView(const AttentionInput& in, int start, int end, int length)
+      : first_row(start), num_rows(end - start), seq_len(length) {
     begin = in.sliding_window > 0 ? max(0, seq_len - num_rows - in.sliding_window + 1) : 0;
   }
   __device__ int num_rounds() const { return (seq_len + kRoundKeys - 1) / kRoundKeys - begin / kRoundKeys; }
@@ -85,8 +84,9 @@ struct Task {
   __device__ bool operator==(const Task&) const = default;
 };
 
-// The batch as a line of tasks; in shared memory, made by all threads of the CTA together.
-template <int kThreads>
+// The batch as a line of tasks; in shared memory, made by all threads of the CTA together. A task has kRows rows of
+// (new tokens x heads of the group).
+template <int kThreads, int kRows>
 struct Plan {
   static constexpr int kWarps = kThreads / 32;
 
@@ -96,12 +96,14 @@ struct Plan {
   Splits splits;
 
   // Length on the line and slots of sequence s; both 0 for a sequence that this kernel leaves to another.
-  __device__ int2 size_of(const AttentionInput& in, int s, int rows_per_block, int max_rows) {
+  __device__ int2 size_of(const AttentionInput& in, int s, int max_rows) const {
     if (s >= in.num_sequences) return {0, 0};
     const SequenceView view(in, s);
     if (view.num_rows <= 0 || view.num_rows > max_rows) return {0, 0};
-    const int row_blocks = (view.num_rows * (in.num_heads / in.num_kv_heads) + rows_per_block - 1) / rows_per_block;
-    return {view.num_rounds() * in.num_kv_heads * row_blocks, view.num_rows * view.num_splits(splits)};
+    return {view.num_rounds() * in.num_kv_heads * row_blocks(in, view), view.num_rows * view.num_splits(splits)};
+  }
+  __device__ static int row_blocks(const AttentionInput& in, const SequenceView& view) {
+    return (view.num_rows * in.group + kRows - 1) / kRows;
   }
 
   __device__ int2 exclusive_scan(int2 value, int2* total) {
@@ -124,7 +126,7 @@ struct Plan {
     return {before.x + sum.x - value.x, before.y + sum.y - value.y};
   }
 
-  __device__ void make(const AttentionInput& in, int rows_per_block, int max_rows, int num_slots) {
+  __device__ void make(const AttentionInput& in, int max_rows, int num_slots) {
     for (int shift = 0;; ++shift) {
       int2 carry{0, 0};
       if (threadIdx.x == 0) splits.shift = shift;
@@ -132,7 +134,7 @@ struct Plan {
       for (int base = 0; base < in.num_sequences; base += kThreads) {
         const int s = base + static_cast<int>(threadIdx.x);
         int2 total;
-        const int2 start = exclusive_scan(size_of(in, s, rows_per_block, max_rows), &total);
+        const int2 start = exclusive_scan(size_of(in, s, max_rows), &total);
         if (s < in.num_sequences) {
           line_start[s] = carry.x + start.x;
           slot_start[s] = carry.y + start.y;
@@ -159,8 +161,8 @@ struct Plan {
 
   __device__ Task after(const AttentionInput& in, const Task& task, const SequenceView& view) const {
     if (task.split + 1 < view.end_split(splits)) return {task.sequence, task.head_block, task.split + 1};
-    const int head_blocks = (line_start[task.sequence + 1] - line_start[task.sequence]) / view.num_rounds();
-    if (task.head_block + 1 < head_blocks) return {task.sequence, task.head_block + 1, view.first_split(splits)};
+    if (task.head_block + 1 < in.num_kv_heads * row_blocks(in, view))
+      return {task.sequence, task.head_block + 1, view.first_split(splits)};
     return first_from(in, task.sequence + 1);
   }
 
@@ -181,9 +183,16 @@ struct Plan {
     return starts_here ? task : after(in, task, view);
   }
 
-  __device__ Task first_of_share(const AttentionInput& in, int share, int num_shares) const {
-    const int64_t length = line_start[in.num_sequences];
-    return at(in, static_cast<int>(length * share / num_shares));
+  // The tasks of one of num_shares equal parts of the line: from `first` until `stop`. Whole warps call it.
+  __device__ void find_share(const AttentionInput& in, int share, int num_shares, Task& first, Task& stop) const {
+    const int point =
+        share + static_cast<int>(threadIdx.x) % 2;  // even lanes look for one end, odd lanes for the other
+    const int length = line_start[in.num_sequences];
+    const Task found = at(in, length / num_shares * point + length % num_shares * point / num_shares);
+    first = {__shfl_sync(0xffffffffu, found.sequence, 0), __shfl_sync(0xffffffffu, found.head_block, 0),
+             __shfl_sync(0xffffffffu, found.split, 0)};
+    stop = {__shfl_sync(0xffffffffu, found.sequence, 1), __shfl_sync(0xffffffffu, found.head_block, 1),
+            __shfl_sync(0xffffffffu, found.split, 1)};
   }
 };
 

@@ -7,8 +7,8 @@
 // all heads that share K and V share the tile. One warpgroup fetches: tiles of 128 keys, through the block table, into
 // a ring of two stages; 8-bit caches are widened to f16 on the way (exact; then q is f16 too, scaled per row by a power
 // of two, and weights are kept times 2^8, as in attention_decode). Two warpgroups of 64 rows multiply (wgmma): the
-// scores of the next tile of keys run while the softmax of this one is computed, after Shah et al. 2024
-// (FlashAttention-3). Key tiles lie at fixed positions and are taken in ascending order.
+// scores of the next tile of keys run while the softmax of this one is computed, and the warpgroups take turns, after
+// Shah et al. 2024 (FlashAttention-3). Key tiles lie at fixed positions and are taken in ascending order.
 //
 // The grid has room for every possible batch of T rows and S sequences; CTAs beyond the tiles that there are leave.
 // Tiles with the most keys start first. Cells that no query sees are not read: zeros take their place.
@@ -69,7 +69,7 @@ struct Tile {
 
 // Finds the CTA's tile; false: there is none. All threads call it.
 __device__ bool find_tile(const AttentionInput& in, int max_decode_rows, int2* found, Tile& tile) {
-  const int group = in.num_heads / in.num_kv_heads;
+  const int group = in.group;
   const int wanted = static_cast<int>(blockIdx.x) / in.num_kv_heads;
   if (threadIdx.x < 32) {
     const int lane = static_cast<int>(threadIdx.x);
@@ -107,109 +107,102 @@ __device__ bool find_tile(const AttentionInput& in, int max_decode_rows, int2* f
   return true;
 }
 
-// The fetching warpgroup. A thread brings one 16-byte piece of kPieces consecutive keys of every tile, which lie in one
-// block.
+// The fetching warpgroup: two warps bring K, two V. A thread brings one 16-byte piece of kPieces consecutive keys,
+// which lie in one block, of either half of every tile.
 template <class S>
 class Producer {
  public:
   __device__ Producer(const AttentionInput& in, const Tile& tile, SharedMemory<S>& shared)
-      : in_(in), tile_(tile), shared_(shared) {
-    const int thread = static_cast<int>(threadIdx.x) % 128;
+      : in_(in), tile_(tile), shared_(shared), block_shift_(log2_of(in.block_size)) {
+    const int thread = static_cast<int>(threadIdx.x) % 64;
+    which_ = static_cast<int>(threadIdx.x) / 64;
     piece_ = thread % S::kPieces;
     first_ = thread / S::kPieces * S::kPieces;
+    const auto* cache = static_cast<const typename S::Element*>(which_ == 0 ? in.k_cache : in.v_cache);
+    block_stride_ = which_ == 0 ? in.k_block_stride : in.v_block_stride;
+    of_head_ =
+        reinterpret_cast<const std::byte*>(cache + int64_t{tile.kv_head} * in.block_size * S::kHeadDim) + piece_ * 16;
   }
 
   __device__ void run() {
     const int begin = tile_.first_key / kTileKeys;
-    const int end = (tile_.end_key + kTileKeys - 1) / kTileKeys;
+    const int count = (tile_.end_key + kTileKeys - 1) / kTileKeys - begin;
     if constexpr (S::kBf16) {
-      for (int i = 0; i < 2 * (end - begin); ++i) {
-        wait_for_room(i);
-        copy(begin + i / 2, i);
-        commit_copies();
-        wait_for_copies<2>();
-        if (i >= 2) announce(i - 2);
-      }
-      const int count = 2 * (end - begin);
-      wait_for_copies<1>();
-      announce(count - 2);
-      wait_for_copies<0>();
-      announce(count - 1);
-    } else {
-      // A register is widened and at once filled for the next tile.
-      const int count = 2 * (end - begin);
-      uint4 pieces[S::kPieces];
-      const std::byte* from = source(begin, 0);
-#pragma unroll
-      for (int j = 0; j < S::kPieces; ++j) pieces[j] = load(from, begin, j);
       for (int i = 0; i < count; ++i) {
-        const int next_tile = begin + (i + 1) / 2;  // beyond the last: nothing is seen
-        from = source(next_tile, i + 1);
         wait_for_room(i);
-        const uint32_t to = buffer(i);
+        for (int half = 0; half < 2; ++half) copy((begin + i) * kTileKeys, half, buffer(i));
+        commit_copies();
+        wait_for_copies<0>();
+        announce(i);
+      }
+    } else {
+      // A register is widened and at once filled with what comes half a tile later.
+      uint4 pieces[S::kPieces];
+      const std::byte* from = source(begin * kTileKeys + first_);
+#pragma unroll
+      for (int j = 0; j < S::kPieces; ++j) pieces[j] = load(from, begin * kTileKeys + first_, j);
+      for (int i = 0; i < 2 * count; ++i) {
+        const int next_key = (2 * begin + i + 1) * (kTileKeys / 2) + first_;  // beyond the last: nothing is seen
+        from = source(next_key);
+        if (i % 2 == 0) wait_for_room(i / 2);
+        const uint32_t to = buffer(i / 2);
+        const int row = i % 2 * (kTileKeys / 2) + first_;
 #pragma unroll
         for (int j = 0; j < S::kPieces; ++j) {
           const uint4 piece = pieces[j];
-          pieces[j] = load(from, next_tile, j);
-          store(to, j, piece);
+          pieces[j] = load(from, next_key, j);
+          store(to, row + j, piece);
         }
-        announce(i);
+        if (i % 2 == 1) announce(i / 2);
       }
     }
   }
 
  private:
-  // Buffer i % 4 holds the i-th of K, V, K, V, ...
   __device__ void wait_for_room(int i) {
-    if (i >= 2 * kStages) wait_barrier(&shared_.empty[i % (2 * kStages)], (i / (2 * kStages) - 1) % 2);
+    if (i >= kStages) wait_barrier(&shared_.empty[i % kStages * 2 + which_], (i / kStages - 1) % 2);
   }
   __device__ void announce(int i) {
     fence_shared_for_wgmma();
     __syncwarp();
-    if (threadIdx.x % 32 == 0) arrive_barrier(&shared_.full[i % (2 * kStages)]);
+    if (threadIdx.x % 32 == 0) arrive_barrier(&shared_.full[i % kStages * 2 + which_]);
   }
   __device__ uint32_t buffer(int i) const {
-    const int stage = i % (2 * kStages) / 2;
-    return shared_address(i % 2 == 0 ? shared_.k[stage] : shared_.v[stage]);
+    return shared_address(which_ == 0 ? shared_.k[i % kStages] : shared_.v[i % kStages]);
   }
   __device__ bool seen(int key) const { return key >= tile_.first_key && key < tile_.end_key; }
 
-  // This thread's piece of its first key of a tile, and whether any of its keys is seen (else the address is of no
-  // use).
-  __device__ const std::byte* source(int key_tile, int i) const {
-    const int key = key_tile * kTileKeys + first_;
+  // This thread's piece of key `key`; of no use unless one of the kPieces keys from there on is seen.
+  __device__ const std::byte* source(int key) const {
     const bool any = key < tile_.end_key && key + S::kPieces > tile_.first_key;
-    const int64_t block = any ? in_.block_table[tile_.sequence * in_.table_stride + key / in_.block_size] : 0;
-    const auto* cache = static_cast<const typename S::Element*>(i % 2 == 0 ? in_.k_cache : in_.v_cache);
-    const int64_t cell = int64_t{tile_.kv_head} * in_.block_size + key % in_.block_size;
-    return reinterpret_cast<const std::byte*>(cache + block * (i % 2 == 0 ? in_.k_block_stride : in_.v_block_stride) +
-                                              cell * S::kHeadDim) +
-           piece_ * 16;
+    const int64_t block = any ? in_.block_table[tile_.sequence * in_.table_stride + (key >> block_shift_)] : 0;
+    const int64_t elements = block * block_stride_ + int64_t{key & (in_.block_size - 1)} * S::kHeadDim;
+    return of_head_ + elements * int64_t{sizeof(typename S::Element)};
   }
 
-  __device__ void copy(int key_tile, int i) const {
-    const std::byte* from = source(key_tile, i);
-    const uint32_t to = buffer(i);
+  __device__ void copy(int first_key, int half, uint32_t to) const {
+    const int row = half * (kTileKeys / 2) + first_;
+    const std::byte* from = source(first_key + row);
 #pragma unroll
     for (int j = 0; j < S::kPieces; ++j) {
-      const bool wanted = seen(key_tile * kTileKeys + first_ + j);
-      copy_async_16_or_zeros(to + place(first_ + j, piece_), wanted ? from + j * S::kHeadDim * 2 : from, wanted);
+      const bool wanted = seen(first_key + row + j);
+      copy_async_16_or_zeros(to + place(row + j, piece_), wanted ? from + j * S::kHeadDim * 2 : from, wanted);
     }
   }
 
-  __device__ uint4 load(const std::byte* from, int key_tile, int j) const {
-    if (!seen(key_tile * kTileKeys + first_ + j)) return make_uint4(0, 0, 0, 0);
+  __device__ uint4 load(const std::byte* from, int key, int j) const {
+    if (!seen(key + j)) return make_uint4(0, 0, 0, 0);
     return *reinterpret_cast<const uint4*>(from + j * S::kHeadDim);
   }
 
   // 16 elements as f16 are two pieces; threads of the upper half of a row store them in the other order, so that eight
   // of a row meet no bank twice.
-  __device__ void store(uint32_t to, int j, const uint4& piece) const {
+  __device__ void store(uint32_t to, int row, const uint4& piece) const {
     const bool swapped = piece_ >= S::kPieces / 2;
     const uint4 low = widen(piece.x, piece.y);
     const uint4 high = widen(piece.z, piece.w);
-    store_shared_16(to + place(first_ + j, 2 * piece_ + (swapped ? 1 : 0)), swapped ? high : low);
-    store_shared_16(to + place(first_ + j, 2 * piece_ + (swapped ? 0 : 1)), swapped ? low : high);
+    store_shared_16(to + place(row, 2 * piece_ + (swapped ? 1 : 0)), swapped ? high : low);
+    store_shared_16(to + place(row, 2 * piece_ + (swapped ? 0 : 1)), swapped ? low : high);
   }
   __device__ static uint4 widen(uint32_t first, uint32_t second) {
     return make_uint4(e4m3_to_f16(static_cast<uint16_t>(first)), e4m3_to_f16(static_cast<uint16_t>(first >> 16)),
@@ -219,7 +212,11 @@ class Producer {
   const AttentionInput& in_;
   const Tile& tile_;
   SharedMemory<S>& shared_;
+  int block_shift_;
+  int which_;  // 0: K, 1: V
   int piece_, first_;
+  int64_t block_stride_;
+  const std::byte* of_head_;
 };
 
 // q of the tile to shared memory, by all consumers: a row by as many lanes as it has pieces of 16 bytes. Rows beyond
@@ -228,7 +225,7 @@ template <class S>
 __device__ void load_queries(const AttentionInput& in, const Tile& tile, SharedMemory<S>& shared) {
   constexpr int kLanes = S::kHeadDim / 8;
   const int thread = static_cast<int>(threadIdx.x) - 128;
-  const int group = in.num_heads / in.num_kv_heads;
+  const int group = in.group;
   const int first_row = in.query_start[tile.sequence];
   const uint32_t to = shared_address(shared.q);
 #pragma unroll 4
@@ -279,7 +276,7 @@ struct Consumer {
 
   __device__ Consumer(const AttentionInput& input, const Tile& t, SharedMemory<S>& memory)
       : in(input), tile(t), shared(memory) {
-    const int group = in.num_heads / in.num_kv_heads;
+    const int group = in.group;
     const SequenceView view(in, tile.sequence);
     const int first = (static_cast<int>(threadIdx.x) / 128 - 1) * 64;
     q = shared_address(shared.q) + static_cast<uint32_t>(first * 128);
@@ -368,6 +365,11 @@ struct Consumer {
     }
   }
 
+  // The warpgroups take turns to start multiplications, so that one multiplies while the other computes its softmax.
+  __device__ static bool second() { return threadIdx.x >= 256; }
+  __device__ static void wait_for_turn() { asm volatile("bar.sync %0, 256;" ::"r"(second() ? 3 : 2) : "memory"); }
+  __device__ static void give_turn() { asm volatile("bar.arrive %0, 256;" ::"r"(second() ? 2 : 3) : "memory"); }
+
   // K (0) or V (1) of the i-th key tile.
   __device__ void wait_full(int i, int which) const {
     wait_barrier(&shared.full[i % kStages * 2 + which], i / kStages % 2);
@@ -390,11 +392,14 @@ struct Consumer {
     mask(first_tile, scores);
     softmax(scores);
     pack(scores, weights);
+    if (second() && count > 1) give_turn();  // the first begins
     for (int i = 1; i < count; ++i) {
       wait_full(i, 0);
+      wait_for_turn();
       start_scores(i, scores);
       wait_full(i - 1, 1);
       start_values(i - 1, weights, sums);
+      if (i + 1 < count || !second()) give_turn();
       wgmma_wait_group<1>();
       use_after_wait(scores);
       release(i, 0);
@@ -414,7 +419,7 @@ struct Consumer {
   }
 
   __device__ void write(const AttentionOutput& output, const float (&sums)[S::kHeadDim / 2]) const {
-    const int group = in.num_heads / in.num_kv_heads;
+    const int group = in.group;
     const int first = tile.first + (static_cast<int>(threadIdx.x) / 128 - 1) * 64 + first_row_of_thread();
     const float inverse_scale = output.quantized != nullptr && !output.dynamic ? 1.0f / *output.scale : 0.0f;
     for (int i = 0; i < 2; ++i) {
@@ -443,7 +448,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   auto& shared = *reinterpret_cast<SharedMemory<S>*>(shared_bytes);
   if (threadIdx.x == 0) {
     for (int i = 0; i < 2 * kStages; ++i) {
-      init_barrier(&shared.full[i], 4);
+      init_barrier(&shared.full[i], 2);
       init_barrier(&shared.empty[i], 4 * kConsumers);
     }
   }
@@ -499,8 +504,14 @@ constexpr std::string_view kName = "hopper.attention_prefill";
 
 int64_t max_decode_rows(const PagedAttentionOp& op) { return kDecodeRows / (op.num_heads() / op.num_kv_heads()); }
 
+// What the shapes alone say of a batch of one sequence.
+bool only_decode(const PagedAttentionOp& op) { return op.num_sequences() == 1 && op.q.dim(0) <= max_decode_rows(op); }
+bool no_decode(const PagedAttentionOp& op) {
+  return max_decode_rows(op) == 0 || (op.num_sequences() == 1 && op.q.dim(0) > max_decode_rows(op));
+}
+
 std::string declines(const PagedAttentionOp& op, const Launch& launch) {
-  if (op.q.dim(0) == op.num_sequences()) return "as many rows as sequences: attention_decode is made for that";
+  if (op.q.dim(0) == op.num_sequences() || only_decode(op)) return "has few rows: attention_decode is made for that";
   const int64_t d = op.head_dim();
   if (d != 64 && d != 128) return fmt::format("takes a head_dim of 64 or 128, not {}", d);
   if (!(op.k_scale * op.softmax_scale > 0.0f)) {
@@ -528,7 +539,7 @@ void launch_prefill(const PagedAttentionOp& op, const Launch& launch) {
 
 void run(const PagedAttentionOp& op, const Launch& launch) {
   if (op.q.dim(0) == 0) return;
-  if (max_decode_rows(op) > 0) run_attention_decode(kName, op, launch, max_decode_rows(op));
+  if (!no_decode(op)) run_attention_decode(kName, op, launch, max_decode_rows(op));
   op.k_cache.dtype == DType::kBF16 ? launch_prefill<BF16>(op, launch) : launch_prefill<F8E4M3>(op, launch);
   if (!op.quantized.data || !op.quantized.format.dynamic) return;
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(op.q.dim(0))), .block = dim3(kQuantizeThreads)};
