@@ -58,8 +58,16 @@ struct WeightLoad {
     std::memcpy(elements, p, static_cast<size_t>(count) * sizeof(W));
     load(elements, out);
   }
+  // Whole steps.
   static constexpr int64_t padded(int64_t num_k) { return (num_k + kElements - 1) / kElements * kElements; }
 };
+
+// Floats from row to row of a staged matrix of num_columns: an odd number of cache lines, so that rows side by side do
+// not fall into the same sets of L1.
+constexpr int64_t staged_stride(int64_t num_columns) {
+  constexpr int64_t kLine = 64 / sizeof(float);
+  return ((num_columns + kLine - 1) / kLine | 1) * kLine;
+}
 
 // A matmul as the inner loops see it. x lies in the order of K that the weights are decoded in, with zeros up to a
 // multiple of WeightLoad::kElements behind each row of num_k.
@@ -222,7 +230,8 @@ template <class V, int R, class W>
   }
 }
 
-// Rows n .. n + num_rows of the weight, k of the chunk, as true F32 values.
+// Rows n .. n + num_rows of the weight, k of the chunk, as true F32 values. Weights come from memory here, in bursts
+// that the hardware does not foresee: each step fetches its place in the next panel to L2.
 template <class V, class W>
 void decode_panel(const MatmulView<W>& m, int64_t n, int64_t num_rows, const PanelChunk& chunk, float* panel) {
   using Load = WeightLoad<V, W>;
@@ -231,6 +240,7 @@ void decode_panel(const MatmulView<W>& m, int64_t n, int64_t num_rows, const Pan
     float* to = panel + r * chunk.stride;
     for (int64_t k = chunk.k_begin; k < chunk.k_end; k += Load::kElements, to += Load::kElements) {
       typename V::Float w[Load::kVectors];
+      __builtin_prefetch(from + k + MatmulConfig::kPanelRows * m.num_k, 0, 2);
       if (k + Load::kElements <= m.num_k) {
         Load::load(from + k, w);
       } else {
@@ -250,17 +260,19 @@ struct PanelPlan {
   using Load = WeightLoad<V, W>;
   int64_t padded_k;
   int64_t chunk_k;     // a multiple of Load::kElements
+  int64_t stride;      // of the panel's rows
   int64_t num_tokens;  // of a block
 
   PanelPlan(int64_t num_k, int64_t all_tokens) {
     padded_k = Load::padded(num_k);
     const int64_t num_chunks = (padded_k + MatmulConfig::kMaxChunk - 1) / MatmulConfig::kMaxChunk;
     chunk_k = Load::padded((padded_k + num_chunks - 1) / num_chunks);
+    stride = staged_stride(chunk_k);
     constexpr int64_t kGroup = MatmulConfig::kGroupTokens;
     const int64_t fitting = MatmulConfig::kStagedBytes / (padded_k * int64_t{sizeof(float)}) / kGroup * kGroup;
     num_tokens = std::min(all_tokens, std::max<int64_t>(fitting, 2 * kGroup));
   }
-  int64_t panel_floats() const { return MatmulConfig::kPanelRows * chunk_k; }
+  int64_t panel_floats() const { return MatmulConfig::kPanelRows * stride; }
   int64_t scratch_bytes() const {
     return (panel_floats() + MatmulConfig::kPanelRows * num_tokens * V::kLanes) * int64_t{sizeof(float)};
   }
@@ -291,7 +303,7 @@ void run_panels(const MatmulView<W>& m, const PanelPlan<V, W>& plan, int64_t num
                 std::byte* scratch) {
   auto* panel = reinterpret_cast<float*>(scratch);
   PanelChunk chunk{
-      .k_begin = 0, .k_end = 0, .panel = panel, .stride = plan.chunk_k, .sums = panel + plan.panel_floats()};
+      .k_begin = 0, .k_end = 0, .panel = panel, .stride = plan.stride, .sums = panel + plan.panel_floats()};
   for (int64_t t = 0; t < num_tokens; t += plan.num_tokens) {
     const int64_t t_end = std::min(t + plan.num_tokens, num_tokens);
     for (int64_t k = 0; k < plan.padded_k; k += plan.chunk_k) {
@@ -381,7 +393,7 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
   const int64_t num_k = op.x.data.dim(1);
   const int64_t num_n = op.weight.data.dim(0);
   const bool staged = must_stage<V>(op);
-  const int64_t stride = Load::padded(num_k);
+  const int64_t stride = staged_stride(Load::padded(num_k));
   const int64_t staged_bytes = staged ? num_tokens * stride * int64_t{sizeof(float)} : 0;
   const bool direct = num_tokens <= MatmulConfig::kTileTokens;
   const PanelPlan<V, W> plan(num_k, num_tokens);
