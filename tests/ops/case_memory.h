@@ -70,6 +70,7 @@ class CaseMemory {
 
   // The values of an integers() argument or of an input, on the host.
   ConstTensor on_host(const ConstTensor& input) const;
+  bool on_gpu() const { return stream_.device.kind == DeviceKind::kCuda; }
 
   // Everything as before the first call: outputs hold `poison` in every byte.
   void reset(std::byte poison);

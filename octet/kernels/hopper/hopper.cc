@@ -5,6 +5,12 @@
 namespace octet {
 
 void add_hopper_kernels(KernelTable& table) {
+  table.of<MatmulOp>().push_back(hopper_matmul_f8_ring());
+  table.of<MatmulOp>().push_back(hopper_matmul_bf16_ring());
+  table.of<MatmulOp>().push_back(hopper_matmul_f8_swapped());
+  table.of<MatmulOp>().push_back(hopper_matmul_bf16_swapped());
+  table.of<MatmulOp>().push_back(hopper_matmul_f8_wgmma());
+  table.of<MatmulOp>().push_back(hopper_matmul_bf16_wgmma());
   table.of<PagedAttentionOp>().push_back(hopper_attention_prefill());
   table.of<PagedAttentionOp>().push_back(hopper_attention_decode());
 }

@@ -5,6 +5,12 @@
 
 namespace octet {
 
+Kernel<MatmulOp> hopper_matmul_f8_ring();
+Kernel<MatmulOp> hopper_matmul_bf16_ring();
+Kernel<MatmulOp> hopper_matmul_f8_swapped();
+Kernel<MatmulOp> hopper_matmul_bf16_swapped();
+Kernel<MatmulOp> hopper_matmul_f8_wgmma();
+Kernel<MatmulOp> hopper_matmul_bf16_wgmma();
 Kernel<PagedAttentionOp> hopper_attention_decode();
 Kernel<PagedAttentionOp> hopper_attention_prefill();
 

@@ -1,4 +1,4 @@
-// The warp's tensor-core and copy instructions that attention uses, and its numbers' forms. Fragment layouts: PTX ISA,
+// The warp's tensor-core and copy instructions as functions, and the forms of their numbers. Fragment layouts: PTX ISA,
 // "Matrix fragments for mma.m16n8k16": with g = lane / 4 and c = lane % 4, A holds rows g and g + 8, B column g, and
 // the sums rows g, g + 8 of columns 2c, 2c + 1.
 #pragma once

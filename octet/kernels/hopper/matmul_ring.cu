@@ -1,0 +1,291 @@
+// hopper.matmul_f8_ring, hopper.matmul_bf16_ring: matmuls of at most 16 tokens, at the speed at which weights can be
+// read. f8_e4m3 x f8_e4m3 (weight per channel or per tensor, x per token or per tensor) or bf16 x bf16; out f32 or
+// bf16. A row of x and of the weight must be a multiple of 16 bytes.
+//
+//   - Weights are the 16-row operand of mma.m16n8k16, tokens its 8 columns. E4M3 is widened to F16 on the way, which is
+//     what Hopper's own mma.e4m3 does: products are exact, sums in F32.
+//   - Weights stream through shared memory (weight_stream.cuh) in tiles of 16 * row_groups rows. Warp (group, chunk)
+//     multiplies its 16 rows x 128 bytes of every stage. K is thus split over the warps of a CTA; their sums meet in
+//     shared memory, no other CTA is involved.
+//   - The order of a sum depends on K alone, so a token's bits do not depend on the others, nor on the plan: part p of
+//     8 is the sum over chunks p, p + 8, ... in their order; the whole is (0 + 4) + (1 + 5) + (2 + 6) + (3 + 7).
+//   - Which k a lane multiplies is free as long as both operands agree: lane (g, t) takes bytes 32t..32t+31 of a chunk
+//     in rows g and g + 8, which four 16-byte loads without bank conflicts bring.
+#include "octet/kernels/hopper/kernels.h"
+#include "octet/kernels/hopper/matmul_ring.h"
+#include "octet/kernels/hopper/weight_stream.cuh"
+
+namespace octet {
+namespace {
+
+constexpr int kGroupRows = 16;
+constexpr int kUnitBytes = 16;
+constexpr int kMaxTokens = 16;
+constexpr int kParts = 8;  // of K, whose sums are made apart
+constexpr int kTrigger = 8;
+
+constexpr RingConfig kConfigs[] = {
+    {.tokens = 1, .row_groups = 1, .chunks = 8, .stages = 6},   //
+    {.tokens = 8, .row_groups = 1, .chunks = 8, .stages = 4},   //
+    {.tokens = 8, .row_groups = 3, .chunks = 4, .stages = 3},   //
+    {.tokens = 16, .row_groups = 1, .chunks = 8, .stages = 3},  //
+};
+
+constexpr int consumer_threads(const RingConfig& c) { return 32 * c.row_groups * c.chunks; }
+constexpr int token_tiles(const RingConfig& c) { return (c.tokens + 7) / 8; }
+constexpr int parts_of_warp(const RingConfig& c) { return kParts / c.chunks; }
+// Two buffers for the warps' sums make a barrier less; where tokens are many there is no room.
+constexpr int num_sums(const RingConfig& c) { return token_tiles(c) == 1 ? 2 : 1; }
+constexpr int sums_bytes(const RingConfig& c) {
+  return consumer_threads(c) * token_tiles(c) * static_cast<int>(sizeof(float4));
+}
+constexpr StreamShape stream_shape(const RingConfig& c) {
+  return {.tile_rows = kGroupRows * c.row_groups,
+          .tokens = c.tokens,
+          .chunks = c.chunks,
+          .stages = c.stages,
+          .extra_bytes = num_sums(c) * sums_bytes(c)};
+}
+static_assert(std::ranges::all_of(kConfigs, [](const RingConfig& c) { return c.chunks == 8 || c.chunks == 4; }));
+static_assert(std::ranges::all_of(kConfigs, [](const RingConfig& c) {
+  return stream_shape(c).row_scales_offset() <= kCoResidentBytes - 512;
+}));
+
+// ---- multiplication ----
+
+struct Fragments {
+  uint32_t words[8];
+};
+
+// Sixteen bytes of a row as pairs of 16-bit numbers; how many pairs: kPairs.
+template <class Element>
+inline constexpr int kPairs = 4;
+template <>
+inline constexpr int kPairs<F8E4M3> = 8;
+
+template <class Element>
+__device__ Fragments widen(const uint4& unit) {
+  const uint32_t words[4] = {unit.x, unit.y, unit.z, unit.w};
+  Fragments result;
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (std::is_same_v<Element, F8E4M3>) {
+      result.words[2 * i] = e4m3_to_f16(static_cast<uint16_t>(words[i]));
+      result.words[2 * i + 1] = e4m3_to_f16(static_cast<uint16_t>(words[i] >> 16));
+    } else {
+      result.words[i] = words[i];
+    }
+  }
+  return result;
+}
+
+// sum += rows (upper: g, lower: g + 8) x tokens, over 16 k: pairs 2i and 2i + 1.
+template <class Element>
+__device__ void multiply(float (&sum)[4], const Fragments& upper, const Fragments& lower, const Fragments& x, int i) {
+  const uint32_t rows[4] = {upper.words[2 * i], lower.words[2 * i], upper.words[2 * i + 1], lower.words[2 * i + 1]};
+  const uint32_t tokens[2] = {x.words[2 * i], x.words[2 * i + 1]};
+  mma_16x8x16<std::is_same_v<Element, BF16>>(sum, rows, tokens);
+}
+
+// Adds one chunk's products to the warp's sums: sums[i] has rows g and g + 8 of tokens 8i + 2t and 8i + 2t + 1.
+template <class Element, RingConfig kConfig>
+__device__ void multiply_chunk(float (&sums)[token_tiles(kConfig)][4], uint32_t stage, int group, int chunk) {
+  constexpr StreamShape kShape = stream_shape(kConfig);
+  const int g = static_cast<int>(threadIdx.x) % 32 / 4;
+  const int t = static_cast<int>(threadIdx.x) % 4;
+  const uint32_t upper_row = stage + (chunk * kShape.tile_rows + group * kGroupRows + g) * kChunkBytes;
+  const int x_row = chunk * kConfig.tokens + (kConfig.tokens == 1 ? 0 : g);
+  const uint32_t x_rows = stage + kShape.weight_bytes() + x_row * kChunkBytes;
+#pragma unroll(parts_of_warp(kConfig) * token_tiles(kConfig) < 4 ? 2 : 1)  // registers
+  for (int half = 0; half < 2; ++half) {
+    const int unit = 2 * t + half;
+    const Fragments upper = widen<Element>(load_shared_16(upper_row + (unit ^ g) * kUnitBytes));
+    const Fragments lower = widen<Element>(load_shared_16(upper_row + 8 * kChunkBytes + (unit ^ g) * kUnitBytes));
+    const uint32_t x_unit = x_rows + (unit ^ (x_row % 8)) * kUnitBytes;
+    for (int i = 0; i < token_tiles(kConfig); ++i) {
+      uint4 loaded = make_uint4(0, 0, 0, 0);
+      if (kConfig.tokens > 1 || g == 0) loaded = load_shared_16(x_unit + i * 8 * kChunkBytes);
+      const Fragments x = widen<Element>(loaded);
+      for (int pair = 0; pair < kPairs<Element> / 2; ++pair) multiply<Element>(sums[i], upper, lower, x, pair);
+    }
+  }
+}
+
+// The tile's results: each one's partial sums in the order of parts, then scales, bias, rounding.
+template <RingConfig kConfig>
+__device__ void write_tile(const StreamArguments& a, const WeightStream<stream_shape(kConfig)>& stream,
+                           const float* sums, int tile) {
+  constexpr int kTileRows = stream_shape(kConfig).tile_rows;
+  constexpr int kStride = kConfig.row_groups * token_tiles(kConfig) * 128;  // between chunks
+  const int first_row = stream.row_of(tile);
+  for (int i = static_cast<int>(threadIdx.x); i < kTileRows * a.output.num_tokens; i += consumer_threads(kConfig)) {
+    const int row = i % kTileRows;
+    const int token = i / kTileRows;
+    if (first_row + row >= a.output.num_channels) continue;
+    const int lane = row % 8 * 4 + token % 8 / 2;
+    const int place = (row / kGroupRows * token_tiles(kConfig) + token / 8) * 32 + lane;
+    const float* parts = sums + place * 4 + row / 8 % 2 * 2 + token % 2;
+    float sum = 0.0f;
+    for (int chunk = 0; chunk < kParts / 2; ++chunk) {
+      sum += kConfig.chunks == kParts ? parts[chunk * kStride] + parts[(chunk + kParts / 2) * kStride]
+                                      : parts[chunk * kStride];
+    }
+    store_f32_or_bf16(a.output.out, token * a.output.out_stride + first_row + row,
+                      stream.finish(a, sum, tile * kTileRows + row, token), a.output.out_f32);
+  }
+}
+
+template <RingConfig kConfig>
+__device__ void consumer_barrier() {
+  asm volatile("bar.sync 1, %0;" ::"n"(consumer_threads(kConfig)) : "memory");
+}
+
+template <class Element, RingConfig kConfig>
+__device__ void consume(const StreamArguments& a, const WeightStream<stream_shape(kConfig)>& stream) {
+  constexpr StreamShape kShape = stream_shape(kConfig);
+  constexpr int kWarpParts = parts_of_warp(kConfig);
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int group = warp % kConfig.row_groups;
+  const int chunk = warp / kConfig.row_groups;
+  stream.load_scales(a, consumer_threads(kConfig));
+  StreamReader<kShape> reader;
+  for (int tile = 0; tile < stream.num_tiles; ++tile) {
+    float sums[kWarpParts][token_tiles(kConfig)][4] = {};
+    for (int step = 0; step < a.steps; step += kWarpParts) {
+#pragma unroll
+      for (int part = 0; part < kWarpParts; ++part) {
+        if (step + part == a.steps) break;
+        multiply_chunk<Element, kConfig>(sums[part], reader.wait(stream), group, chunk);
+        end_reads();
+        __syncwarp();
+        if (lane == 0) reader.release(stream);
+        reader.advance();
+      }
+    }
+    auto* tile_sums = reinterpret_cast<float4*>(stream.memory + kShape.extra_offset() +
+                                                tile % num_sums(kConfig) * sums_bytes(kConfig));
+    for (int i = 0; i < token_tiles(kConfig); ++i) {
+      if constexpr (kWarpParts == 2) {
+        for (int part = 0; part < 4; ++part) sums[0][i][part] += sums[1][i][part];
+      }
+      tile_sums[(warp * token_tiles(kConfig) + i) * 32 + lane] =
+          make_float4(sums[0][i][0], sums[0][i][1], sums[0][i][2], sums[0][i][3]);
+    }
+    consumer_barrier<kConfig>();
+    write_tile<kConfig>(a, stream, reinterpret_cast<const float*>(tile_sums), tile);
+    if (num_sums(kConfig) == 1) consumer_barrier<kConfig>();
+  }
+}
+
+template <class Element, int kIndex>
+__global__ void __launch_bounds__(consumer_threads(kConfigs[kIndex]) + 32, 2)
+    matmul_ring(const __grid_constant__ ChunkMap weight, const __grid_constant__ ChunkMap x, const StreamArguments a) {
+  constexpr RingConfig kConfig = kConfigs[kIndex];
+  constexpr int kProducer = consumer_threads(kConfig);
+  extern __shared__ __align__(kSwizzleAlignment) std::byte memory[];
+  const WeightStream<stream_shape(kConfig)> stream(memory, a);
+  const auto thread = static_cast<int>(threadIdx.x);
+  if (thread == kProducer) {
+    stream.init_barriers(kConfig.row_groups * kConfig.chunks);
+    prefetch_map(weight.map);
+    prefetch_map(x.map);
+  }
+  __syncthreads();
+  if (thread < kProducer) {
+    consume<Element, kConfig>(a, stream);
+  } else if (thread == kProducer) {
+    stream.produce(a, weight, x);
+  }
+}
+
+// ---- host ----
+
+template <class Element, int kIndex>
+void run_config(const MatmulOp& op, const Launch& launch, const RingPlan& plan) {
+  constexpr RingConfig kConfig = kConfigs[kIndex];
+  constexpr StreamShape kShape = stream_shape(kConfig);
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(plan.num_ctas)),
+                          .block = dim3(consumer_threads(kConfig) + 32),
+                          .shared_bytes = stream_bytes(op, kShape, plan.num_ctas)};
+  allow_shared_bytes(matmul_ring<Element, kIndex>, shape.shared_bytes);
+  launch_kernel("hopper.matmul_ring", launch, shape, matmul_ring<Element, kIndex>,
+                make_chunk_map(op.weight.data, kShape.tile_rows, kShape.chunks),
+                make_chunk_map(op.x.data, kShape.tokens, kShape.chunks),
+                make_stream_arguments(op, kShape, plan.num_ctas, plan.trigger));
+}
+
+template <class Element>
+void run_element(const MatmulOp& op, const Launch& launch, const RingPlan& plan) {
+  [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) {
+    ((plan.config == kIndex ? run_config<Element, kIndex>(op, launch, plan) : void()), ...);
+  }
+  (std::make_integer_sequence<int, std::size(kConfigs)>());
+}
+
+// The smallest configuration with these row groups that takes so many tokens.
+int find_config(int64_t num_tokens, int row_groups) {
+  for (size_t i = 0; i < std::size(kConfigs); ++i) {
+    if (kConfigs[i].tokens >= num_tokens && kConfigs[i].row_groups == row_groups) return static_cast<int>(i);
+  }
+  fail(ErrorCode::kInternal, "the ring has no configuration of {} row groups for {} tokens", row_groups, num_tokens);
+}
+
+std::string declines(const MatmulOp& op, const Launch& launch, DType dtype) {
+  if (op.out.dim(0) > kMaxTokens) return fmt::format("takes at most {} tokens, not {}", kMaxTokens, op.out.dim(0));
+  std::string reason = operands_decline(op, launch, dtype);
+  if (!reason.empty()) return reason;
+  const RingPlan plan = plan_ring(op);
+  const int64_t needed = stream_bytes(op, stream_shape(kConfigs[plan.config]), plan.num_ctas);
+  if (needed > launch.gpu->max_shared_bytes) {
+    return fmt::format("needs {} bytes of shared memory, there are {}", needed, launch.gpu->max_shared_bytes);
+  }
+  return "";
+}
+
+void run(const MatmulOp& op, const Launch& launch) { run_ring(op, launch, plan_ring(op)); }
+
+}  // namespace
+
+std::span<const RingConfig> ring_configs() { return kConfigs; }
+
+// As measured (matmul_bench tune). Two CTAs an SM keep more bytes in flight than one, as long as each has several
+// stages to load; as many CTAs as tiles, where all fit at once, beat an uneven number of tiles each.
+RingPlan plan_ring(const MatmulOp& op) {
+  const int64_t num_tokens = op.out.dim(0);
+  const int64_t num_channels = op.out.dim(1);
+  const int64_t row_bytes = op.weight.data.dim(1) * dtype_bytes(op.weight.data.dtype);
+  const int64_t triple_tiles = ceil_divide(num_channels, 3 * kGroupRows);
+  int row_groups = 1;
+  int64_t num_ctas = 256;
+  if (num_channels * row_bytes <= int64_t{16} << 20) {  // four stages for each of 256 CTAs
+    num_ctas = num_tokens > 8 ? 256 : 128;
+  } else if (num_tokens <= 8 && num_channels % 4096 != 0 && triple_tiles >= 200 && triple_tiles <= 2 * 132) {
+    row_groups = 3;
+    num_ctas = triple_tiles;
+  }
+  const int config = find_config(num_tokens, row_groups);
+  num_ctas = std::min(num_ctas, stream_shape(kConfigs[config]).num_tiles(num_channels));
+  return {.config = config, .num_ctas = static_cast<int>(num_ctas), .trigger = kTrigger};
+}
+
+void run_ring(const MatmulOp& op, const Launch& launch, const RingPlan& plan) {
+  if (op.x.data.dtype == DType::kF8E4M3) {
+    run_element<F8E4M3>(op, launch, plan);
+  } else {
+    run_element<BF16>(op, launch, plan);
+  }
+}
+
+Kernel<MatmulOp> hopper_matmul_f8_ring() {
+  return {.name = "hopper.matmul_f8_ring",
+          .declines = [](const MatmulOp& op, const Launch& l) { return declines(op, l, DType::kF8E4M3); },
+          .run = run};
+}
+
+Kernel<MatmulOp> hopper_matmul_bf16_ring() {
+  return {.name = "hopper.matmul_bf16_ring",
+          .declines = [](const MatmulOp& op, const Launch& l) { return declines(op, l, DType::kBF16); },
+          .run = run};
+}
+
+}  // namespace octet

@@ -1,0 +1,271 @@
+// hopper.matmul_f8_swapped, hopper.matmul_bf16_swapped: matmuls of up to 128 tokens, whose time is still that of
+// reading the weight. f8_e4m3 x f8_e4m3 (weight per channel or per tensor, x per token or per tensor) or bf16 x bf16;
+// out f32 or bf16. Rows of x and of the weight must be a multiple of 16 bytes, channels of 8, rows of out aligned to 16
+// bytes.
+//
+//   - The warpgroup instruction's operands are swapped: its 64 rows are rows of the weight, its columns the 32, 64 or
+//     128 tokens, so that few tokens waste nothing.
+//   - Weights stream through shared memory (weight_stream.cuh). With many channels a CTA's two warpgroups take 64 rows
+//     each and share the tokens' stage. With few they take the same 64 rows, of which one sums even, one odd chunks;
+//     they exchange halves of their sums through shared memory and write half of the tokens each.
+//   - E4M3 sums are taken over a chunk at a time (wgmma.cuh). The order over K depends on the weight's shape alone, so
+//   a
+//     token's bits do not depend on the others.
+#include "octet/kernels/hopper/kernels.h"
+#include "octet/kernels/hopper/weight_stream.cuh"
+#include "octet/kernels/hopper/wgmma.cuh"
+
+namespace octet {
+namespace {
+
+constexpr int kWarpgroup = 128;
+constexpr int kConsumers = 2 * kWarpgroup;
+constexpr int kThreads = kConsumers + 32;
+constexpr int kGroupRows = 64;
+constexpr int kMaxTokens = 128;
+constexpr int kTrigger = 4;
+constexpr int64_t kManyChannels = 16384;  // from here on warpgroups take rows each
+
+struct SwappedConfig {
+  int tokens;
+  int row_groups;  // 2: 64 rows for each warpgroup; 1: half of K for each
+  int chunks;
+  int stages;
+};
+// Up to 64 tokens two CTAs fit into an SM.
+constexpr SwappedConfig kConfigs[] = {
+    {.tokens = 32, .row_groups = 1, .chunks = 2, .stages = 4},   //
+    {.tokens = 32, .row_groups = 2, .chunks = 1, .stages = 5},   //
+    {.tokens = 64, .row_groups = 1, .chunks = 2, .stages = 3},   //
+    {.tokens = 64, .row_groups = 2, .chunks = 1, .stages = 4},   //
+    {.tokens = 128, .row_groups = 1, .chunks = 2, .stages = 4},  //
+    {.tokens = 128, .row_groups = 2, .chunks = 1, .stages = 6},  //
+};
+
+constexpr bool shares_sm(const SwappedConfig& c) { return c.tokens <= 64; }
+constexpr StreamShape stream_shape(const SwappedConfig& c) {
+  return {.tile_rows = kGroupRows * c.row_groups,
+          .tokens = c.tokens,
+          .chunks = c.chunks,
+          .stages = c.stages,
+          .extra_bytes = c.row_groups == 1 ? kGroupRows * c.tokens * static_cast<int>(sizeof(float)) : 0};
+}
+static_assert(std::ranges::all_of(kConfigs, [](const SwappedConfig& c) {
+  return !shares_sm(c) || stream_shape(c).row_scales_offset() <= kCoResidentBytes - 512;
+}));
+
+__device__ inline void consumer_barrier() { asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory"); }
+
+// The sums of a warpgroup over a tile: [rows g, g + 8] x [tokens 8j + 2t, 8j + 2t + 1] in sums[4j ..].
+template <class Element, SwappedConfig kConfig>
+__device__ void multiply_tile(float (&sums)[kConfig.tokens / 2], const StreamArguments& a,
+                              const WeightStream<stream_shape(kConfig)>& stream,
+                              StreamReader<stream_shape(kConfig)>& reader, int warpgroup) {
+  constexpr StreamShape kShape = stream_shape(kConfig);
+  for (int i = 0; i < kConfig.tokens / 2; ++i) sums[i] = 0.0f;
+  for (int step = 0; step < a.steps; ++step) {
+    const uint32_t stage = reader.wait(stream);
+    const int chunk = kConfig.row_groups == 1 ? warpgroup : 0;
+    const int group = kConfig.row_groups == 1 ? 0 : warpgroup;
+    const uint64_t rows = wgmma_operand(stage + (chunk * kShape.tile_rows + group * kGroupRows) * kChunkBytes);
+    const uint64_t tokens = wgmma_operand(stage + kShape.weight_bytes() + chunk * kConfig.tokens * kChunkBytes);
+    if constexpr (kAddsChunks<Element>) {
+      float part[kConfig.tokens / 2];
+      wgmma_chunk<Element>(part, rows, tokens, 0);
+      wgmma_wait<0>();
+      if (threadIdx.x % kWarpgroup == 0) reader.release(stream);
+#pragma unroll
+      for (int i = 0; i < kConfig.tokens / 2; ++i) sums[i] += part[i];
+    } else {
+      wgmma_chunk<Element>(sums, rows, tokens, 1);
+      wgmma_wait<0>();
+      if (threadIdx.x % kWarpgroup == 0) reader.release(stream);
+    }
+    reader.advance();
+  }
+}
+
+// Rows row and row + 8 (from the CTA's first on) x kCount tokens from first_token on.
+template <StreamShape kShape, int kCount>
+__device__ void write_sums(const StreamArguments& a, const WeightStream<kShape>& stream, const float* sums, int row,
+                           int first_token) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int t = lane % 4;
+  const bool odd = (lane / 4 & 1) != 0;
+#pragma unroll
+  for (int i = 0; i < kCount / 8 * 2; ++i) {  // 8 tokens, then which row of the two
+    const int token = first_token + i / 2 * 8 + 2 * t;
+    const int place = row + i % 2 * 8;
+    const int channel = stream.row_of(0) + place;
+    const float first = stream.finish(a, sums[2 * i], place, token);
+    const float second = stream.finish(a, sums[2 * i + 1], place, token + 1);
+    if (a.output.out_f32) {
+      float* out = static_cast<float*>(a.output.out) + token * a.output.out_stride + channel;
+      if (channel < a.output.num_channels && token < a.output.num_tokens) *out = first;
+      if (channel < a.output.num_channels && token + 1 < a.output.num_tokens) out[a.output.out_stride] = second;
+      continue;
+    }
+    // Neighbours in rows exchange, so that each has two channels of one token.
+    const float got = __shfl_xor_sync(0xffffffffu, odd ? first : second, 4);
+    const uint32_t packed = odd ? pack_bf16({got, second}) : pack_bf16({first, got});
+    const int my_token = odd ? token + 1 : token;
+    const int my_channel = odd ? channel - 1 : channel;
+    if (my_channel < a.output.num_channels && my_token < a.output.num_tokens) {
+      *reinterpret_cast<uint32_t*>(static_cast<BF16*>(a.output.out) + my_token * a.output.out_stride + my_channel) =
+          packed;
+    }
+  }
+}
+
+// Warpgroup 0's sums over even chunks and warpgroup 1's over odd ones: the first keeps the first half of the tokens and
+// gets the other's sums of it, and the other way round.
+template <SwappedConfig kConfig>
+__device__ void exchange_sums(float (&sums)[kConfig.tokens / 2], std::byte* memory, int warpgroup) {
+  constexpr int kQuads = kConfig.tokens / 16;  // of a half
+  auto* given = reinterpret_cast<float4*>(memory);
+  const auto place = [&](int half, int i) -> float4& {
+    return given[(half * kQuads + i) * kWarpgroup + threadIdx.x % kWarpgroup];
+  };
+  const auto quad = [&](int i) { return make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]); };
+  consumer_barrier();  // the last tile's have been read
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) {
+    if (warpgroup == 0) {
+      place(1, i) = quad(kQuads + i);
+    } else {
+      place(0, i) = quad(i);
+    }
+  }
+  consumer_barrier();
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) {
+    const float4 other = place(warpgroup, i);
+    const auto add = [&](int first) {  // a sum of two has no order
+      sums[first] += other.x;
+      sums[first + 1] += other.y;
+      sums[first + 2] += other.z;
+      sums[first + 3] += other.w;
+    };
+    if (warpgroup == 0) {
+      add(4 * i);
+    } else {
+      add(4 * (kQuads + i));
+    }
+  }
+}
+
+template <class Element, SwappedConfig kConfig>
+__device__ void consume(const StreamArguments& a, const WeightStream<stream_shape(kConfig)>& stream) {
+  constexpr StreamShape kShape = stream_shape(kConfig);
+  const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
+  const int lane_row = static_cast<int>(threadIdx.x) % kWarpgroup / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4;
+  stream.load_scales(a, kConsumers);
+  consumer_barrier();
+  StreamReader<kShape> reader;
+  for (int tile = 0; tile < stream.num_tiles; ++tile) {
+    float sums[kConfig.tokens / 2];
+    multiply_tile<Element, kConfig>(sums, a, stream, reader, warpgroup);
+    const int row = tile * kShape.tile_rows + lane_row;
+    if constexpr (kConfig.row_groups == 2) {
+      write_sums<kShape, kConfig.tokens>(a, stream, sums, row + warpgroup * kGroupRows, 0);
+    } else {
+      exchange_sums<kConfig>(sums, stream.memory + kShape.extra_offset(), warpgroup);
+      if (warpgroup == 0) {
+        write_sums<kShape, kConfig.tokens / 2>(a, stream, sums, row, 0);
+      } else {
+        write_sums<kShape, kConfig.tokens / 2>(a, stream, sums + kConfig.tokens / 4, row, kConfig.tokens / 2);
+      }
+    }
+  }
+}
+
+template <class Element, int kIndex>
+__global__ void __launch_bounds__(kThreads, shares_sm(kConfigs[kIndex]) ? 2 : 1)
+    matmul_swapped(const __grid_constant__ ChunkMap weight, const __grid_constant__ ChunkMap x,
+                   const StreamArguments a) {
+  constexpr SwappedConfig kConfig = kConfigs[kIndex];
+  extern __shared__ __align__(kSwizzleAlignment) std::byte memory[];
+  const WeightStream<stream_shape(kConfig)> stream(memory, a);
+  const auto thread = static_cast<int>(threadIdx.x);
+  if (thread == kConsumers) {
+    stream.init_barriers(2);
+    prefetch_map(weight.map);
+    prefetch_map(x.map);
+  }
+  __syncthreads();
+  if (thread < kConsumers) {
+    consume<Element, kConfig>(a, stream);
+  } else if (thread == kConsumers) {
+    stream.produce(a, weight, x);
+  }
+}
+
+// ---- host ----
+
+struct Plan {
+  int config;
+  int num_ctas;
+};
+
+// As few rounds of tiles as the SMs' places allow, and equal ones.
+Plan plan_of(const MatmulOp& op, const Launch& launch) {
+  const int row_groups = op.out.dim(1) >= kManyChannels ? 2 : 1;
+  for (size_t i = 0; i < std::size(kConfigs); ++i) {
+    if (kConfigs[i].tokens < op.out.dim(0) || kConfigs[i].row_groups != row_groups) continue;
+    const int64_t num_tiles = stream_shape(kConfigs[i]).num_tiles(op.out.dim(1));
+    const int64_t places = int64_t{launch.gpu->num_sms} * (shares_sm(kConfigs[i]) ? 2 : 1);
+    return {static_cast<int>(i), static_cast<int>(ceil_divide(num_tiles, ceil_divide(num_tiles, places)))};
+  }
+  fail(ErrorCode::kInternal, "no configuration for {} tokens", op.out.dim(0));
+}
+
+std::string declines(const MatmulOp& op, const Launch& launch, DType dtype) {
+  if (op.out.dim(0) > kMaxTokens) return fmt::format("takes at most {} tokens, not {}", kMaxTokens, op.out.dim(0));
+  std::string reason = operands_decline(op, launch, dtype);
+  if (reason.empty()) reason = vector_output_declines(op);
+  if (!reason.empty()) return reason;
+  const Plan plan = plan_of(op, launch);
+  const int64_t needed = stream_bytes(op, stream_shape(kConfigs[plan.config]), plan.num_ctas);
+  if (needed > launch.gpu->max_shared_bytes) {
+    return fmt::format("needs {} bytes of shared memory, there are {}", needed, launch.gpu->max_shared_bytes);
+  }
+  return "";
+}
+
+template <class Element, int kIndex>
+void run_config(const MatmulOp& op, const Launch& launch, const Plan& plan) {
+  constexpr StreamShape kShape = stream_shape(kConfigs[kIndex]);
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(plan.num_ctas)),
+                          .block = dim3(kThreads),
+                          .shared_bytes = stream_bytes(op, kShape, plan.num_ctas)};
+  allow_shared_bytes(matmul_swapped<Element, kIndex>, shape.shared_bytes);
+  launch_kernel("hopper.matmul_swapped", launch, shape, matmul_swapped<Element, kIndex>,
+                make_chunk_map(op.weight.data, kShape.tile_rows, kShape.chunks),
+                make_chunk_map(op.x.data, kShape.tokens, kShape.chunks),
+                make_stream_arguments(op, kShape, plan.num_ctas, kTrigger));
+}
+
+template <class Element>
+void run(const MatmulOp& op, const Launch& launch) {
+  const Plan plan = plan_of(op, launch);
+  [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) {
+    ((plan.config == kIndex ? run_config<Element, kIndex>(op, launch, plan) : void()), ...);
+  }
+  (std::make_integer_sequence<int, std::size(kConfigs)>());
+}
+
+}  // namespace
+
+Kernel<MatmulOp> hopper_matmul_f8_swapped() {
+  return {.name = "hopper.matmul_f8_swapped",
+          .declines = [](const MatmulOp& op, const Launch& l) { return declines(op, l, DType::kF8E4M3); },
+          .run = run<F8E4M3>};
+}
+
+Kernel<MatmulOp> hopper_matmul_bf16_swapped() {
+  return {.name = "hopper.matmul_bf16_swapped",
+          .declines = [](const MatmulOp& op, const Launch& l) { return declines(op, l, DType::kBF16); },
+          .run = run<BF16>};
+}
+
+}  // namespace octet
