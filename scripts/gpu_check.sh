@@ -2,6 +2,7 @@
 # Checks octet on a machine with a GPU, with the programs of a folder that scripts/gpu_bundle.sh made.
 # Usage: scripts/gpu_check.sh PART BUNDLE OUT_DIR
 #   PART  tests      every test of the kernels and the device that needs a GPU
+#         kernels    matmul_check: every matmul row and choice of it against double sums, then a few many times
 #         sanitizer  the small cases under compute-sanitizer: memcheck, then racecheck
 #         serving    octet bench latency on MODEL (bench/gpu/models/llama-3-8b, copied into the bundle) with dummy weights,
 #                    in BF16 and FP8, for BATCHES ("1,8,32,128"); one JSON file each in OUT_DIR
@@ -62,9 +63,14 @@ serving() {
   done
 }
 
+kernels() {
+  check matmul_check "$bundle/matmul_check"
+  check matmul_stress "$bundle/matmul_check" stress
+}
+
 case $part in
-  tests | sanitizer | serving) $part ;;
-  *) echo "gpu_check: there is no part \"$part\"; parts: tests, sanitizer, serving" >&2; exit 2 ;;
+  tests | kernels | sanitizer | serving) $part ;;
+  *) echo "gpu_check: there is no part \"$part\"; parts: tests, kernels, sanitizer, serving" >&2; exit 2 ;;
 esac
 echo "$passed passed, $failed failed"
 (( failed == 0 && passed > 0 ))
