@@ -73,8 +73,8 @@ class Client {
         ++answer.num_finished_events;
         --num_open_;
       }
+      changed_.notify_all();  // under the lock: whom the last event wakes may destroy this
     }
-    changed_.notify_all();
   }
 
   std::mutex mutex_;
