@@ -51,30 +51,28 @@ class Client {
 
  private:
   void take(const std::string& id, RequestEvent event) {
-    {
-      const std::lock_guard lock(mutex_);
-      Answer& answer = answers_[id];
-      for (SequenceDelta& delta : event.deltas) {
-        auto& tokens = answer.tokens[delta.index];
-        tokens.insert(tokens.end(), delta.token_ids.begin(), delta.token_ids.end());
-        if (delta.index == 0) {
-          for (auto& position : delta.logprobs) answer.logprobs.push_back(std::move(position));
-          answer.cumulative_logprob = delta.cumulative_logprob;
-        }
-        if (delta.finish_reason == FinishReason::kNone) continue;
-        answer.reason = delta.finish_reason;
-        answer.stop_token_id = delta.stop_token_id;
-        answer.error = delta.error;
+    const std::lock_guard lock(mutex_);
+    Answer& answer = answers_[id];
+    for (SequenceDelta& delta : event.deltas) {
+      auto& tokens = answer.tokens[delta.index];
+      tokens.insert(tokens.end(), delta.token_ids.begin(), delta.token_ids.end());
+      if (delta.index == 0) {
+        for (auto& position : delta.logprobs) answer.logprobs.push_back(std::move(position));
+        answer.cumulative_logprob = delta.cumulative_logprob;
       }
-      for (auto& position : event.prompt_logprobs) answer.prompt_logprobs.push_back(std::move(position));
-      answer.num_cached_tokens = std::max(answer.num_cached_tokens, event.num_cached_tokens);
-      answer.times = event.times;
-      if (event.finished) {
-        ++answer.num_finished_events;
-        --num_open_;
-      }
-      changed_.notify_all();  // under the lock: whom the last event wakes may destroy this
+      if (delta.finish_reason == FinishReason::kNone) continue;
+      answer.reason = delta.finish_reason;
+      answer.stop_token_id = delta.stop_token_id;
+      answer.error = delta.error;
     }
+    for (auto& position : event.prompt_logprobs) answer.prompt_logprobs.push_back(std::move(position));
+    answer.num_cached_tokens = std::max(answer.num_cached_tokens, event.num_cached_tokens);
+    answer.times = event.times;
+    if (event.finished) {
+      ++answer.num_finished_events;
+      --num_open_;
+    }
+    changed_.notify_all();  // under the lock: whom the last event wakes may destroy this
   }
 
   std::mutex mutex_;
