@@ -1,8 +1,9 @@
 // What the engine costs per step without a model: scheduling, prefix hashes, commits and events, for decoding sequences
-// whose events another thread takes from a queue, as Llm does. The step itself takes no time. Medians over steps of the
+// whose events another thread takes from a queue, as Llm does. A step is 1 ms of sleep. Medians over steps of the
 // engine thread's processor time.
 // Usage: engine_bench [NUM_SEQUENCES] [PROMPT_TOKENS] [NUM_STEPS]. Prints one JSON object per line.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <ctime>
 #include <numeric>
@@ -24,10 +25,10 @@ double thread_microseconds() {
   return static_cast<double>(time.tv_sec) * 1e6 + static_cast<double>(time.tv_nsec) * 1e-3;
 }
 
-// Answers every step at once with a token per sampling chunk, and notes the time between its calls.
-class InstantRunner final : public StepRunner {
+// Answers every step after a while with a token per sampling chunk, and notes the time between its calls.
+class IdleRunner final : public StepRunner {
  public:
-  explicit InstantRunner(size_t num_sequences) : num_sequences_(num_sequences) {}
+  explicit IdleRunner(size_t num_sequences) : num_sequences_(num_sequences) {}
 
   void start(const StepPlan& plan) override {
     const double now = thread_microseconds();
@@ -42,6 +43,7 @@ class InstantRunner final : public StepRunner {
 
   StepResult wait() override {
     if (counts_) during_.push_back(thread_microseconds() - started_);
+    std::this_thread::sleep_for(kStep);
     StepResult result;
     result.chunks.resize(plan_->chunks.size());
     for (ChunkResult& chunk : result.chunks) chunk.sampled.token_id = next_token_++ % kVocabSize;
@@ -54,6 +56,7 @@ class InstantRunner final : public StepRunner {
   const std::vector<double>& during() const { return during_; }
 
  private:
+  static constexpr std::chrono::milliseconds kStep{1};
   static constexpr int32_t kVocabSize = 32000;
   size_t num_sequences_;
   const StepPlan* plan_ = nullptr;
@@ -92,7 +95,7 @@ void run(const Load& load, EngineLoop::Overlap overlap) {
       .max_model_len = length,
       .max_num_batched_tokens = int64_t{load.num_sequences} * load.prompt_tokens,
       .max_num_seqs = load.num_sequences};
-  InstantRunner runner(static_cast<size_t>(load.num_sequences));
+  IdleRunner runner(static_cast<size_t>(load.num_sequences));
   std::vector<RequestEvent> made;  // by a step
   Queue<std::vector<RequestEvent>> events(1 << 10);
   std::thread reader([&] {
@@ -102,7 +105,12 @@ void run(const Load& load, EngineLoop::Overlap overlap) {
     }
   });
   {
-    EngineLoop loop(options, runner, overlap, [&] { (void)events.push(std::exchange(made, {})); });
+    EngineLoop loop(options, runner, overlap, [&] {
+      std::vector<RequestEvent> step;
+      step.swap(made);
+      made.reserve(step.size());
+      (void)events.push(std::move(step));
+    });
     for (int32_t i = 0; i < load.num_sequences; ++i) (void)loop.submit(make_request(load, i, made));
     reader.join();
   }

@@ -109,7 +109,10 @@ void Llm::State::load_text(const LlmOptions& options) {
 
 // All events of a step together: the output thread wakes once.
 void Llm::State::hand_over() {
-  if (!events.push(std::exchange(made, {}))) log_line(LogLevel::kWarning, "events came after the end");
+  std::vector<PendingEvent> step;
+  step.swap(made);
+  made.reserve(step.size());  // the next step brings about as many
+  if (!events.push(std::move(step))) log_line(LogLevel::kWarning, "events came after the end");
 }
 
 void Llm::State::run_outputs() {
