@@ -242,6 +242,48 @@ struct Queries {
   __device__ static float high_f32(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 };
 
+// What a lane multiplies of a step, read from shared memory before the arithmetic begins: its chunks of two rows of K,
+// and, of an 8-bit cache, of four rows of V. (V of 16 bits is transposed on the way to registers, when its turn comes.)
+template <class S>
+struct StepWords {
+  static constexpr int kValueParts = S::kBf16 ? 0 : S::kHeadDim / (S::kRowBytes == 64 ? 64 : 128);
+  static constexpr int kValueWords = S::kRowBytes == 64 ? 2 : 4;  // of a row of V in one part
+  uint32_t k[S::kLaneChunks][2][4];
+  uint32_t v[kValueParts + 1][4][kValueWords];  // the last is not used
+
+  __device__ explicit StepWords(uint32_t tile) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int g = lane / 4;
+#pragma unroll
+    for (int j = 0; j < S::kLaneChunks; ++j) {
+      for (int i = 0; i < 2; ++i) load(tile + S::place(g + 8 * i, S::chunk_of_lane(lane % 4, j)), k[j][i]);
+    }
+    // Group g holds a chunk of 16 dimensions of its four keys, half of one at head_dim 64.
+#pragma unroll
+    for (int part = 0; part < kValueParts; ++part) {
+      for (int i = 0; i < 4; ++i) {
+        const int row = lane % 4 * 2 + i % 2 + i / 2 * 8;
+        const uint32_t chunk = tile + S::kTileBytes + S::place(row, kValueWords == 2 ? g / 2 : g + 8 * part);
+        load(kValueWords == 2 ? chunk + static_cast<uint32_t>(g % 2 * 8) : chunk, v[part][i]);
+      }
+    }
+  }
+
+ private:
+  __device__ static void load(uint32_t address, uint32_t (&words)[4]) {
+    const uint4 loaded = load_shared_16(address);
+    words[0] = loaded.x;
+    words[1] = loaded.y;
+    words[2] = loaded.z;
+    words[3] = loaded.w;
+  }
+  __device__ static void load(uint32_t address, uint32_t (&words)[2]) {
+    const uint2 loaded = load_shared_8(address);
+    words[0] = loaded.x;
+    words[1] = loaded.y;
+  }
+};
+
 // The running softmax of one warp over the keys it has seen, for its lane's two columns of every query block.
 template <class S>
 struct Softmax {
@@ -263,40 +305,35 @@ struct Softmax {
 
   // One step: keys key .. key + 15, whose K and V lie at `tile`.
   __device__ void add_step(const Queries<S>& queries, const AttentionInput& in, const SequenceView& view, int key,
-                           uint32_t tile) {
+                           const StepWords<S>& words, uint32_t tile) {
     float scores[S::kQueryBlocks][4];
-    make_scores(queries, tile, scores);
+    make_scores(queries, words, scores);
     scale_and_mask(queries, in, view, key, scores);
     uint32_t weights[S::kQueryBlocks][2];
     for (int nb = 0; nb < S::kQueryBlocks; ++nb) make_weights(nb, scores[nb], weights[nb]);
-    const uint32_t v = tile + S::kTileBytes;
     if constexpr (S::kBf16) {
-      add_values_16(v, weights);
+      add_values_16(tile + S::kTileBytes, weights);
     } else {
-      add_values_8(v, weights);
+      add_values_8(words, weights);
     }
   }
 
  private:
-  __device__ static void make_scores(const Queries<S>& queries, uint32_t k, float (&scores)[S::kQueryBlocks][4]) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
+  __device__ static void make_scores(const Queries<S>& queries, const StepWords<S>& words,
+                                     float (&scores)[S::kQueryBlocks][4]) {
     float odd[S::kQueryBlocks][4];
     for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
       for (int i = 0; i < 4; ++i) scores[nb][i] = odd[nb][i] = 0.0f;
     }
 #pragma unroll
     for (int j = 0; j < S::kLaneChunks; ++j) {
-      const int chunk = S::chunk_of_lane(lane % 4, j);
-      const uint4 upper = load_shared_16(k + S::place(lane / 4, chunk));
-      const uint4 lower = load_shared_16(k + S::place(lane / 4 + 8, chunk));
-      const uint32_t words[2][4] = {{upper.x, upper.y, upper.z, upper.w}, {lower.x, lower.y, lower.z, lower.w}};
       constexpr int kSteps = S::kBf16 ? 2 : 4;
 #pragma unroll
       for (int i = 0; i < kSteps; ++i) {
         uint32_t a[4];
         for (int r = 0; r < 2; ++r) {
-          a[r] = S::kBf16 ? words[r][2 * i % 4] : e4m3_low(words[r][i]);
-          a[r + 2] = S::kBf16 ? words[r][(2 * i + 1) % 4] : e4m3_high(words[r][i]);
+          a[r] = S::kBf16 ? words.k[j][r][2 * i % 4] : e4m3_low(words.k[j][r][i]);
+          a[r + 2] = S::kBf16 ? words.k[j][r][(2 * i + 1) % 4] : e4m3_high(words.k[j][r][i]);
         }
         const int dot = j * kSteps + i;
         for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
@@ -363,40 +400,18 @@ struct Softmax {
     }
   }
 
-  // Group g holds a chunk of 16 dimensions (half of one at head_dim 64) of its four keys; of a pair of dimensions the
-  // first goes to row g of the tile, the second to row g + 8.
-  __device__ void add_values_8(uint32_t v, const uint32_t (&weights)[S::kQueryBlocks][2]) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int g = lane / 4;
-    constexpr int kWords = S::kRowBytes == 64 ? 2 : 4;  // of a key, loaded at once
+  // Of a pair of dimensions the first goes to row g of the tile, the second to row g + 8.
+  __device__ void add_values_8(const StepWords<S>& words, const uint32_t (&weights)[S::kQueryBlocks][2]) {
+    constexpr int kWords = StepWords<S>::kValueWords;
 #pragma unroll
-    for (int part = 0; part < S::kTiles / (2 * kWords); ++part) {
-      uint32_t words[4][kWords];
-      for (int i = 0; i < 4; ++i) {
-        const int row = lane % 4 * 2 + i % 2 + i / 2 * 8;
-        if constexpr (kWords == 2) {
-          const uint2 loaded = load_shared_8(v + S::place(row, g / 2) + static_cast<uint32_t>(g % 2 * 8));
-          words[i][0] = loaded.x;
-          words[i][1] = loaded.y;
-        } else {
-          const uint4 loaded = load_shared_16(v + S::place(row, g + 8 * part));
-          words[i][0] = loaded.x;
-          words[i][1] = loaded.y;
-          words[i][2] = loaded.z;
-          words[i][3] = loaded.w;
-        }
-      }
-#pragma unroll
-      for (int w = 0; w < kWords; ++w) {
-        for (int half = 0; half < 2; ++half) {
-          const uint32_t select = half == 0 ? 0x5140 : 0x7362;  // bytes 0, 1 (2, 3) of two keys, paired by dimension
-          const uint32_t early = __byte_perm(words[0][w], words[1][w], select);
-          const uint32_t late = __byte_perm(words[2][w], words[3][w], select);
-          const uint32_t a[4] = {e4m3_low(early), e4m3_high(early), e4m3_low(late), e4m3_high(late)};
-          const int t = part * 2 * kWords + w * 2 + half;
-          for (int nb = 0; nb < S::kQueryBlocks; ++nb) mma_16x8x16<S::kBf16>(sums[t][nb], a, weights[nb]);
-        }
-      }
+    for (int t = 0; t < S::kTiles; ++t) {
+      const uint32_t(&v)[4][kWords] = words.v[t / (2 * kWords)];
+      const int w = t / 2 % kWords;
+      const uint32_t select = t % 2 == 0 ? 0x5140 : 0x7362;  // bytes 0, 1 (2, 3) of two keys, paired by dimension
+      const uint32_t early = __byte_perm(v[0][w], v[1][w], select);
+      const uint32_t late = __byte_perm(v[2][w], v[3][w], select);
+      const uint32_t a[4] = {e4m3_low(early), e4m3_high(early), e4m3_low(late), e4m3_high(late)};
+      for (int nb = 0; nb < S::kQueryBlocks; ++nb) mma_16x8x16<S::kBf16>(sums[t][nb], a, weights[nb]);
     }
   }
 };
@@ -539,10 +554,11 @@ __global__ void __launch_bounds__(kThreads, S::kCtasPerSm)
     for (int key = keys.first(warp); key < keys.end; key += kTaskStride) {
       wait_for_copies<S::kStages - 2>();
       __syncwarp();
-      fetcher.fetch(stage == 0 ? S::kStages - 1 : stage - 1);  // the stage of the step before
       const uint32_t tile = ring + static_cast<uint32_t>(stage * 2 * S::kTileBytes);
       clear_unseen_values<S>(view, key, tile + S::kTileBytes);
-      softmax.add_step(queries, in, view, key, tile);
+      const StepWords<S> words(tile);
+      fetcher.fetch(stage == 0 ? S::kStages - 1 : stage - 1);  // the stage of the step before
+      softmax.add_step(queries, in, view, key, words, tile);
       stage = stage + 1 == S::kStages ? 0 : stage + 1;
     }
     const int64_t slot = shared.plan.slot_start[task.sequence] + task.split - view.first_split(shared.plan.splits);
