@@ -4,6 +4,7 @@ last line is "N passed, N failed". Usage: run_tests.py [--all]"""
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -192,8 +193,11 @@ def main():
     tally = Tally()
     started = time.monotonic()
     house_checks(tally)
-    stage("Build: build/test")
-    build(tally, "release", "test", "-DOCTET_TESTS=ON")
+    cuda = shutil.which("nvcc") is not None
+    stage("Build: build/test" + (", with the GPU's kernels" if cuda else ""))
+    if not cuda:
+        print("no nvcc here: the CUDA device and the GPU's kernels are not compiled")
+    build(tally, "release", "test", "-DOCTET_TESTS=ON", f"-DOCTET_CUDA={'ON' if cuda else 'OFF'}")
     stage("Quick tests")
     ctest(tally, "test")
     model = model_environment(tally)
