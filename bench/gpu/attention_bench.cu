@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/gpu/read_kernel.cuh"
 #include "octet/device/graph.h"
 #include "octet/device/stream.h"
 #include "octet/kernels/backends.h"
@@ -44,19 +45,6 @@ __global__ void fill_kernel(T* out, int64_t count, uint64_t seed) {
     const float pair[2] = {normal(seed + static_cast<uint64_t>(i)), normal(seed + static_cast<uint64_t>(i) + 1)};
     store_f32(out + i, pair);
   }
-}
-
-__global__ void read_kernel(const uint4* pool, int64_t count, uint32_t* never) {
-  constexpr int kUnroll = 8;
-  const int64_t threads = int64_t{gridDim.x} * blockDim.x;
-  uint32_t seen = 0;
-  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i + (kUnroll - 1) * threads < count;
-       i += kUnroll * threads) {
-    uint4 v[kUnroll];
-    for (int j = 0; j < kUnroll; ++j) v[j] = __ldcs(pool + i + j * threads);
-    for (int j = 0; j < kUnroll; ++j) seen ^= v[j].x ^ v[j].y ^ v[j].z ^ v[j].w;
-  }
-  if (seen == 0x12345678u) *never = seen;
 }
 
 // The sequences of one op.

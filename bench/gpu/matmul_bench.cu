@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "bench/gpu/device_values.cuh"
+#include "bench/gpu/read_kernel.cuh"
 #include "octet/device/graph.h"
 #include "octet/kernels/backends.h"
 #include "octet/kernels/hopper/matmul_ring.h"
@@ -38,19 +39,6 @@ constexpr int64_t kSmallTokens[] = {1, 4, 8, 16, 32, 64};
 constexpr int64_t kLargeTokens[] = {128, 512, 2048, 8192};
 constexpr int64_t kMaxTokens = 8192;
 constexpr int64_t kMaxColumns = 128256;
-
-__global__ void read_kernel(const uint4* pool, int64_t count, uint32_t* never) {
-  constexpr int kUnroll = 8;
-  const int64_t threads = int64_t{gridDim.x} * blockDim.x;
-  uint32_t seen = 0;
-  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i + (kUnroll - 1) * threads < count;
-       i += kUnroll * threads) {
-    uint4 v[kUnroll];
-    for (int j = 0; j < kUnroll; ++j) v[j] = __ldcs(pool + i + j * threads);
-    for (int j = 0; j < kUnroll; ++j) seen ^= v[j].x ^ v[j].y ^ v[j].z ^ v[j].w;
-  }
-  if (seen == 0x12345678u) *never = seen;
-}
 
 class Bench {
  public:

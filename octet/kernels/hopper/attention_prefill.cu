@@ -293,25 +293,25 @@ struct Consumer {
 
   __device__ void start_scores(int i, float (&scores)[64]) const {
     const uint32_t k = shared_address(shared.k[i % kStages]);
-    wgmma_fence();
+    wgmma_begin();
 #pragma unroll
     for (int step = 0; step < S::kHeadDim / 16; ++step) {
       const auto offset = static_cast<uint32_t>(step / 4 * S::kChunkBytes + step % 4 * 32);
-      wgmma_scores<S::kBf16>(scores, chunked_operand(q + offset), chunked_operand(k + offset), step > 0);
+      wgmma_scores<S::kBf16>(scores, wgmma_operand(q + offset), wgmma_operand(k + offset), step > 0);
     }
-    wgmma_commit_group();
+    wgmma_commit();
   }
 
   __device__ void start_values(int i, const uint32_t (&weights)[kTileKeys / 16][4],
                                float (&sums)[S::kHeadDim / 2]) const {
     const uint32_t v = shared_address(shared.v[i % kStages]);
-    wgmma_fence();
+    wgmma_begin();
 #pragma unroll
     for (int step = 0; step < kTileKeys / 16; ++step) {
       wgmma_values<S::kBf16>(sums, weights[step],
                              transposed_operand(v + static_cast<uint32_t>(step * 2048), S::kChunkBytes));
     }
-    wgmma_commit_group();
+    wgmma_commit();
   }
 
   __device__ void mask(int key_tile, float (&scores)[64]) const {
@@ -386,7 +386,7 @@ struct Consumer {
     uint32_t weights[kTileKeys / 16][4];
     wait_full(0, 0);
     start_scores(0, scores);
-    wgmma_wait_group<0>();
+    wgmma_wait<0>();
     use_after_wait(scores);
     release(0, 0);
     mask(first_tile, scores);
@@ -400,12 +400,12 @@ struct Consumer {
       wait_full(i - 1, 1);
       start_values(i - 1, weights, sums);
       if (i + 1 < count || !second()) give_turn();
-      wgmma_wait_group<1>();
+      wgmma_wait<1>();
       use_after_wait(scores);
       release(i, 0);
       mask(first_tile + i, scores);
       const float2 correction = softmax(scores);
-      wgmma_wait_group<0>();
+      wgmma_wait<0>();
       use_after_wait(sums);
       release(i - 1, 1);
 #pragma unroll
@@ -414,7 +414,7 @@ struct Consumer {
     }
     wait_full(count - 1, 1);
     start_values(count - 1, weights, sums);
-    wgmma_wait_group<0>();
+    wgmma_wait<0>();
     use_after_wait(sums);
   }
 

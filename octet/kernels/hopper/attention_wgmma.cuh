@@ -7,27 +7,18 @@
 
 #include <cstdint>
 
+#include "octet/kernels/hopper/wgmma.cuh"
+
 namespace octet {
 
-// Rows are those of the product's A or columns of its B, a chunk holds 64 steps of the sum; 16 steps on: + 2.
-__device__ inline uint64_t chunked_operand(uint32_t address) {
-  return uint64_t{1} << 62 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 16 | (address & 0x3ffff) >> 4;
-}
 // Rows are steps of the sum, a chunk holds 64 columns of B; further chunks lie chunk_bytes apart. 16 steps on: + 128.
 __device__ inline uint64_t transposed_operand(uint32_t address, uint32_t chunk_bytes) {
   return uint64_t{1} << 62 | uint64_t{1024 >> 4} << 32 | static_cast<uint64_t>(chunk_bytes >> 4) << 16 |
          (address & 0x3ffff) >> 4;
 }
 
-__device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ inline void wgmma_commit_group() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-// Until at most kPending of the committed groups are still running.
-template <int kPending>
-__device__ inline void wgmma_wait_group() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-}
-
-// sums [64 x 128] (+)= a [64 x 16] . b [16 x 128], both chunked operands.
+// sums [64 x 128] (+)= a [64 x 16] . b [16 x 128], both wgmma_operand: a chunk holds 64 steps of the sum, 16 steps on:
+// + 2.
 template <bool kBf16>
 __device__ inline void wgmma_scores(float (&sums)[64], uint64_t a, uint64_t b, int accumulate) {
   if constexpr (kBf16) {
