@@ -32,34 +32,35 @@ Activation Attention::operator()(Step& step, const RopeAngles& angles, Tensor qk
   const HeadShard& heads = options_.heads;
   const KvCache& kv = step.kv;
   const Tensor q = qkv.columns(0, heads.num_heads * heads.head_dim);
-  step.backend(RopeKvOp{.q_out = q,
-                        .k_cache = kv.k(options_.layer),
-                        .v_cache = kv.v(options_.layer),
-                        .qkv = qkv,
-                        .cos = angles.cos,
-                        .sin = angles.sin,
-                        .slot_mapping = step.batch.slot_mapping,
-                        .q_norm = q_norm_,
-                        .k_norm = k_norm_,
-                        .norm_epsilon = static_cast<float>(options_.rms_norm_eps),
-                        .k_scale = kv.k_scale(options_.layer),
-                        .v_scale = kv.v_scale(options_.layer)});
+  const RopeKvOp rope{.q_out = q,
+                      .k_cache = kv.k(options_.layer),
+                      .v_cache = kv.v(options_.layer),
+                      .qkv = qkv,
+                      .cos = angles.cos,
+                      .sin = angles.sin,
+                      .slot_mapping = step.batch.slot_mapping,
+                      .q_norm = q_norm_,
+                      .k_norm = k_norm_,
+                      .norm_epsilon = static_cast<float>(options_.rms_norm_eps),
+                      .k_scale = kv.k_scale(options_.layer),
+                      .v_scale = kv.v_scale(options_.layer)};
   const QuantTensor result = consumer.make_input(step, qkv.dim(0));
   const Arena::Scope scope(step.arena);
   const bool quantized = result.format.quantized();
-  step.backend(
-      PagedAttentionOp{.out = quantized ? step.make(q.shape) : result.data,
-                       .quantized = quantized ? result : QuantTensor(),
-                       .q = q,
-                       .k_cache = kv.k(options_.layer),
-                       .v_cache = kv.v(options_.layer),
-                       .query_start = step.batch.query_start,
-                       .seq_lens = step.batch.seq_lens,
-                       .block_table = step.batch.block_table,
-                       .softmax_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(heads.head_dim))),
-                       .k_scale = kv.k_scale(options_.layer),
-                       .v_scale = kv.v_scale(options_.layer),
-                       .sliding_window = options_.sliding_window});
+  const PagedAttentionOp attention{
+      .out = quantized ? step.make(q.shape) : result.data,
+      .quantized = quantized ? result : QuantTensor(),
+      .q = q,
+      .k_cache = rope.k_cache,
+      .v_cache = rope.v_cache,
+      .query_start = step.batch.query_start,
+      .seq_lens = step.batch.seq_lens,
+      .block_table = step.batch.block_table,
+      .softmax_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(heads.head_dim))),
+      .k_scale = rope.k_scale,
+      .v_scale = rope.v_scale,
+      .sliding_window = options_.sliding_window};
+  step.backend(RopeAttentionOp{.rope = rope, .attention = attention});
   return result;
 }
 

@@ -144,4 +144,14 @@ void PagedAttentionOp::check() const {
   check.that(sliding_window >= 0, "sliding_window >= 0");
 }
 
+void RopeAttentionOp::check() const {
+  rope.check();
+  attention.check();
+  ShapeCheck check(kName);
+  check.that(attention.q.bytes == rope.q_out.bytes && attention.q.shape == rope.q_out.shape,
+             "attention.q is rope.q_out");
+  check.that(attention.k_cache.bytes == rope.k_cache.bytes && attention.v_cache.bytes == rope.v_cache.bytes,
+             "both parts have the same cache");
+}
+
 }  // namespace octet

@@ -45,6 +45,13 @@ struct Launch {
   Workspace workspace;                 // GPU kernels
 };
 
+// An op that is a sequence of ops, its parts(). Where no kernel takes it whole, they run one after the other: they are
+// its specification.
+template <class Op>
+concept Fusion = requires(const Op& op) {
+  op.parts();
+};
+
 template <class Op>
 struct Kernel {
   std::string_view name;                              // "cpu.avx2.matmul_f8"

@@ -9,6 +9,7 @@
 #include "octet/ops/paged_attention.h"
 #include "octet/ops/quantize.h"
 #include "octet/ops/rms_norm.h"
+#include "octet/ops/rope_attention.h"
 #include "octet/ops/rope_kv.h"
 #include "octet/ops/rope_table.h"
 #include "octet/ops/silu_and_mul.h"
@@ -16,11 +17,11 @@
 namespace octet {
 
 using KernelTable = BasicKernelTable<ArgmaxOp, EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp,
-                                     RmsNormOp, RopeKvOp, RopeTableOp, SiluAndMulOp>;
+                                     RmsNormOp, RopeAttentionOp, RopeKvOp, RopeTableOp, SiluAndMulOp>;
 
 // Which kernel takes an op and why those before it decline: what `octet inspect --kernels` prints.
 struct KernelChoice {
-  std::string_view chosen;  // empty when all decline
+  std::string_view chosen;  // empty when all decline: a fusion then runs as its parts
   std::vector<std::pair<std::string_view, std::string>> declined;
 };
 
@@ -36,7 +37,11 @@ class Backend {
     for (const Kernel<Op>& kernel : table_.of<Op>()) {
       if (kernel.declines(op, launch_).empty()) return kernel.run(op, launch_);
     }
-    no_kernel(Op::kName, choose(op).declined);
+    if constexpr (Fusion<Op>) {
+      std::apply([this](const auto&... part) { ((*this)(part), ...); }, op.parts());
+    } else {
+      no_kernel(Op::kName, choose(op).declined);
+    }
   }
 
   template <class Op>

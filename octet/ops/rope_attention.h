@@ -1,0 +1,19 @@
+// RopeKvOp, then PagedAttentionOp of what it left in q_out and the cache: all of attention between two matmuls. A
+// fusion (octet/ops/op.h). A kernel that takes it whole need not write rope.q_out.
+#pragma once
+
+#include "octet/ops/paged_attention.h"
+#include "octet/ops/rope_kv.h"
+
+namespace octet {
+
+struct RopeAttentionOp {
+  static constexpr std::string_view kName = "rope_attention";
+  RopeKvOp rope;
+  PagedAttentionOp attention;
+
+  std::tuple<const RopeKvOp&, const PagedAttentionOp&> parts() const { return {rope, attention}; }
+  void check() const;
+};
+
+}  // namespace octet
