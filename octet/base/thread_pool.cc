@@ -36,7 +36,7 @@ int ThreadPool::default_num_threads() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-ThreadPool::ThreadPool(int num_threads) {
+ThreadPool::ThreadPool(int num_threads, IdleWork* idle) : idle_(idle) {
   OCTET_CHECK(num_threads >= 1);
   workers_.reserve(static_cast<size_t>(num_threads) - 1);
   for (int thread = 1; thread < num_threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
@@ -60,6 +60,10 @@ void ThreadPool::run_member(int thread) noexcept {
   }
 }
 
+void ThreadPool::wait_a_moment(int thread) {
+  if (idle_ == nullptr || !idle_->step(thread)) pause_cpu();
+}
+
 void ThreadPool::run_task(Task task) {
   task_ = task;
   num_running_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
@@ -75,7 +79,7 @@ void ThreadPool::run_task(Task task) {
     if (spins > kSpins) {
       std::this_thread::yield();
     } else {
-      pause_cpu();
+      wait_a_moment(0);
     }
   }
   if (first_exception_) std::rethrow_exception(std::exchange(first_exception_, nullptr));
@@ -87,7 +91,7 @@ void ThreadPool::work(int thread) {
     int spins = 0;
     while (generation_.load(std::memory_order_acquire) == seen && !stop_.load(std::memory_order_acquire)) {
       if (++spins < kSpins) {
-        pause_cpu();
+        wait_a_moment(thread);
         continue;
       }
       if (spins < kSpins + kYields) {

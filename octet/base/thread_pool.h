@@ -16,9 +16,18 @@
 
 namespace octet {
 
+// What a member of a pool may do while it waits: useful, short, and dispensable.
+class IdleWork {
+ public:
+  virtual ~IdleWork() = default;
+  // Some 100 ns of it on behalf of member `thread`; false when there is nothing to do.
+  virtual bool step(int thread) = 0;
+};
+
 class ThreadPool {
  public:
-  explicit ThreadPool(int num_threads);
+  // `idle`, if any, outlives the pool.
+  explicit ThreadPool(int num_threads, IdleWork* idle = nullptr);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -61,7 +70,9 @@ class ThreadPool {
   void run_task(Task task);
   void work(int thread);
   void run_member(int thread) noexcept;
+  void wait_a_moment(int thread);
 
+  IdleWork* idle_;
   std::vector<std::thread> workers_;
   Task task_{nullptr, nullptr};
   std::atomic<uint64_t> generation_{0};  // rises by one per fork; workers wait for it

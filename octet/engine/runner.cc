@@ -28,10 +28,12 @@ Buffer make_workspace(Device device) {
   return device.kind == DeviceKind::kCpu ? Buffer() : Buffer(device, kGpuWorkspaceBytes, "kernel workspace");
 }
 
-Launch make_launch(Stream stream, const Buffer& workspace, ThreadPool& threads, ThreadScratch& scratch) {
+Launch make_launch(Stream stream, const Buffer& workspace, ThreadPool& threads, ThreadScratch& scratch,
+                   ReadAhead& read_ahead) {
   Launch launch = describing_launch(stream.device, threads);
   launch.stream = stream;
   launch.scratch = &scratch;
+  launch.read_ahead = &read_ahead;
   launch.workspace = {.data = workspace.data(), .num_bytes = workspace.num_bytes()};
   return launch;
 }
@@ -40,11 +42,13 @@ Launch make_launch(Stream stream, const Buffer& workspace, ThreadPool& threads, 
 
 Runner::Runner(const ModelSource& source, Comm& comm, int num_threads)
     : comm_(comm),
-      threads_(num_threads),
+      read_ahead_(num_threads),
+      threads_(num_threads, &read_ahead_),
       thread_scratch_(num_threads),
       stream_(source.device),
       workspace_(make_workspace(source.device)),
-      backend_(kernel_table(source.device), make_launch(stream_.get(), workspace_, threads_, thread_scratch_),
+      backend_(kernel_table(source.device),
+               make_launch(stream_.get(), workspace_, threads_, thread_scratch_, read_ahead_),
                activation_dtype(source.device)),
       parameters_(source.device, stream_.get()),
       hidden_size_(source.config.hidden_size),

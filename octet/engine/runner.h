@@ -125,6 +125,7 @@ class Runner {
                         PositionLogprobs& prompt_logprobs, ChunkResult& chunk_result);
 
   Comm& comm_;
+  ReadAhead read_ahead_;
   ThreadPool threads_;
   ThreadScratch thread_scratch_;
   StreamOwner stream_;

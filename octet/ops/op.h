@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "octet/base/read_ahead.h"
 #include "octet/base/thread_pool.h"
 #include "octet/device/buffer.h"
 #include "octet/device/device.h"
@@ -40,6 +41,7 @@ struct Launch {
   Stream stream;
   ThreadPool* threads = nullptr;     // CPU kernels
   ThreadScratch* scratch = nullptr;  // one buffer per member of `threads`
+  ReadAhead* read_ahead = nullptr;   // CPU kernels, or null: of the members of `threads`
   CpuFeatures features;
   const GpuProperties* gpu = nullptr;  // GPU kernels
   Workspace workspace;                 // GPU kernels

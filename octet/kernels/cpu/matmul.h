@@ -230,8 +230,7 @@ template <class V, int R, class W>
   }
 }
 
-// Rows n .. n + num_rows of the weight, k of the chunk, as true F32 values. Weights come from memory here, in bursts
-// that the hardware does not foresee: each step fetches its place in the next panel to L2.
+// Rows n .. n + num_rows of the weight, k of the chunk, as true F32 values.
 template <class V, class W>
 void decode_panel(const MatmulView<W>& m, int64_t n, int64_t num_rows, const PanelChunk& chunk, float* panel) {
   using Load = WeightLoad<V, W>;
@@ -240,7 +239,6 @@ void decode_panel(const MatmulView<W>& m, int64_t n, int64_t num_rows, const Pan
     float* to = panel + r * chunk.stride;
     for (int64_t k = chunk.k_begin; k < chunk.k_end; k += Load::kElements, to += Load::kElements) {
       typename V::Float w[Load::kVectors];
-      __builtin_prefetch(from + k + MatmulConfig::kPanelRows * m.num_k, 0, 2);
       if (k + Load::kElements <= m.num_k) {
         Load::load(from + k, w);
       } else {
@@ -278,10 +276,30 @@ struct PanelPlan {
   }
 };
 
+// The weights of the panel after this one, on their way to L2 while this one is multiplied: a few lines with each tile,
+// so that neither the memory nor the multiplication waits for the other.
+class NextPanel {
+ public:
+  NextPanel(const void* rows, int64_t num_bytes, int64_t num_tiles)
+      : next_(static_cast<const char*>(rows)),
+        end_(next_ + num_bytes),
+        step_((num_bytes / num_tiles + kLine - 1) / kLine * kLine) {}
+  void fetch_some() {
+    const char* until = std::min(end_, next_ + step_);
+    for (; next_ < until; next_ += kLine) __builtin_prefetch(next_, 0, 2);
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  const char* next_;
+  const char* end_;
+  int64_t step_;
+};
+
 // One chunk of a panel times a block of tokens, by groups of tokens that stay in L1.
 template <class V, class W>
 void run_panel_chunk(const MatmulView<W>& m, const PanelChunk& chunk, int64_t n, int64_t num_rows, int64_t t_begin,
-                     int64_t t_end) {
+                     int64_t t_end, NextPanel& next) {
   constexpr int64_t kTile = MatmulConfig::kTileTokens, kRows = MatmulConfig::kTileRows;
   const int64_t block = t_end - t_begin;
   for (int64_t g = t_begin; g < t_end; g += MatmulConfig::kGroupTokens) {
@@ -291,6 +309,7 @@ void run_panel_chunk(const MatmulView<W>& m, const PanelChunk& chunk, int64_t n,
       for (int64_t t = g; t < g_end; t += kTile) {
         float* carried = chunk.sums + (row * block + (t - t_begin) * R) * V::kLanes;
         run_panel_tokens<V, R>(m, chunk, row, n, t, std::min(kTile, g_end - t), carried);
+        next.fetch_some();
       }
     };
     for (; row + kRows <= num_rows; row += kRows) tokens.template operator()<kRows>();
@@ -304,13 +323,18 @@ void run_panels(const MatmulView<W>& m, const PanelPlan<V, W>& plan, int64_t num
   auto* panel = reinterpret_cast<float*>(scratch);
   PanelChunk chunk{
       .k_begin = 0, .k_end = 0, .panel = panel, .stride = plan.stride, .sums = panel + plan.panel_floats()};
+  const int64_t num_tiles = (n_end - n + MatmulConfig::kTileRows - 1) / MatmulConfig::kTileRows *
+                            ((num_tokens + MatmulConfig::kTileTokens - 1) / MatmulConfig::kTileTokens) *
+                            (plan.padded_k / plan.chunk_k);
+  NextPanel next(m.weight + n_end * m.num_k, (n_end - n) * m.num_k * int64_t{sizeof(W)},
+                 std::max<int64_t>(num_tiles, 1));
   for (int64_t t = 0; t < num_tokens; t += plan.num_tokens) {
     const int64_t t_end = std::min(t + plan.num_tokens, num_tokens);
     for (int64_t k = 0; k < plan.padded_k; k += plan.chunk_k) {
       chunk.k_begin = k;
       chunk.k_end = std::min(k + plan.chunk_k, plan.padded_k);
       decode_panel<V>(m, n, n_end - n, chunk, panel);
-      run_panel_chunk<V>(m, chunk, n, n_end - n, t, t_end);
+      run_panel_chunk<V>(m, chunk, n, n_end - n, t, t_end, next);
     }
   }
 }
@@ -420,7 +444,16 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
   const int64_t row_bytes = num_k * static_cast<int64_t>(sizeof(W));
   const int64_t direct_rows = std::max<int64_t>(1, MatmulConfig::kDirectBytes / (row_bytes * kMostRows)) * kMostRows;
   const int64_t grain = direct ? direct_rows : MatmulConfig::kPanelRows;
-  StealingShares shares(num_n, grain, launch.threads->num_threads());
+  const int num_threads = launch.threads->num_threads();
+  StealingShares shares(num_n, grain, num_threads);
+  const ReadAhead::Matrix* matrix = nullptr;
+  if (launch.read_ahead) {
+    const std::byte* weight = op.weight.data.bytes;
+    matrix = launch.read_ahead->begin(weight, [&](int thread) {
+      const auto [begin, end] = share_of(num_n, direct_rows, thread, num_threads);
+      return ReadAhead::Share{weight + begin * row_bytes, weight + end * row_bytes};
+    });
+  }
   launch.threads->run([&](int thread) {
     std::byte* own = direct        ? nullptr
                      : thread == 0 ? scratch + staged_bytes
@@ -432,6 +465,7 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
         run_panels<V>(m, plan, num_tokens, begin, end, own);
       }
     });
+    if (matrix) launch.read_ahead->end(matrix, thread);
   });
 }
 
