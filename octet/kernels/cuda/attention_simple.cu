@@ -18,17 +18,24 @@ constexpr int kWarps = kThreads / 32;
 constexpr int kTileKeys = 32;
 constexpr int kMaxHeadDim = 256;
 constexpr int kLaneElements = kMaxHeadDim / 32;
-constexpr int kVector = 8;  // elements of a key read at once
 constexpr int64_t kMaxRowBytes = 32 << 10;
+
+// Elements of a key that are read at once: 8 where heads and blocks allow it, else 4; 0: not even those.
+int vector_of(const PagedAttentionOp& op) {
+  for (const int vector : {8, 4}) {
+    if (op.head_dim() % vector == 0 && op.k_cache.row_stride % vector == 0 && op.v_cache.row_stride % vector == 0) {
+      return vector;
+    }
+  }
+  return 0;
+}
 
 std::string declines(const PagedAttentionOp& op, const Launch&) {
   const int64_t d = op.head_dim();
-  if (d % kVector != 0 || d > kMaxHeadDim) {
-    return fmt::format("takes a head_dim that is a multiple of 8 up to 256, not {}", d);
-  }
-  if (op.k_cache.row_stride % kVector != 0 || op.v_cache.row_stride % kVector != 0) {
-    return fmt::format("takes caches whose blocks begin at multiples of 8 elements, not {} and {} elements apart",
-                       op.k_cache.row_stride, op.v_cache.row_stride);
+  if (vector_of(op) == 0 || d > kMaxHeadDim) {
+    return fmt::format(
+        "takes a head_dim up to {} that is a multiple of 4, as blocks' distances are, not {} with {} and {}",
+        kMaxHeadDim, d, op.k_cache.row_stride, op.v_cache.row_stride);
   }
   const int64_t row_bytes = op.num_heads() / row_cluster(op.num_heads()) * d * int64_t{sizeof(float)};
   if (row_bytes > kMaxRowBytes) {
@@ -38,7 +45,7 @@ std::string declines(const PagedAttentionOp& op, const Launch&) {
 }
 
 // kVector elements, aligned to their size.
-template <class T>
+template <class T, int kVector>
 struct alignas(sizeof(T) * kVector > 16 ? 16 : sizeof(T) * kVector) Vector {
   T elements[kVector];
 };
@@ -55,17 +62,17 @@ struct Keys {
   int sequence, kv_head, begin, end;  // the positions that the query sees
 };
 
-template <class T>
+template <int kVector, class T>
 __device__ float dot(const float* q, const T* key, int head_dim) {
-  float sums[kVector] = {};
+  float sums[8] = {};
   for (int d = 0; d < head_dim; d += kVector) {
-    const auto part = *reinterpret_cast<const Vector<T>*>(key + d);
+    const auto part = *reinterpret_cast<const Vector<T, kVector>*>(key + d);
     for (int i = 0; i < kVector; ++i) sums[i] = fmaf(q[d + i], device_f32(part.elements[i]), sums[i]);
   }
   return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
-template <class T>
+template <class T, int kVector>
 __device__ void attend_tile(const AttentionInput& in, const Keys& keys, int tile, const float* q, Softmax& softmax) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int position = tile * kTileKeys + lane;
@@ -75,7 +82,8 @@ __device__ void attend_tile(const AttentionInput& in, const Keys& keys, int tile
   if (visible) {
     block = in.block_table[keys.sequence * in.table_stride + position / in.block_size];
     const int64_t cell = int64_t{keys.kv_head} * in.block_size + position % in.block_size;
-    score = dot(q, static_cast<const T*>(in.k_cache) + block * in.k_block_stride + cell * in.head_dim, in.head_dim) *
+    score = dot<kVector>(q, static_cast<const T*>(in.k_cache) + block * in.k_block_stride + cell * in.head_dim,
+                         in.head_dim) *
             in.score_scale;
   }
   float highest = fmaxf(softmax.highest, score);
@@ -135,7 +143,7 @@ __device__ void merge_warps(const AttentionInput& in, const Softmax& softmax, Sh
   __syncthreads();
 }
 
-template <class T>
+template <class T, int kVector>
 __global__ void __launch_bounds__(kThreads, 2) attention_simple(const AttentionInput in, const AttentionOutput output) {
   extern __shared__ float row_part[];  // the CTA's heads of the row
   __shared__ SharedState shared;
@@ -163,7 +171,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_simple(const AttentionI
     const int first_tile = keys.begin / kTileKeys;
     const int warp = static_cast<int>(threadIdx.x) / 32;
     int tile = first_tile + (warp + kWarps - first_tile % kWarps) % kWarps;
-    for (; tile * kTileKeys < keys.end; tile += kWarps) attend_tile<T>(in, keys, tile, shared.q, softmax);
+    for (; tile * kTileKeys < keys.end; tile += kWarps) attend_tile<T, kVector>(in, keys, tile, shared.q, softmax);
     merge_warps(in, softmax, shared, row_part + h * in.head_dim);
   }
   write_row_part(output, t, first_head * in.head_dim, heads * in.head_dim, row_part);
@@ -177,8 +185,9 @@ void run(const PagedAttentionOp& op, const Launch& launch) {
                           .cluster = cluster};
   if (op.q.dim(0) == 0) return;
   dispatch<DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kF8E5M2>(op.k_cache.dtype, [&]<DType kCache>() {
-    launch_kernel("cuda.attention_simple", launch, shape, attention_simple<CType<kCache>>, attention_input(op),
-                  attention_output(op));
+    using T = CType<kCache>;
+    auto* kernel = vector_of(op) == 8 ? attention_simple<T, 8> : attention_simple<T, 4>;
+    launch_kernel("cuda.attention_simple", launch, shape, kernel, attention_input(op), attention_output(op));
   });
 }
 
