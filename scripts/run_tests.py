@@ -198,6 +198,8 @@ def main():
     if not cuda:
         print("no nvcc here: the CUDA device and the GPU's kernels are not compiled")
     build(tally, "release", "test", "-DOCTET_TESTS=ON", f"-DOCTET_CUDA={'ON' if cuda else 'OFF'}")
+    if os.uname().machine == "x86_64":
+        tally.check("check_vector_code.py", run(sys.executable, "scripts/check_vector_code.py", BUILD / "test"))
     stage("Quick tests")
     ctest(tally, "test")
     model = model_environment(tally)

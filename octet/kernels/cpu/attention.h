@@ -460,11 +460,4 @@ void run_paged_attention(const PagedAttentionOp& op, const Launch& launch) {
   });
 }
 
-template <class V>
-std::string paged_attention_declines(const PagedAttentionOp& op, const Launch& launch) {
-  if (!V::available(launch.features)) return std::string(V::kMissing);
-  if (op.q.dtype != DType::kF32 || op.out.dtype != DType::kF32) return "q and out must be f32";
-  return op.quantized.data ? output_declines(op.quantized.format) : "";
-}
-
 }  // namespace octet

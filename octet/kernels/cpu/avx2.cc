@@ -11,6 +11,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "octet/kernels/cpu/declines.h"
 #include "octet/kernels/cpu/split.h"
 
 #if defined(__clang__)
@@ -35,14 +36,13 @@
 namespace octet {
 
 void add_avx2_kernels(KernelTable& table) {
-  table.of<EmbeddingOp>().push_back({"cpu.avx2.embedding", &embedding_declines<Avx2>, &run_embedding<Avx2>});
-  table.of<MatmulOp>().push_back({"cpu.avx2.matmul", &matmul_declines<Avx2>, &run_matmul<Avx2>});
-  table.of<PagedAttentionOp>().push_back(
-      {"cpu.avx2.paged_attention", &paged_attention_declines<Avx2>, &run_paged_attention<Avx2>});
-  table.of<QuantizeOp>().push_back({"cpu.avx2.quantize", &quantize_declines<Avx2>, &run_quantize<Avx2>});
-  table.of<RmsNormOp>().push_back({"cpu.avx2.rms_norm", &rms_norm_declines<Avx2>, &run_rms_norm<Avx2>});
-  table.of<RopeKvOp>().push_back({"cpu.avx2.rope_kv", &rope_kv_declines<Avx2>, &run_rope_kv<Avx2>});
-  table.of<SiluAndMulOp>().push_back({"cpu.avx2.silu_and_mul", &silu_and_mul_declines<Avx2>, &run_silu_and_mul<Avx2>});
+  add_vector_row<NeedsAvx2, EmbeddingOp>(table, "cpu.avx2.embedding", &run_embedding<Avx2>);
+  add_vector_row<NeedsAvx2, MatmulOp>(table, "cpu.avx2.matmul", &run_matmul<Avx2>);
+  add_vector_row<NeedsAvx2, PagedAttentionOp>(table, "cpu.avx2.paged_attention", &run_paged_attention<Avx2>);
+  add_vector_row<NeedsAvx2, QuantizeOp>(table, "cpu.avx2.quantize", &run_quantize<Avx2>);
+  add_vector_row<NeedsAvx2, RmsNormOp>(table, "cpu.avx2.rms_norm", &run_rms_norm<Avx2>);
+  add_vector_row<NeedsAvx2, RopeKvOp>(table, "cpu.avx2.rope_kv", &run_rope_kv<Avx2>);
+  add_vector_row<NeedsAvx2, SiluAndMulOp>(table, "cpu.avx2.silu_and_mul", &run_silu_and_mul<Avx2>);
 }
 
 }  // namespace octet

@@ -20,8 +20,6 @@ struct Avx2 {
   static constexpr int kLanes = 8;
   using Float = __m256;
   using Int = __m256i;
-  static constexpr std::string_view kMissing = "needs AVX2+FMA";
-  static bool available(const CpuFeatures& features) { return features.avx2_fma; }
 
   [[gnu::always_inline]] static inline Float zero() { return _mm256_setzero_ps(); }
   [[gnu::always_inline]] static inline Float set(float value) { return _mm256_set1_ps(value); }

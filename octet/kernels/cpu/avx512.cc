@@ -11,6 +11,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "octet/kernels/cpu/declines.h"
 #include "octet/kernels/cpu/split.h"
 
 #if defined(__clang__)
@@ -38,15 +39,13 @@
 namespace octet {
 
 void add_avx512_kernels(KernelTable& table) {
-  table.of<EmbeddingOp>().push_back({"cpu.avx512.embedding", &embedding_declines<Avx512>, &run_embedding<Avx512>});
-  table.of<MatmulOp>().push_back({"cpu.avx512.matmul", &matmul_declines<Avx512>, &run_matmul<Avx512>});
-  table.of<PagedAttentionOp>().push_back(
-      {"cpu.avx512.paged_attention", &paged_attention_declines<Avx512>, &run_paged_attention<Avx512>});
-  table.of<QuantizeOp>().push_back({"cpu.avx512.quantize", &quantize_declines<Avx512>, &run_quantize<Avx512>});
-  table.of<RmsNormOp>().push_back({"cpu.avx512.rms_norm", &rms_norm_declines<Avx512>, &run_rms_norm<Avx512>});
-  table.of<RopeKvOp>().push_back({"cpu.avx512.rope_kv", &rope_kv_declines<Avx512>, &run_rope_kv<Avx512>});
-  table.of<SiluAndMulOp>().push_back(
-      {"cpu.avx512.silu_and_mul", &silu_and_mul_declines<Avx512>, &run_silu_and_mul<Avx512>});
+  add_vector_row<NeedsAvx512, EmbeddingOp>(table, "cpu.avx512.embedding", &run_embedding<Avx512>);
+  add_vector_row<NeedsAvx512, MatmulOp>(table, "cpu.avx512.matmul", &run_matmul<Avx512>);
+  add_vector_row<NeedsAvx512, PagedAttentionOp>(table, "cpu.avx512.paged_attention", &run_paged_attention<Avx512>);
+  add_vector_row<NeedsAvx512, QuantizeOp>(table, "cpu.avx512.quantize", &run_quantize<Avx512>);
+  add_vector_row<NeedsAvx512, RmsNormOp>(table, "cpu.avx512.rms_norm", &run_rms_norm<Avx512>);
+  add_vector_row<NeedsAvx512, RopeKvOp>(table, "cpu.avx512.rope_kv", &run_rope_kv<Avx512>);
+  add_vector_row<NeedsAvx512, SiluAndMulOp>(table, "cpu.avx512.silu_and_mul", &run_silu_and_mul<Avx512>);
 }
 
 }  // namespace octet

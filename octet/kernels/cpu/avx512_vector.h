@@ -14,8 +14,6 @@ struct Avx512 {
   static constexpr int kLanes = 16;
   using Float = __m512;
   using Int = __m512i;
-  static constexpr std::string_view kMissing = "needs AVX-512";
-  static bool available(const CpuFeatures& features) { return features.avx512; }
 
   [[gnu::always_inline]] static inline Float zero() { return _mm512_setzero_ps(); }
   [[gnu::always_inline]] static inline Float set(float value) { return _mm512_set1_ps(value); }

@@ -5,16 +5,12 @@
 #include <cmath>
 #include <string>
 
+#include "octet/kernels/cpu/declines.h"
 #include "octet/kernels/cpu/split.h"
 #include "octet/kernels/cpu/vector_math.h"
 #include "octet/ops/ops.h"
 
 namespace octet {
-
-inline std::string output_declines(const QuantFormat& format) {
-  if (format == plain_format(DType::kF32) || format == kF8DynamicToken || format == kF8StaticTensor) return {};
-  return "out must be f32, or f8_e4m3 with dynamic per-token or static per-tensor scale";
-}
 
 // to = sat_e4m3(from / scale), a true division as in the reference.
 template <class V>
@@ -62,11 +58,6 @@ inline float* output_row(const QuantTensor& out, const Launch& launch, int threa
   return reinterpret_cast<float*>(launch.scratch->get(thread, out.data.dim(1) * int64_t{sizeof(float)}));
 }
 
-// A scale per token that the caller computed.
-inline bool token_scale_given(const QuantFormat& format) {
-  return format.dtype == DType::kF8E4M3 && format.granularity == Granularity::kToken && !format.dynamic;
-}
-
 template <class V>
 void run_quantize(const QuantizeOp& op, const Launch& launch) {
   const int64_t count = op.x.dim(1);
@@ -83,13 +74,6 @@ void run_quantize(const QuantizeOp& op, const Launch& launch) {
       }
     }
   });
-}
-
-template <class V>
-std::string quantize_declines(const QuantizeOp& op, const Launch& launch) {
-  if (!V::available(launch.features)) return std::string(V::kMissing);
-  if (op.x.dtype != DType::kF32) return "x must be f32";
-  return token_scale_given(op.out.format) ? std::string() : output_declines(op.out.format);
 }
 
 // The vector at residual after residual += x (x may be null).
@@ -162,13 +146,6 @@ void run_rms_norm(const RmsNormOp& op, const Launch& launch) {
 }
 
 template <class V>
-std::string rms_norm_declines(const RmsNormOp& op, const Launch& launch) {
-  if (!V::available(launch.features)) return std::string(V::kMissing);
-  if (op.residual.dtype != DType::kF32 || (op.x && op.x.dtype != DType::kF32)) return "x and residual must be f32";
-  return output_declines(op.out.format);
-}
-
-template <class V>
 [[gnu::always_inline]] inline typename V::Float silu(typename V::Float a) {
   return V::div(a, V::add(V::set(1.0f), exp<V>(V::sub(V::zero(), a))));
 }
@@ -198,13 +175,6 @@ void run_silu_and_mul(const SiluAndMulOp& op, const Launch& launch) {
   });
 }
 
-template <class V>
-std::string silu_and_mul_declines(const SiluAndMulOp& op, const Launch& launch) {
-  if (!V::available(launch.features)) return std::string(V::kMissing);
-  if (op.x.dtype != DType::kF32) return "x must be f32";
-  return output_declines(op.out.format);
-}
-
 // to = from as F32, nothing behind it touched.
 template <class V, class T>
 void copy_row(const T* from, int64_t count, float* to) {
@@ -232,12 +202,6 @@ void run_embedding(const EmbeddingOp& op, const Launch& launch) {
       }
     }
   });
-}
-
-template <class V>
-std::string embedding_declines(const EmbeddingOp& op, const Launch& launch) {
-  if (!V::available(launch.features)) return std::string(V::kMissing);
-  return op.out.dtype == DType::kF32 ? "" : "out must be f32";
 }
 
 }  // namespace octet

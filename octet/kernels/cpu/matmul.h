@@ -490,21 +490,4 @@ void run_matmul(const MatmulOp& op, const Launch& launch) {
   }
 }
 
-template <class V>
-std::string matmul_declines(const MatmulOp& op, const Launch& launch) {
-  if (!V::available(launch.features)) return std::string(V::kMissing);
-  const DType x = op.x.data.dtype;
-  const DType w = op.weight.data.dtype;
-  const Granularity gx = op.x.format.granularity;
-  const Granularity gw = op.weight.format.granularity;
-  if (op.out.dtype != DType::kF32) return "out must be f32";
-  const bool plain_x = x == DType::kF32 && gx == Granularity::kNone;
-  const bool f8_x = x == DType::kF8E4M3 && (gx == Granularity::kToken || gx == Granularity::kTensor);
-  if (!plain_x && !f8_x) return "x must be f32 or f8_e4m3 per token or tensor";
-  const bool plain_w = (w == DType::kF32 || w == DType::kBF16 || w == DType::kF16) && gw == Granularity::kNone;
-  const bool f8_w = w == DType::kF8E4M3 && (gw == Granularity::kChannel || gw == Granularity::kTensor);
-  if (!plain_w && !f8_w) return "weight must be f32, bf16, f16, or f8_e4m3 per tensor or channel";
-  return {};
-}
-
 }  // namespace octet

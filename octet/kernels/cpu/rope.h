@@ -109,10 +109,4 @@ void run_rope_kv(const RopeKvOp& op, const Launch& launch) {
   });
 }
 
-template <class V>
-std::string rope_kv_declines(const RopeKvOp& op, const Launch& launch) {
-  if (!V::available(launch.features)) return std::string(V::kMissing);
-  return op.qkv.dtype == DType::kF32 ? "" : "qkv must be f32";
-}
-
 }  // namespace octet
