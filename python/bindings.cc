@@ -198,6 +198,7 @@ void bind_options(nb::module_& m) {
              o.tokenizing = skip ? LlmOptions::Tokenizing::kOff : LlmOptions::Tokenizing::kOn;
            })
       .def("set_device", option(&EngineOptions::device))
+      .def("set_deterministic", option(&EngineOptions::deterministic))
       .def("set_enforce_eager", option(&EngineOptions::enforce_eager))
       .def("set_gpu_memory_utilization", option(&EngineOptions::gpu_memory_utilization))
       .def("set_dtype", option(&EngineOptions::dtype))

@@ -104,6 +104,11 @@ void ModelFlags::add_to(CLI::App& command, Model model_kind) {
   command.add_option("--chat-template", chat_template_file_, "a Jinja file instead of the model's template");
   command.add_flag("--quiet", quiet_, "no start-up report");
   command
+      .add_flag(
+          "--deterministic", engine.deterministic,
+          "a request's tokens and logprobs depend on nothing else in the batch (always so on the CPU; slower on a GPU)")
+      ->group("Machine");
+  command
       .add_flag("--enforce-eager", engine.enforce_eager, "launch every kernel by itself, record no steps (GPU only)")
       ->group("Machine");
   command

@@ -227,7 +227,8 @@ void InspectCommand::run() const {
   const SafetensorsFolder files(folder);
   ThreadPool threads(1);
   const Device device = parse_device(options.engine.device);
-  const Backend backend(kernel_table(device), describing_launch(device, threads), activation_dtype(device));
+  const Backend backend(kernel_table(device, kernel_selection(options.engine)), describing_launch(device, threads),
+                        activation_dtype(device));
   const Recorded recorded = record(config, files, options, backend);
   std::vector<KernelRow> rows = linear_kernels(recorded, backend);
   for (KernelRow& row : other_kernels(recorded, backend)) rows.push_back(std::move(row));

@@ -100,6 +100,10 @@ int64_t grantable_bytes(Device device, double gpu_memory_utilization) {
 
 }  // namespace
 
+KernelSelection kernel_selection(const EngineOptions& options) {
+  return options.deterministic ? KernelSelection::kDeterministic : KernelSelection::kFastest;
+}
+
 DType choose_dtype(std::string_view text, DType model_dtype, Device device) {
   const bool gpu = device.kind == DeviceKind::kCuda;
   if (text == "auto") return gpu ? DType::kBF16 : model_dtype;
@@ -146,7 +150,8 @@ Engine::State::State(const EngineOptions& options) {
 // Before anything large is allocated: the sum of all that start-up will take.
 void Engine::State::check_fits(const ModelSource& source, const EngineOptions& options) const {
   ThreadPool threads(1);
-  const Backend backend(kernel_table(device), describing_launch(device, threads), activation_dtype(device));
+  const Backend backend(kernel_table(device, kernel_selection(options)), describing_launch(device, threads),
+                        activation_dtype(device));
   RecordingSource recording{.config = &config,
                             .files = source.files,
                             .quant = &source.quant,
@@ -198,6 +203,7 @@ void Engine::State::load(const EngineOptions& options) {
                            .quant = quant,
                            .device = device,
                            .plain_dtype = dtype,
+                           .kernels = kernel_selection(options),
                            .on_progress = [&](int64_t bytes) {
                              done += bytes;
                              if (!options.on_load_progress) return;

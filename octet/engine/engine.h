@@ -11,6 +11,7 @@
 #include "octet/checkpoint/config.h"
 #include "octet/device/device.h"
 #include "octet/engine/request.h"
+#include "octet/kernels/backends.h"
 #include "octet/quant/quant_config.h"
 
 namespace octet {
@@ -31,6 +32,7 @@ struct EngineOptions {
   bool enable_chunked_prefill = true;
   enum class SchedulingPolicy : uint8_t { kFcfs, kPriority } scheduling_policy = SchedulingPolicy::kFcfs;
   bool async_scheduling = true;     // plan step n + 1 while step n runs
+  bool deterministic = false;       // on a GPU: a request's bits depend on itself alone; slower
   bool enforce_eager = false;       // on a GPU: no step is recorded
   int32_t max_queued_requests = 0;  // 0: 4 * max_num_seqs
   int32_t tensor_parallel_size = 1;
@@ -67,6 +69,9 @@ struct EngineMetrics {
   int64_t prompt_tokens = 0, generated_tokens = 0, cached_prompt_tokens = 0;
   double kv_usage = 0;  // share of blocks in use
 };
+
+// Which kernels an engine with these options runs.
+KernelSelection kernel_selection(const EngineOptions& options);
 
 class Engine {
  public:

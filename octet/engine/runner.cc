@@ -47,7 +47,7 @@ Runner::Runner(const ModelSource& source, Comm& comm, int num_threads)
       thread_scratch_(num_threads),
       stream_(source.device),
       workspace_(make_workspace(source.device)),
-      backend_(kernel_table(source.device),
+      backend_(kernel_table(source.device, source.kernels),
                make_launch(stream_.get(), workspace_, threads_, thread_scratch_, read_ahead_),
                activation_dtype(source.device)),
       parameters_(source.device, stream_.get()),

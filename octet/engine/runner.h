@@ -35,6 +35,7 @@ struct ModelSource {
   const QuantConfig& quant;
   Device device;
   DType plain_dtype = DType::kBF16;
+  KernelSelection kernels = KernelSelection::kFastest;
   std::function<void(int64_t bytes)> on_progress;
 };
 

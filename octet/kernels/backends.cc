@@ -30,6 +30,13 @@ KernelTable make_cuda_table() {
   return table;
 }
 
+KernelTable make_deterministic_cuda_table() {
+  KernelTable table;
+  add_deterministic_hopper_kernels(table);
+  add_cuda_kernels(table);
+  return table;
+}
+
 // A matrix that is only described: its address is never read.
 QuantTensor described(const QuantFormat& format, int64_t rows, int64_t cols) {
   alignas(64) static std::byte place[64];
@@ -66,8 +73,10 @@ const KernelTable& kernel_table(Device device, KernelSelection selection) {
   static const KernelTable reference = make_reference_table();
   static const KernelTable cpu = make_cpu_table();
   static const KernelTable cuda = make_cuda_table();
+  static const KernelTable deterministic_cuda = make_deterministic_cuda_table();
   if (selection == KernelSelection::kReferenceOnly) return reference;
-  return device.kind == DeviceKind::kCuda ? cuda : cpu;
+  if (device.kind == DeviceKind::kCpu) return cpu;
+  return selection == KernelSelection::kDeterministic ? deterministic_cuda : cuda;
 }
 
 }  // namespace octet

@@ -8,6 +8,8 @@ namespace octet {
 
 enum class KernelSelection {
   kFastest,        // every kernel of the device, reference rows last
+  kDeterministic,  // those whose bits for a token depend on its own sequence alone: not on the batch, nor on how the
+                   // prompt was cut. On the CPU that is every kernel.
   kReferenceOnly,  // the specification alone, on the CPU: what tests compare with
 };
 

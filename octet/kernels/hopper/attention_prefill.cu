@@ -510,18 +510,23 @@ bool no_decode(const PagedAttentionOp& op) {
   return max_decode_rows(op) == 0 || (op.num_sequences() == 1 && op.q.dim(0) > max_decode_rows(op));
 }
 
-std::string declines(const PagedAttentionOp& op, const Launch& launch) {
-  if (op.q.dim(0) == op.num_sequences() || only_decode(op)) return "has few rows: attention_decode is made for that";
+std::string declines_tiles(const PagedAttentionOp& op, const Launch& launch, int64_t decode_rows) {
   const int64_t d = op.head_dim();
   if (d != 64 && d != 128) return fmt::format("takes a head_dim of 64 or 128, not {}", d);
   if (!(op.k_scale * op.softmax_scale > 0.0f)) {
     return fmt::format("takes positive scales, not {} * {}", op.k_scale, op.softmax_scale);
   }
-  return declines_attention_decode(op, launch, max_decode_rows(op));
+  return declines_attention_decode(op, launch, decode_rows);
 }
 
+std::string declines(const PagedAttentionOp& op, const Launch& launch) {
+  if (op.q.dim(0) == op.num_sequences() || only_decode(op)) return "has few rows: attention_decode is made for that";
+  return declines_tiles(op, launch, max_decode_rows(op));
+}
+
+// decode_rows: sequences of so many rows are left to attention_decode.
 template <class T, int kHeadDim>
-void launch_prefill(const PagedAttentionOp& op, const Launch& launch) {
+void launch_prefill(const PagedAttentionOp& op, const Launch& launch, int64_t decode_rows) {
   using S = PrefillShape<T, kHeadDim>;
   const int64_t group = op.num_heads() / op.num_kv_heads();
   const int64_t tiles = op.q.dim(0) * group / kTileRows + op.num_sequences();
@@ -529,25 +534,38 @@ void launch_prefill(const PagedAttentionOp& op, const Launch& launch) {
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(tiles * op.num_kv_heads())),
                           .block = dim3(kThreads),
                           .shared_bytes = sizeof(SharedMemory<S>)};
-  launch_kernel(kName, launch, shape, prefill<S>, attention_input(op), attention_output(op), max_decode_rows(op));
+  launch_kernel(kName, launch, shape, prefill<S>, attention_input(op), attention_output(op), decode_rows);
 }
 
 template <class T>
-void launch_prefill(const PagedAttentionOp& op, const Launch& launch) {
-  op.head_dim() == 64 ? launch_prefill<T, 64>(op, launch) : launch_prefill<T, 128>(op, launch);
+void launch_prefill(const PagedAttentionOp& op, const Launch& launch, int64_t decode_rows) {
+  op.head_dim() == 64 ? launch_prefill<T, 64>(op, launch, decode_rows)
+                      : launch_prefill<T, 128>(op, launch, decode_rows);
+}
+
+void run_tiles(const PagedAttentionOp& op, const Launch& launch, int64_t decode_rows) {
+  if (op.q.dim(0) == 0) return;
+  op.k_cache.dtype == DType::kBF16 ? launch_prefill<BF16>(op, launch, decode_rows)
+                                   : launch_prefill<F8E4M3>(op, launch, decode_rows);
+  if (!op.quantized.data || !op.quantized.format.dynamic) return;
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(op.q.dim(0))), .block = dim3(kQuantizeThreads)};
+  launch_kernel(kName, launch, shape, quantize_rows, attention_input(op), attention_output(op), decode_rows);
 }
 
 void run(const PagedAttentionOp& op, const Launch& launch) {
-  if (op.q.dim(0) == 0) return;
-  if (!no_decode(op)) run_attention_decode(kName, op, launch, max_decode_rows(op));
-  op.k_cache.dtype == DType::kBF16 ? launch_prefill<BF16>(op, launch) : launch_prefill<F8E4M3>(op, launch);
-  if (!op.quantized.data || !op.quantized.format.dynamic) return;
-  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(op.q.dim(0))), .block = dim3(kQuantizeThreads)};
-  launch_kernel(kName, launch, shape, quantize_rows, attention_input(op), attention_output(op), max_decode_rows(op));
+  if (op.q.dim(0) > 0 && !no_decode(op)) run_attention_decode(kName, op, launch, max_decode_rows(op));
+  run_tiles(op, launch, max_decode_rows(op));
 }
 
 }  // namespace
 
 Kernel<PagedAttentionOp> hopper_attention_prefill() { return {.name = kName, .declines = declines, .run = run}; }
+
+// Every sequence in tiles, those with few rows too: slower for them, and the same bits however a prompt is cut.
+Kernel<PagedAttentionOp> hopper_attention_tiles() {
+  return {.name = "hopper.attention_tiles",
+          .declines = [](const PagedAttentionOp& op, const Launch& l) { return declines_tiles(op, l, 0); },
+          .run = [](const PagedAttentionOp& op, const Launch& l) { run_tiles(op, l, 0); }};
+}
 
 }  // namespace octet

@@ -15,4 +15,10 @@ void add_hopper_kernels(KernelTable& table) {
   table.of<PagedAttentionOp>().push_back(hopper_attention_decode());
 }
 
+void add_deterministic_hopper_kernels(KernelTable& table) {
+  table.of<MatmulOp>().push_back(hopper_matmul_f8_wgmma());
+  table.of<MatmulOp>().push_back(hopper_matmul_bf16_wgmma());
+  table.of<PagedAttentionOp>().push_back(hopper_attention_tiles());
+}
+
 }  // namespace octet

@@ -13,5 +13,6 @@ Kernel<MatmulOp> hopper_matmul_f8_wgmma();
 Kernel<MatmulOp> hopper_matmul_bf16_wgmma();
 Kernel<PagedAttentionOp> hopper_attention_decode();
 Kernel<PagedAttentionOp> hopper_attention_prefill();
+Kernel<PagedAttentionOp> hopper_attention_tiles();
 
 }  // namespace octet
