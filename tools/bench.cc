@@ -11,6 +11,7 @@
 #include "octet/device/device.h"
 #include "tools/commands.h"
 #include "tools/flags.h"
+#include "tools/profile_table.h"
 #include "tools/terminal.h"
 
 namespace octet {
@@ -68,6 +69,7 @@ struct LatencyCommand {
   int64_t input_len = 32, output_len = 128, num_iters = 30, num_iters_warmup = 10;
   std::vector<int64_t> batch_sizes = {8};
   std::string output_json;
+  bool profile = false;
 
   struct Iteration {
     double latency_s = 0, ttft_s = 0, itl_s = 0;
@@ -140,10 +142,17 @@ void LatencyCommand::run() const {
   Llm llm(options);
   const EngineReport& report = llm.engine().report();
   print_report(report);
+  if (profile && report.num_graphs == 0)
+    fail(ErrorCode::kUnsupported, "--profile: steps are recorded on a GPU only, and not with --enforce-eager");
   RandomPrompts prompts(options.engine.seed, llm.engine().model_config().vocab_size);
   Json all = Json::array();
   for (const int64_t batch_size : batch_sizes) {
     Json json = measure(llm, prompts, batch_size);
+    if (profile) {
+      const StepProfile step = llm.engine().profile_step(batch_size, input_len + output_len / 2);
+      print_now(profile_table(step, json["itl_s"].get<double>()));
+      json["profile"] = profile_json(step);
+    }
     json["load_seconds"] = report.load_seconds;
     json["start_seconds"] = report.start_seconds;
     json["weight_bytes"] = report.weight_bytes;
@@ -217,6 +226,7 @@ void add_latency(CLI::App& bench) {
       ->check(CLI::PositiveNumber);
   app->add_option("--num-iters-warmup", command->num_iters_warmup, "rounds before them")->capture_default_str();
   app->add_option("--output-json", command->output_json, "write the results here");
+  app->add_flag("--profile", command->profile, "also where the time of a decode step goes, kernel by kernel (GPUs)");
   app->callback([command] { command->run(); });
 }
 

@@ -301,6 +301,17 @@ void Engine::abort_sequence(const std::string& request_id, int32_t index) {
   state_->loop->abort_sequence(request_id, index);
 }
 void Engine::reset_prefix_cache() { state_->loop->reset_prefix_cache(); }
+
+StepProfile Engine::profile_step(int64_t batch_size, int64_t num_tokens) {
+  if (state_->report.num_graphs == 0) {
+    fail(ErrorCode::kUnsupported, "a profile is one of a recorded step: {} records none", device_name(state_->device));
+  }
+  StepProfile profile;
+  state_->loop->when_idle(
+      [&] { state_->ranks->run_on_all([&](Runner& runner) { profile = runner.profile(batch_size, num_tokens); }); });
+  return profile;
+}
+
 const EngineReport& Engine::report() const { return state_->report; }
 const ModelConfig& Engine::model_config() const { return state_->config; }
 EngineMetrics Engine::metrics() const { return state_->loop->metrics(); }

@@ -12,6 +12,7 @@
 #include "octet/device/device.h"
 #include "octet/engine/request.h"
 #include "octet/kernels/backends.h"
+#include "octet/engine/step_profile.h"
 #include "octet/quant/quant_config.h"
 
 namespace octet {
@@ -89,6 +90,10 @@ class Engine {
   void abort_sequence(const std::string& request_id, int32_t index);
   // Forgets all cached prefixes of idle blocks.
   void reset_prefix_cache();
+
+  // Where the time of a recorded step goes, of `batch_size` sequences of so many tokens each; waits until no request is
+  // left. Throws Error{kUnsupported} where steps are not recorded, Error{kUsage} where this one is not.
+  StepProfile profile_step(int64_t batch_size, int64_t num_tokens);
 
   const EngineReport& report() const;
   const ModelConfig& model_config() const;

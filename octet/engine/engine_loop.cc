@@ -70,6 +70,18 @@ void EngineLoop::reset_prefix_cache() {
   scheduler_.reset_prefix_cache();
 }
 
+void EngineLoop::when_idle(std::function<void()> work) {
+  std::packaged_task<void()> task(std::move(work));
+  std::future<void> done = task.get_future();
+  {
+    const std::lock_guard lock(mutex_);
+    OCTET_CHECK(!stopping_ && !fault_ && !idle_work_.valid());
+    idle_work_ = std::move(task);
+  }
+  wake_.notify_all();
+  done.get();
+}
+
 EngineMetrics EngineLoop::metrics() const {
   const std::lock_guard lock(mutex_);
   EngineMetrics metrics = metrics_;
@@ -107,8 +119,15 @@ void EngineLoop::run() {
 }
 
 bool EngineLoop::wait_for_work(std::unique_lock<std::mutex>& lock, StepPlan& plan) {
-  wake_.wait(lock, [&] { return stopping_ || !events_.empty() || !next_.empty() || !scheduler_.idle(); });
+  const auto is_idle = [&] { return events_.empty() && next_.empty() && scheduler_.idle(); };
+  wake_.wait(lock, [&] { return stopping_ || idle_work_.valid() || !is_idle(); });
   if (stopping_) return false;
+  if (is_idle()) {
+    std::packaged_task<void()> work = std::exchange(idle_work_, {});
+    lock.unlock();
+    work();
+    return true;
+  }
   if (next_.empty()) {
     plan = scheduler_.plan();
   } else {

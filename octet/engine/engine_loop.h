@@ -8,6 +8,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -37,6 +38,9 @@ class EngineLoop {
   void abort(const std::string& request_id);
   void abort_sequence(const std::string& request_id, int32_t index);
   void reset_prefix_cache();
+  // Runs `work`, which may use the step runner, on the loop's thread once no request is left, and waits for its end.
+  // What it throws is thrown here. Not from a callback of a request.
+  void when_idle(std::function<void()> work);
   EngineMetrics metrics() const;
   // Why the engine stopped, when a step failed.
   std::optional<std::string> fault() const;
@@ -76,6 +80,7 @@ class EngineLoop {
   StepPlan next_;                  // planned while the last step ran
   bool next_started_ = false;      // behind that step
   EngineMetrics metrics_;
+  std::packaged_task<void()> idle_work_;
   bool stopping_ = false;
   std::optional<std::string> fault_;
 

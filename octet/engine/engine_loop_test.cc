@@ -191,6 +191,19 @@ TEST(EngineLoop, CallbacksMaySubmitAndAbort) {
   EXPECT_EQ(second.tokens.size(), 4u);
 }
 
+TEST(EngineLoop, WorkForIdleTimesWaitsForRequests) {
+  FakeStepRunner runner(64, 4);
+  EngineLoop loop(options(), runner, EngineLoop::Overlap::kYes);
+  Outcome first, second;
+  ASSERT_EQ(loop.submit(make_request("first", 12, first)), SubmitResult::kAccepted);
+  size_t num_tokens = 0;
+  loop.when_idle([&] { num_tokens = first.tokens.size(); });
+  EXPECT_EQ(num_tokens, 12u);
+  EXPECT_THROW(loop.when_idle([] { fail(ErrorCode::kUsage, "no"); }), Error);
+  ASSERT_EQ(loop.submit(make_request("second", 4, second)), SubmitResult::kAccepted);
+  second.done.get_future().wait();
+}
+
 TEST(EngineLoop, RefusesAnIdInUseAndAFullQueue) {
   SchedulerOptions small = options();
   small.max_queued_requests = 1;

@@ -125,7 +125,7 @@ void Runner::begin_eagerly(const StepPlan& plan, UnderWay& step) {
   for (const LogitRow& row : step.rows) indices.push_back(row.row);
   const StagedBatch staged = staging_->stage(plan, indices, 0, backend_.launch().stream);
   step.logit_rows = staged.logit_rows;
-  step.hidden = model_->forward(step.step.emplace(make_step(staged.batch)));
+  step.hidden = model_->forward(step.step.emplace(make_step(backend_, staged.batch)));
   step.outputs = slice_outputs(step, 0);
 }
 
@@ -241,16 +241,16 @@ std::vector<Runner::LogitRow> Runner::logit_rows(const StepPlan& plan) const {
   return rows;
 }
 
-Step Runner::make_step(const Batch& batch) {
+Step Runner::make_step(const Backend& backend, const Batch& batch) {
   arena_->reset();
-  return {.backend = backend_, .arena = *arena_, .kv = *kv_, .comm = comm_, .batch = batch, .observe = {}};
+  return {.backend = backend, .arena = *arena_, .kv = *kv_, .comm = comm_, .batch = batch, .observe = {}};
 }
 
 RowOutputs Runner::row_outputs(Step& step, ConstTensor hidden_rows) {
   RowOutputs outputs{.logits = model_->logits(step, hidden_rows), .choices = {}};
   if (backend_.device().kind == DeviceKind::kCpu) return outputs;
   outputs.choices = arena_->make(DType::kI32, {hidden_rows.dim(0)});
-  backend_(ArgmaxOp{.index = outputs.choices, .x = outputs.logits});
+  step.backend(ArgmaxOp{.index = outputs.choices, .x = outputs.logits});
   return outputs;
 }
 
@@ -259,10 +259,47 @@ void Runner::record_graphs(int64_t most_sequences) {
   graphs_.record(stream, most_sequences, [&](int64_t batch_size) {
     const Batch batch = staging_->stage({}, {}, batch_size, stream).batch;  // nothing but padding
     return [this, batch] {
-      Step step = make_step(batch);
+      Step step = make_step(backend_, batch);
       return row_outputs(step, model_->forward(step));
     };
   });
+}
+
+// Sequence s has the blocks from s * blocks of a sequence on.
+StepPlan Runner::decode_plan(int64_t batch_size, int64_t num_tokens) const {
+  const int64_t num_blocks = (num_tokens + kv_->layout().block_size - 1) / kv_->layout().block_size;
+  if (batch_size > graphs_.largest() || batch_size * num_blocks > kv_->num_blocks()) {
+    fail(ErrorCode::kUsage, "no step of {} sequences of {} tokens is recorded", batch_size, num_tokens);
+  }
+  StepPlan plan{.num_tokens = batch_size};
+  for (int64_t s = 0; s < batch_size; ++s) {
+    plan.chunks.push_back({.begin = num_tokens - 1,
+                           .num_tokens = 1,
+                           .first_token = static_cast<int32_t>(s),
+                           .first_block = static_cast<int32_t>(s * num_blocks),
+                           .num_blocks = static_cast<int32_t>(num_blocks)});
+    plan.token_ids.push_back(static_cast<int32_t>(s % model_->vocab_size()));
+    for (int64_t b = 0; b < num_blocks; ++b) plan.block_ids.push_back(static_cast<int32_t>(s * num_blocks + b));
+  }
+  return plan;
+}
+
+StepProfile Runner::profile(int64_t batch_size, int64_t num_tokens) {
+  OCTET_CHECK(under_way_.empty());
+  const StepPlan plan = decode_plan(batch_size, num_tokens);
+  const int64_t num_padding = graphs_.find(batch_size)->batch_size - batch_size;
+  const Stream stream = backend_.launch().stream;
+  const Batch batch = staging_->stage(plan, {}, num_padding, stream).batch;
+  StepProfile profile = profile_step(stream, batch_size * num_tokens, [&](LaunchObserver& observer) {
+    Launch launch = backend_.launch();
+    launch.observer = &observer;
+    const Backend observed(backend_.table(), launch, backend_.activation_dtype());
+    Step step = make_step(observed, batch);
+    row_outputs(step, model_->forward(step));
+  });
+  profile.batch_size = batch_size;
+  profile.peak_bytes_per_second = gpu_properties(backend_.device()).peak_bytes_per_second;
+  return profile;
 }
 
 // Of a plan in which every sequence has one token and wants one row.

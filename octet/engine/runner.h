@@ -20,6 +20,7 @@
 #include "octet/engine/host_logits.h"
 #include "octet/engine/parameter_store.h"
 #include "octet/engine/step_plan.h"
+#include "octet/engine/step_profile.h"
 #include "octet/kernels/backends.h"
 #include "octet/kv/kv_cache.h"
 #include "octet/models/model.h"
@@ -69,6 +70,10 @@ class Runner {
   int64_t largest_graph() const { return graphs_.largest(); }
   int64_t num_graphs() const { return graphs_.count(); }
 
+  // Of a recorded step of `batch_size` sequences with so many tokens each, the one that it computes included; between
+  // steps. Overwrites what the cache holds.
+  StepProfile profile(int64_t batch_size, int64_t num_tokens);
+
   // Collective: starts a step and ends it. On a GPU its work is queued in between, and the host is free for other
   // things. The result of rank 0 counts, the others' are empty.
   void begin(const StepPlan& plan);
@@ -108,9 +113,10 @@ class Runner {
 
   void take_notes(const StepPlan& plan);
   std::vector<LogitRow> logit_rows(const StepPlan& plan) const;
-  Step make_step(const Batch& batch);
+  Step make_step(const Backend& backend, const Batch& batch);
   RowOutputs row_outputs(Step& step, ConstTensor hidden_rows);
   void record_graphs(int64_t most_sequences);
+  StepPlan decode_plan(int64_t batch_size, int64_t num_tokens) const;
   const DecodeGraphs::Recorded* graph_for(const StepPlan& plan, std::span<const LogitRow> rows) const;
   bool chosen_on_device(const UnderWay& step) const;
   std::optional<std::vector<Run>> pending_runs(const StepPlan& plan, const UnderWay& before) const;

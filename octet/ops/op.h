@@ -17,6 +17,13 @@
 
 namespace octet {
 
+// What an op has to read of memory that no cache holds: weights, and K and V of every token in the cache.
+struct OpReads {
+  std::string shape;  // of the weight
+  int64_t bytes = 0;
+  int64_t bytes_per_cached_token = 0;
+};
+
 // Per-thread temporary memory of CPU kernels; grows to the largest request and stays.
 class ThreadScratch {
  public:
@@ -35,6 +42,16 @@ struct Workspace {
   int64_t num_bytes = 0;
 };
 
+// Sees what is queued, for profiles; a backend without one asks nobody.
+class LaunchObserver {
+ public:
+  virtual ~LaunchObserver() = default;
+  // A row of this op comes.
+  virtual void begins(std::string_view op, const OpReads& reads) = 0;
+  // A GPU kernel is about to be queued; false leaves it out.
+  virtual bool queues(std::string_view kernel) = 0;
+};
+
 // What a kernel runs with. GPU kernels are queued on the stream and return; they take part in programmatic dependent
 // launch (octet/kernels/cuda/launch.cuh).
 struct Launch {
@@ -45,6 +62,7 @@ struct Launch {
   CpuFeatures features;
   const GpuProperties* gpu = nullptr;  // GPU kernels
   Workspace workspace;                 // GPU kernels
+  LaunchObserver* observer = nullptr;  // GPU kernels
 };
 
 // An op that is a sequence of ops, its parts(). Where no kernel takes it whole, they run one after the other: they are

@@ -19,6 +19,22 @@ namespace octet {
 using KernelTable = BasicKernelTable<ArgmaxOp, EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp,
                                      RmsNormOp, RopeAttentionOp, RopeKvOp, RopeTableOp, SiluAndMulOp>;
 
+// Most ops read activations only.
+inline OpReads reads_of(const auto&) { return {}; }
+OpReads reads_of(const MatmulOp& op);
+OpReads reads_of(const PagedAttentionOp& op);
+template <Fusion Op>
+OpReads reads_of(const Op& op) {
+  OpReads all;
+  const auto add = [&all](const OpReads& part) {
+    if (all.shape.empty()) all.shape = part.shape;
+    all.bytes += part.bytes;
+    all.bytes_per_cached_token += part.bytes_per_cached_token;
+  };
+  std::apply([&](const auto&... part) { (add(reads_of(part)), ...); }, op.parts());
+  return all;
+}
+
 // Which kernel takes an op and why those before it decline: what `octet inspect --kernels` prints.
 struct KernelChoice {
   std::string_view chosen;  // empty when all decline: a fusion then runs as its parts
@@ -35,7 +51,9 @@ class Backend {
   void operator()(const Op& op) const {
     op.check();
     for (const Kernel<Op>& kernel : table_.of<Op>()) {
-      if (kernel.declines(op, launch_).empty()) return kernel.run(op, launch_);
+      if (!kernel.declines(op, launch_).empty()) continue;
+      if (launch_.observer != nullptr) launch_.observer->begins(Op::kName, reads_of(op));
+      return kernel.run(op, launch_);
     }
     if constexpr (Fusion<Op>) {
       std::apply([this](const auto&... part) { ((*this)(part), ...); }, op.parts());

@@ -67,12 +67,17 @@ std::string why_none() { return found().why_none; }
 GpuProperties properties(int device) {
   cudaDeviceProp asked{};
   check(cudaGetDeviceProperties(&asked, device), "cudaGetDeviceProperties");
+  int kilohertz = 0;
+  int bits = 0;
+  check(cudaDeviceGetAttribute(&kilohertz, cudaDevAttrMemoryClockRate, device), "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&bits, cudaDevAttrGlobalMemoryBusWidth, device), "cudaDeviceGetAttribute");
   return {.name = asked.name,
           .compute_capability = 10 * asked.major + asked.minor,
           .num_sms = asked.multiProcessorCount,
           .l2_bytes = asked.l2CacheSize,
           .max_shared_bytes = static_cast<int64_t>(asked.sharedMemPerBlockOptin),
-          .total_bytes = static_cast<int64_t>(asked.totalGlobalMem)};
+          .total_bytes = static_cast<int64_t>(asked.totalGlobalMem),
+          .peak_bytes_per_second = int64_t{2} * kilohertz * 1000 * bits / 8};
 }
 
 int64_t available_bytes(int device) {

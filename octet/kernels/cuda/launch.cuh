@@ -42,6 +42,7 @@ void allow_shared_bytes(Kernel* kernel, int64_t num_bytes) {
 template <class... Params, class... Args>
 void launch_kernel(std::string_view name, const Launch& launch, const LaunchShape& shape, void (*kernel)(Params...),
                    Args&&... args) {
+  if (launch.observer != nullptr && !launch.observer->queues(name)) return;
   cudaLaunchAttribute attributes[2];
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[0].val.programmaticStreamSerializationAllowed = 1;
