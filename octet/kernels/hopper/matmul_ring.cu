@@ -11,6 +11,8 @@
 //     8 is the sum over chunks p, p + 8, ... in their order; the whole is (0 + 4) + (1 + 5) + (2 + 6) + (3 + 7).
 //   - Which k a lane multiplies is free as long as both operands agree: lane (g, t) takes bytes 32t..32t+31 of a chunk
 //     in rows g and g + 8, which four 16-byte loads without bank conflicts bring.
+#include <climits>
+
 #include "octet/kernels/hopper/kernels.h"
 #include "octet/kernels/hopper/matmul_ring.h"
 #include "octet/kernels/hopper/weight_stream.cuh"
@@ -22,7 +24,9 @@ constexpr int kGroupRows = 16;
 constexpr int kUnitBytes = 16;
 constexpr int kMaxTokens = 16;
 constexpr int kParts = 8;  // of K, whose sums are made apart
-constexpr int kTrigger = 8;
+// At once: the small kernels that follow fit beside two CTAs of these and wait there, and the matmul behind them starts
+// to load as soon as the first CTA is done.
+constexpr int kTrigger = INT_MAX;
 
 constexpr RingConfig kConfigs[] = {
     {.tokens = 1, .row_groups = 1, .chunks = 8, .stages = 6},   //

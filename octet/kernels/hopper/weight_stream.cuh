@@ -3,7 +3,8 @@
 //   - A CTA owns a run of tiles of weight rows. A stage is `chunks` chunks of 128 bytes of a tile's rows and of all
 //     tokens' rows. One producer thread loads stage after stage, tile after tile, without a break between tiles.
 //   - The ring is filled with weights before the kernel before this one is done. The next kernel may start when
-//     `trigger` stages are still to be loaded; where registers and shared memory allow, its CTAs fit beside.
+//     `trigger` stages are still to be loaded, or at once when there are no more; where registers and shared memory
+//     allow, its CTAs fit beside.
 //   - Nothing is read from memory at the end: weight scales and biases come to shared memory before the wait, token
 //     scales right after it.
 #pragma once
@@ -106,10 +107,11 @@ struct WeightStream {
     };
     const int total = num_tiles * a.steps;
     const int filled = min(total, kShape.stages);
+    const int trigger = a.trigger >= total ? 0 : max(filled, total - a.trigger);
     for (int i = 0; i < filled; ++i) load_weight(i);
+    if (trigger == 0) start_next();
     wait_for_previous();
     for (int i = 0; i < filled; ++i) load_x(i);
-    const int trigger = max(filled, total - a.trigger);
     for (int i = filled; i < total; ++i) {
       if (i == trigger) start_next();
       wait_barrier(empty(i % kShape.stages), (i / kShape.stages - 1) % 2);
