@@ -36,7 +36,7 @@ constexpr LayerShape kLayers[] = {
     {"70b", {{{"qkv", 10240, 8192}, {"o", 8192, 8192}, {"gate_up", 57344, 8192}, {"down", 8192, 28672}}}},
 };
 constexpr int64_t kSmallTokens[] = {1, 4, 8, 16, 32, 64};
-constexpr int64_t kLargeTokens[] = {128, 512, 2048, 8192};
+constexpr int64_t kLargeTokens[] = {128, 256, 512, 2048, 8192};
 constexpr int64_t kMaxTokens = 8192;
 constexpr int64_t kMaxColumns = 128256;
 

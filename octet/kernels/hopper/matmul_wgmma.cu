@@ -2,17 +2,22 @@
 // f8_e4m3 x f8_e4m3 (weight per channel or per tensor, x per token or per tensor) or bf16 x bf16; out f32 or bf16. Rows
 // of x and of the weight must be a multiple of 16 bytes, channels of 8, rows of out aligned to 16 bytes.
 //
-//   - A CTA makes tiles of 128 tokens x 256 (or 128) channels, one after another. One producer thread streams both
-//     operands through a ring of stages, a chunk of 128 bytes of K each; two warpgroups multiply 64 tokens each.
+//   - A CTA makes tiles of 128 tokens x 64 .. 256 channels, one after another. One thread streams both operands through
+//     a ring of stages, a chunk of 128 bytes of K each; one warp brings the scales; two warpgroups multiply 64 tokens
+//     each. BF16 results go through shared memory; the copy engine writes them beside the next tile.
 //   - Two CTAs of a cluster make tiles of the same channels, neighbours in tokens: each loads its own tokens and half
-//   of
-//     the weight rows, which the copy engine writes into both, so that a weight is read from L2 once for 256 tokens.
-//   - Tiles go through the matrix in bands of tokens, so that what the CTAs read at one time fits into L2.
-//   - The instruction adds E4M3 products with 14 bits only. Its sums are therefore taken over two chunks at a time, 128
-//     channels at a time, and added in F32 while the other warpgroup multiplies. BF16 products it adds in F32.
+//     of the weight rows, which the copy engine writes into both, so that a weight is read from L2 once for 256 tokens.
+//   - Tiles go through the matrix in bands of tokens, so that what the CTAs read at one time fits into L2. Their width
+//     is the one with which the SMs are done first.
+//   - The instruction adds E4M3 products with 14 bits only. Its sums are therefore taken over two chunks at a time and
+//     added in F32 while the other warpgroup multiplies: they take turns. Registers for both limit a tile to 192
+//     channels; 256 in two halves, whose instructions are narrower, were slower. BF16 products it adds in F32.
 //   - The order over K is fixed, so a token's bits do not depend on the others.
-#include <cmath>
+#include <algorithm>
+#include <iterator>
+#include <ranges>
 
+#include "octet/kernels/hopper/cluster.cuh"
 #include "octet/kernels/hopper/kernels.h"
 #include "octet/kernels/hopper/matmul_operands.cuh"
 #include "octet/kernels/hopper/wgmma.cuh"
@@ -26,6 +31,7 @@ constexpr int kThreads = kWarpgroup * (1 + kConsumers);
 constexpr int kTileTokens = 64 * kConsumers;
 constexpr int kTokenBytes = kTileTokens * kChunkBytes;  // of a stage
 constexpr int kBandTiles = 16;                          // of tokens
+constexpr int kAddedChunks = 2;                         // whose E4M3 products the instruction adds up
 // Registers a thread; the producer gives its own to the warpgroups that hold the sums.
 constexpr int kProducerRegisters = 40;
 constexpr int kConsumerRegisters = 232;
@@ -33,46 +39,39 @@ constexpr int kConsumerRegisters = 232;
 struct TileConfig {
   int channels;
   int stages;
-  int cluster;    // CTAs that share weight rows
-  float penalty;  // of the time that a tile's multiplications take, against the best
+  int cluster;  // CTAs that share weight rows
 };
 constexpr TileConfig kConfigs[] = {
-    {.channels = 256, .stages = 4, .cluster = 2, .penalty = 1.0f},
-    {.channels = 256, .stages = 4, .cluster = 1, .penalty = 1.15f},
-    {.channels = 128, .stages = 6, .cluster = 2, .penalty = 1.15f},
-    {.channels = 128, .stages = 6, .cluster = 1, .penalty = 1.3f},
+    {.channels = 64, .stages = 8, .cluster = 1},  {.channels = 96, .stages = 7, .cluster = 1},
+    {.channels = 128, .stages = 6, .cluster = 1}, {.channels = 128, .stages = 6, .cluster = 2},
+    {.channels = 160, .stages = 5, .cluster = 2}, {.channels = 176, .stages = 4, .cluster = 2},
+    {.channels = 192, .stages = 4, .cluster = 2}, {.channels = 256, .stages = 3, .cluster = 2},
 };
+constexpr int64_t kMaxUnshared = 1024;  // tokens, up to which CTAs may read all weight rows themselves
+
+// Whether a thread's registers hold a tile's sums, E4M3's twice.
+template <class Element>
+constexpr bool fits(const TileConfig& c) {
+  return c.channels <= (kAddsChunks<Element> ? 192 : 256);
+}
 
 struct Arguments {
   MatmulOutput output;
   int num_chunks;
-  int token_tiles, channel_tiles;  // token tiles: of clusters, 128 * cluster tokens
+  int token_tiles, channel_tiles;  // of clusters
 };
 
+// Shared memory: the ring's stages, the results of a tile in BF16 on their way out, scales, barriers.
 constexpr int stage_bytes(const TileConfig& c) { return kTokenBytes + c.channels * kChunkBytes; }
-constexpr int shared_bytes(const TileConfig& c) { return c.stages * (stage_bytes(c) + 2 * 8); }
+constexpr int results_offset(const TileConfig& c) { return c.stages * stage_bytes(c); }
+constexpr int scales_offset(const TileConfig& c) { return results_offset(c) + kTileTokens * c.channels * 2; }
+constexpr int barriers_offset(const TileConfig& c) { return scales_offset(c) + (2 * c.channels + kTileTokens) * 4; }
+constexpr int shared_bytes(const TileConfig& c) { return barriers_offset(c) + 2 * (c.stages + 1) * 8; }
+// Results leave in boxes of 64 tokens x as many channels as the copy engine takes and divide the tile's.
+constexpr int box_channels(const TileConfig& c) { return c.channels % 64 == 0 ? 64 : c.channels % 32 == 0 ? 32 : 16; }
 
-// ---- clusters ----
+// ---- registers ----
 
-__device__ inline int cluster_rank() {
-  int rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-// All threads of all CTAs of the cluster.
-__device__ inline void cluster_barrier() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-// Arrives at the barrier at the same place in CTA `rank` of the cluster. Not release.cluster, whose fence of all memory
-// would cost a microsecond: nothing was written, and wgmma's reads are over.
-__device__ inline void arrive_at(uint32_t barrier, int rank) {
-  asm volatile(
-      "{\n.reg .b32 there;\n"
-      "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}\n" ::"r"(barrier),
-      "r"(rank)
-      : "memory");
-}
 template <int kRegisters>
 __device__ inline void give_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
@@ -100,245 +99,339 @@ __device__ Tile tile_at(const Arguments& a, int index) {
 
 // ---- roles ----
 
-struct Ring {
-  uint32_t stages, full, empty;  // addresses of stage 0 and its barriers
+// The CTA's shared memory.
+template <TileConfig kConfig>
+struct Memory {
+  std::byte* bytes;
+  uint32_t address;
+
+  __device__ uint32_t stage(int i) const { return address + i * stage_bytes(kConfig); }
+  __device__ uint32_t full(int stage) const { return address + barriers_offset(kConfig) + stage * 8; }
+  __device__ uint32_t empty(int stage) const { return full(kConfig.stages + stage); }
+  __device__ uint32_t scales_full() const { return full(2 * kConfig.stages); }
+  __device__ uint32_t scales_empty() const { return full(2 * kConfig.stages + 1); }
+  // Of a tile: the channels' scales, their biases, the tokens' scales.
+  __device__ float* scales() const { return reinterpret_cast<float*>(bytes + scales_offset(kConfig)); }
+  __device__ uint32_t results(int warpgroup) const {
+    return address + results_offset(kConfig) + warpgroup * 64 * kConfig.channels * 2;
+  }
 };
 
+// A place in the ring: the stage, and which of its barriers' phases is next.
 template <TileConfig kConfig>
-__device__ void produce(const Arguments& a, const ChunkMap& weight, const ChunkMap& x, const Ring& ring) {
-  constexpr int kShareRows = kConfig.channels / kConfig.cluster;
-  const int rank = kConfig.cluster > 1 ? cluster_rank() : 0;
-  const uint64_t policy = evict_last_policy();
-  const int num_clusters = static_cast<int>(gridDim.x) / kConfig.cluster;
-  wait_for_previous();
+struct Place {
   int stage = 0;
-  int parity = 1;  // of a ring that nobody has used
-  for (int i = static_cast<int>(blockIdx.x) / kConfig.cluster; i < a.token_tiles * a.channel_tiles; i += num_clusters) {
-    const Tile tile = tile_at<kConfig>(a, i);
-    const int token = (tile.token_tile * kConfig.cluster + rank) * kTileTokens;
-    const int channel = tile.channel_tile * kConfig.channels + rank * kShareRows;
-    for (int chunk = 0; chunk < a.num_chunks; ++chunk) {
-      const uint32_t full = ring.full + stage * 8;
-      const uint32_t to = ring.stages + stage * stage_bytes(kConfig);
-      wait_barrier(ring.empty + stage * 8, parity);
-      arrive_expecting(full, stage_bytes(kConfig));
-      copy_box<kTileTokens, 1>(to, x.map, x.by_chunk, token, chunk, full, policy);
-      const uint32_t weight_to = to + kTokenBytes + rank * kShareRows * kChunkBytes;
-      if constexpr (kConfig.cluster == 1) {
-        copy_box<kShareRows, 1>(weight_to, weight.map, weight.by_chunk, channel, chunk, full, policy);
-      } else {
-        copy_box_to_all(weight_to, weight.map, weight.by_chunk, channel, chunk, full, (1 << kConfig.cluster) - 1);
-      }
-      if (++stage == kConfig.stages) {
-        stage = 0;
-        parity ^= 1;
-      }
+  int parity = 0;
+
+  __device__ void advance() {
+    if (++stage == kConfig.stages) {
+      stage = 0;
+      parity ^= 1;
     }
   }
+};
+
+// This CTA's tiles, one after another: call(first token, first channel).
+template <TileConfig kConfig, class Call>
+__device__ inline void for_each_tile(const Arguments& a, Call&& call) {
+  const int rank = kConfig.cluster > 1 ? cluster_rank() : 0;
+  const int num_clusters = static_cast<int>(gridDim.x) / kConfig.cluster;
+  for (int i = static_cast<int>(blockIdx.x) / kConfig.cluster; i < a.token_tiles * a.channel_tiles; i += num_clusters) {
+    const Tile tile = tile_at<kConfig>(a, i);
+    call((tile.token_tile * kConfig.cluster + rank) * kTileTokens, tile.channel_tile * kConfig.channels);
+  }
+}
+
+// One thread: all stages. The first ones' weights come before the kernel before this one is done.
+template <TileConfig kConfig>
+__device__ void produce(const Arguments& a, const ChunkMap& weight, const ChunkMap& x, const Memory<kConfig>& memory) {
+  constexpr int kShareRows = kConfig.channels / kConfig.cluster;
+  const int share = kConfig.cluster > 1 ? cluster_rank() * kShareRows : 0;
+  const uint64_t policy = evict_last_policy();
+  const auto load_weight = [&](int channel, int chunk, int stage) {
+    const uint32_t full = memory.full(stage);
+    const uint32_t to = memory.stage(stage) + kTokenBytes + share * kChunkBytes;
+    arrive_expecting(full, stage_bytes(kConfig));
+    if constexpr (kConfig.cluster == 1) {
+      copy_box<kShareRows, 1>(to, weight.map, weight.by_chunk, channel, chunk, full, policy);
+    } else {
+      copy_box_to_all(to, weight.map, weight.by_chunk, channel + share, chunk, full, (1 << kConfig.cluster) - 1);
+    }
+  };
+  const Tile first = tile_at<kConfig>(a, static_cast<int>(blockIdx.x) / kConfig.cluster);
+  int ahead = 0;  // chunks of the first tile
+  for (; ahead < min(kConfig.stages, a.num_chunks); ++ahead) {
+    load_weight(first.channel_tile * kConfig.channels, ahead, ahead);
+  }
+  wait_for_previous();
+  Place<kConfig> place{.parity = 1};  // of a ring that nobody has used
+  for_each_tile<kConfig>(a, [&](int token, int channel) {
+    for (int chunk = 0; chunk < a.num_chunks; ++chunk) {
+      if (ahead > 0) {
+        --ahead;
+      } else {
+        wait_barrier(memory.empty(place.stage), place.parity);
+        load_weight(channel, chunk, place.stage);
+      }
+      copy_box<kTileTokens, 1>(memory.stage(place.stage), x.map, x.by_chunk, token, chunk, memory.full(place.stage),
+                               policy);
+      place.advance();
+    }
+  });
   start_next();
 }
 
-// Four lanes' words to rows: lane t gives word j of block t to lane j, and has then words 0..3 of block t.
-__device__ inline uint4 transpose_in_quad(const uint32_t (&words)[4], int t) {
-  // Lanes a distance of 1 apart exchange, then those of 2: each keeps what is in place and gives the other half.
-  const bool odd = (t & 1) != 0;
-  const uint32_t from01 = __shfl_xor_sync(0xffffffffu, odd ? words[0] : words[1], 1);
-  const uint32_t from23 = __shfl_xor_sync(0xffffffffu, odd ? words[2] : words[3], 1);
-  const uint32_t a0 = odd ? from01 : words[0];
-  const uint32_t a1 = odd ? words[1] : from01;
-  const uint32_t b0 = odd ? from23 : words[2];
-  const uint32_t b1 = odd ? words[3] : from23;
-  const bool high = (t & 2) != 0;
-  const uint32_t c0 = __shfl_xor_sync(0xffffffffu, high ? a0 : b0, 2);
-  const uint32_t c1 = __shfl_xor_sync(0xffffffffu, high ? a1 : b1, 2);
-  return high ? make_uint4(c0, c1, b0, b1) : make_uint4(a0, a1, c0, c1);
-}
-
-// Scales and biases of channels 8j + 2t and the next, j = 0 .. 3, from `channel` on.
-struct ChannelValues {
-  float2 scale[4];
-  float2 bias[4];
-};
-__device__ inline ChannelValues channel_values(const MatmulOutput& a, int channel, int t) {
-  ChannelValues v;
-  for (int j = 0; j < 4; ++j) {
-    const int c = channel + 8 * j + 2 * t;
-    v.scale[j] = make_float2(1.0f, 1.0f);
-    v.bias[j] = make_float2(0.0f, 0.0f);
-    if (c >= a.num_channels) continue;
-    if (a.weight_scale != nullptr) {
-      v.scale[j] = a.scale_per_channel ? *reinterpret_cast<const float2*>(a.weight_scale + c)
-                                       : make_float2(a.weight_scale[0], a.weight_scale[0]);
-    }
-    if (a.bias != nullptr) v.bias[j] = *reinterpret_cast<const float2*>(a.bias + c);
-  }
-  return v;
-}
-
-// 32 channels of one token from the sums of a lane: `sums` of row 0 or (from element 2 on) row 8 of each 8 columns.
-__device__ inline void write_row(const MatmulOutput& a, const float* sums, const ChannelValues& v, float x_scale,
-                                 int token, int channel, int t) {
-  float2 values[4];
-  for (int j = 0; j < 4; ++j) {
-    values[j].x = fmaf(x_scale * v.scale[j].x, sums[4 * j], v.bias[j].x);
-    values[j].y = fmaf(x_scale * v.scale[j].y, sums[4 * j + 1], v.bias[j].y);
-  }
-  if (a.out_f32) {
-    if (token >= a.num_tokens) return;
-    float* row = static_cast<float*>(a.out) + token * a.out_stride;
-    for (int j = 0; j < 4; ++j) {
-      const int c = channel + 8 * j + 2 * t;
-      if (c < a.num_channels) *reinterpret_cast<float2*>(row + c) = values[j];
-    }
-    return;
-  }
-  const uint32_t words[4] = {pack_bf16(values[0]), pack_bf16(values[1]), pack_bf16(values[2]), pack_bf16(values[3])};
-  const uint4 packed = transpose_in_quad(words, t);
-  const int c = channel + 8 * t;
-  if (token < a.num_tokens && c < a.num_channels) {
-    *reinterpret_cast<uint4*>(static_cast<BF16*>(a.out) + token * a.out_stride + c) = packed;
-  }
-}
-
+// One warp: the scales and biases of tile after tile.
 template <TileConfig kConfig>
-__device__ void write_tile(const MatmulOutput& a, const float (&sums)[kConfig.channels / 2], int first_token,
-                           int first_channel) {
+__device__ void load_scales(const Arguments& a, const Memory<kConfig>& memory) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32 % 4;
-  const int token = first_token + warp * 16 + lane / 4;
-  const int t = lane % 4;
-  const float x_scale[2] = {token < a.num_tokens ? a.x_scale_of(token) : 1.0f,
-                            token + 8 < a.num_tokens ? a.x_scale_of(token + 8) : 1.0f};
-#pragma unroll
-  for (int block = 0; block < kConfig.channels / 32; ++block) {
-    const int channel = first_channel + 32 * block;
-    const ChannelValues v = channel_values(a, channel, t);
-    write_row(a, sums + 16 * block, v, x_scale[0], token, channel, t);
-    write_row(a, sums + 16 * block + 2, v, x_scale[1], token + 8, channel, t);
-  }
+  const MatmulOutput& output = a.output;
+  float* scales = memory.scales();
+  int parity = 1;
+  wait_for_previous();
+  for_each_tile<kConfig>(a, [&](int token, int channel) {
+    wait_barrier(memory.scales_empty(), parity);
+    for (int i = lane; i < kConfig.channels; i += 32) {
+      const int c = min(channel + i, output.num_channels - 1);
+      scales[i] = output.weight_scale_of(c);
+      scales[kConfig.channels + i] = output.bias != nullptr ? output.bias[c] : 0.0f;
+    }
+    for (int i = lane; i < kTileTokens; i += 32) {
+      scales[2 * kConfig.channels + i] = output.x_scale_of(min(token + i, output.num_tokens - 1));
+    }
+    arrive(memory.scales_full());
+    parity ^= 1;
+  });
 }
-
-constexpr int kPartChannels = 128;
 
 // A warpgroup's view of the ring: the stage that it is at.
 template <TileConfig kConfig>
 struct Reader {
-  Ring ring;
+  Memory<kConfig> memory;
   int warpgroup;
-  int stage = 0;
-  int parity = 0;
+  Place<kConfig> place = {};
 
-  __device__ void wait() const { wait_barrier(ring.full + stage * 8, parity); }
-  __device__ uint64_t tokens() const {
-    return wgmma_operand(ring.stages + stage * stage_bytes(kConfig) + warpgroup * 64 * kChunkBytes);
-  }
-  __device__ uint64_t channels(int first = 0) const {
-    return wgmma_operand(ring.stages + stage * stage_bytes(kConfig) + kTokenBytes + first * kChunkBytes);
-  }
-  __device__ void release() const {
+  __device__ void wait() const { wait_barrier(memory.full(place.stage), place.parity); }
+  __device__ uint64_t tokens() const { return wgmma_operand(memory.stage(place.stage) + warpgroup * 64 * kChunkBytes); }
+  __device__ uint64_t channels() const { return wgmma_operand(memory.stage(place.stage) + kTokenBytes); }
+  __device__ void release(int stage) const {
     const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
     if (kConfig.cluster == 1) {
-      if (thread == 0) arrive(ring.empty + stage * 8);
+      if (thread == 0) arrive(memory.empty(stage));
     } else if (thread < kConfig.cluster) {
-      arrive_at(ring.empty + stage * 8, thread);
+      arrive_at(memory.empty(stage), thread);
     }
-  }
-  __device__ Reader next() const {
-    const bool wraps = stage + 1 == kConfig.stages;
-    return {ring, warpgroup, wraps ? 0 : stage + 1, wraps ? parity ^ 1 : parity};
   }
 };
 
-// The sums of a tile. One chunk is multiplied while the next is awaited.
+// The two warpgroups' turns at the tensor cores: one adds up what it has while the other's multiplications run. Left to
+// themselves they get into step, and the tensor cores wait for both.
+struct Turns {
+  int warpgroup;
+
+  __device__ void wait() const {
+    asm volatile("bar.sync %0, %1;" ::"r"(barrier(warpgroup)), "n"(kConsumers * kWarpgroup) : "memory");
+  }
+  __device__ void pass() const {
+    asm volatile("bar.arrive %0, %1;" ::"r"(barrier(1 - warpgroup)), "n"(kConsumers * kWarpgroup) : "memory");
+  }
+
+ private:
+  __device__ static int barrier(int whose) { return 1 + kConsumers + whose; }  // after the warpgroups' own
+};
+
+// The sums of a tile, one chunk multiplied while the next is awaited.
 template <class Element, TileConfig kConfig>
-__device__ void multiply_tile(float (&sums)[kConfig.channels / 2], Reader<kConfig>& reader, int num_chunks) {
-  Reader<kConfig> before = reader;
+__device__ inline void multiply_tile(float (&sums)[kConfig.channels / 2], Reader<kConfig>& reader, int num_chunks) {
+  int before = 0;
   for (int chunk = 0; chunk < num_chunks; ++chunk) {
     reader.wait();
     wgmma_chunk<Element>(sums, reader.tokens(), reader.channels(), chunk);
     wgmma_wait<1>();
-    if (chunk > 0) before.release();
-    before = reader;
-    reader = reader.next();
+    if (chunk > 0) reader.release(before);
+    before = reader.place.stage;
+    reader.place.advance();
   }
   wgmma_wait<0>();
-  before.release();
+  reader.release(before);
 }
 
-// The same with sums of two chunks added up apart, 128 channels at a time.
+// The same with sums of kAddedChunks chunks added up apart, in turns with the other warpgroup.
 template <class Element, TileConfig kConfig>
-__device__ void multiply_tile_in_parts(float (&sums)[kConfig.channels / 2], Reader<kConfig>& reader, int num_chunks) {
-  constexpr int kParts = kConfig.channels / kPartChannels;
-  constexpr int kPartSums = kPartChannels / 2;
-  for (int i = 0; i < kConfig.channels / 2; ++i) sums[i] = 0.0f;
-  for (int chunk = 0; chunk < num_chunks; chunk += 2) {
-    const Reader<kConfig> second = reader.next();
-    const bool is_pair = chunk + 1 < num_chunks;
+__device__ inline void multiply_tile_apart(float (&sums)[kConfig.channels / 2], Reader<kConfig>& reader,
+                                           int num_chunks) {
+  const Turns turns{reader.warpgroup};
+  for (float& sum : sums) sum = 0.0f;
+  for (int first = 0; first < num_chunks; first += kAddedChunks) {
+    const int count = min(kAddedChunks, num_chunks - first);
+    float part[kConfig.channels / 2];
+    Reader<kConfig> done = reader;
     reader.wait();
-    if (is_pair) second.wait();
+    turns.wait();
 #pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-      float part_sums[kPartSums];
-      wgmma_chunk<Element>(part_sums, reader.tokens(), reader.channels(part * kPartChannels), 0);
-      if (is_pair) wgmma_chunk<Element>(part_sums, second.tokens(), second.channels(part * kPartChannels), 1);
-      wgmma_wait<0>();
-      if (part + 1 == kParts) {
-        reader.release();
-        if (is_pair) second.release();
+    for (int i = 0; i < kAddedChunks; ++i) {
+      if (i < count) {
+        if (i > 0) reader.wait();
+        wgmma_chunk<Element>(part, reader.tokens(), reader.channels(), i);
+        reader.place.advance();
       }
-#pragma unroll
-      for (int i = 0; i < kPartSums; ++i) sums[part * kPartSums + i] += part_sums[i];
     }
-    reader = is_pair ? second.next() : second;
+    turns.pass();
+    if (count > 1) {
+      wgmma_wait<1>();
+      done.release(done.place.stage);
+      done.place.advance();
+    }
+    wgmma_wait<0>();
+    done.release(done.place.stage);
+#pragma unroll
+    for (int i = 0; i < kConfig.channels / 2; ++i) sums[i] += part[i];
   }
 }
 
+// ---- results ----
+
+// A lane's share of 8 channels of a tile, from 2t on: scales and biases.
+struct ChannelPair {
+  float2 scale, bias;
+};
+template <TileConfig kConfig>
+__device__ inline ChannelPair channel_pair(const float* scales, int channel) {
+  return {*reinterpret_cast<const float2*>(scales + channel),
+          *reinterpret_cast<const float2*>(scales + kConfig.channels + channel)};
+}
+__device__ inline float2 finish(const ChannelPair& v, float x_scale, float first, float second) {
+  return {fmaf(x_scale * v.scale.x, first, v.bias.x), fmaf(x_scale * v.scale.y, second, v.bias.y)};
+}
+
+template <TileConfig kConfig>
+__device__ inline void write_f32(const MatmulOutput& a, const float (&sums)[kConfig.channels / 2], const float* scales,
+                                 const float (&x_scale)[2], int token, int first_channel) {
+  const int t = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll
+  for (int j = 0; j < kConfig.channels / 8; ++j) {
+    const ChannelPair pair = channel_pair<kConfig>(scales, 8 * j + 2 * t);
+    const int channel = first_channel + 8 * j + 2 * t;
+    for (int half = 0; half < 2; ++half) {
+      if (channel >= a.num_channels || token + 8 * half >= a.num_tokens) continue;
+      float* row = static_cast<float*>(a.out) + (token + 8 * half) * a.out_stride;
+      *reinterpret_cast<float2*>(row + channel) =
+          finish(pair, x_scale[half], sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]);
+    }
+  }
+}
+
+__device__ inline void warpgroup_barrier(int warpgroup) {
+  asm volatile("bar.sync %0, %1;" ::"r"(1 + warpgroup), "n"(kWarpgroup) : "memory");
+}
+
+// To shared memory, and on from there while the next tile is multiplied.
+template <TileConfig kConfig>
+__device__ inline void write_bf16(const CUtensorMap& out, const float (&sums)[kConfig.channels / 2],
+                                  const Memory<kConfig>& memory, const float (&x_scale)[2], int warpgroup, int token,
+                                  int first_channel) {
+  constexpr int kRowBytes = box_channels(kConfig) * 2;
+  constexpr int kBoxBytes = 64 * kRowBytes;
+  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
+  const int lane = thread % 32;
+  const int t = lane % 4;
+  // Lane 8i + r names row r of matrix i: of tokens r (i even) or 8 + r of 8 channels or (i > 1) of the next 8.
+  const int row = thread / 32 * 16 + lane % 16;
+  const uint32_t results = memory.results(warpgroup);
+  if (thread == 0) wait_for_store_reads();  // of the last tile
+  warpgroup_barrier(warpgroup);
+#pragma unroll
+  for (int j = 0; j < kConfig.channels / 8; j += 2) {
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const ChannelPair pair = channel_pair<kConfig>(memory.scales(), 8 * (j + i / 2) + 2 * t);
+      const float* two = sums + 4 * (j + i / 2) + i % 2 * 2;
+      words[i] = pack_bf16(finish(pair, x_scale[i % 2], two[0], two[1]));
+    }
+    const int box = 8 * j / box_channels(kConfig);
+    const int unit = j % (box_channels(kConfig) / 8) + lane / 16;
+    store_matrices(results + box * kBoxBytes + row * kRowBytes + swizzled_unit<kRowBytes>(unit, row) * 16, words);
+  }
+  end_writes();
+  warpgroup_barrier(warpgroup);
+  if (thread == 0) {
+    for (int box = 0; box < kConfig.channels / box_channels(kConfig); ++box) {
+      store_box(out, results + box * kBoxBytes, token, (first_channel + box * box_channels(kConfig)) * 2);
+    }
+    commit_stores();
+  }
+}
+
+// The results of a tile, once its scales are there.
+template <TileConfig kConfig>
+__device__ inline void write_tile(const Arguments& a, const CUtensorMap& out, const float (&sums)[kConfig.channels / 2],
+                                  const Memory<kConfig>& memory, int parity, int warpgroup, int token, int channel) {
+  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
+  const int row = warpgroup * 64 + thread / 32 * 16 + thread % 32 / 4;
+  wait_barrier(memory.scales_full(), parity);
+  const float* token_scales = memory.scales() + 2 * kConfig.channels;
+  const float x_scale[2] = {token_scales[row], token_scales[row + 8]};
+  if (a.output.out_f32) {
+    write_f32<kConfig>(a.output, sums, memory.scales(), x_scale, token + row, channel);
+  } else {
+    write_bf16<kConfig>(out, sums, memory, x_scale, warpgroup, token + warpgroup * 64, channel);
+  }
+  arrive(memory.scales_empty());
+}
+
 template <class Element, TileConfig kConfig>
-__device__ void consume(const Arguments& a, const Ring& ring, int warpgroup) {
-  const int rank = kConfig.cluster > 1 ? cluster_rank() : 0;
-  const int num_clusters = static_cast<int>(gridDim.x) / kConfig.cluster;
-  Reader<kConfig> reader{ring, warpgroup};
+__device__ void consume(const Arguments& a, const CUtensorMap& out, const Memory<kConfig>& memory, int warpgroup) {
+  // In a register: the compiler would otherwise compute the address anew before every instruction.
+  Reader<kConfig> reader{{memory.bytes, __shfl_sync(0xffffffffu, memory.address, 0)}, warpgroup};
+  if (kAddsChunks<Element> && warpgroup == 1) Turns{1}.pass();
+  int parity = 0;
   wait_for_previous();
-  for (int i = static_cast<int>(blockIdx.x) / kConfig.cluster; i < a.token_tiles * a.channel_tiles; i += num_clusters) {
-    const Tile tile = tile_at<kConfig>(a, i);
+  for_each_tile<kConfig>(a, [&](int token, int channel) {
     float sums[kConfig.channels / 2];
     if constexpr (kAddsChunks<Element>) {
-      multiply_tile_in_parts<Element, kConfig>(sums, reader, a.num_chunks);
+      multiply_tile_apart<Element, kConfig>(sums, reader, a.num_chunks);
     } else {
       multiply_tile<Element, kConfig>(sums, reader, a.num_chunks);
     }
-    write_tile<kConfig>(a.output, sums, (tile.token_tile * kConfig.cluster + rank) * kTileTokens + warpgroup * 64,
-                        tile.channel_tile * kConfig.channels);
-  }
+    write_tile<kConfig>(a, out, sums, memory, parity, warpgroup, token, channel);
+    parity ^= 1;
+  });
+  if (kAddsChunks<Element> && warpgroup == 0) Turns{0}.wait();  // for the last pass, so that none is left over
+  if (threadIdx.x % kWarpgroup == 0) wait_for_stores();
 }
 
 template <class Element, int kIndex>
 __global__ void __launch_bounds__(kThreads, 1)
-    matmul_wgmma(const __grid_constant__ ChunkMap weight, const __grid_constant__ ChunkMap x, const Arguments a) {
+    matmul_wgmma(const __grid_constant__ ChunkMap weight, const __grid_constant__ ChunkMap x,
+                 const __grid_constant__ CUtensorMap out, const Arguments a) {
   constexpr TileConfig kConfig = kConfigs[kIndex];
-  extern __shared__ __align__(kSwizzleAlignment) std::byte memory[];
-  const uint32_t stages = shared_address(memory);
-  const Ring ring{stages, stages + kConfig.stages * stage_bytes(kConfig),
-                  stages + kConfig.stages * (stage_bytes(kConfig) + 8)};
+  extern __shared__ __align__(kSwizzleAlignment) std::byte shared[];
+  const Memory<kConfig> memory{shared, shared_address(shared)};
   if (threadIdx.x == 0) {
     for (int i = 0; i < kConfig.stages; ++i) {
-      init_barrier(ring.full + i * 8, 1);
-      init_barrier(ring.empty + i * 8, kConsumers * kConfig.cluster);
+      init_barrier(memory.full(i), 1);
+      init_barrier(memory.empty(i), kConsumers * kConfig.cluster);
     }
+    init_barrier(memory.scales_full(), 32);
+    init_barrier(memory.scales_empty(), kConsumers * kWarpgroup);
     publish_barriers();
     prefetch_map(weight.map);
     prefetch_map(x.map);
+    if (!a.output.out_f32) prefetch_map(out);
   }
   if constexpr (kConfig.cluster > 1) cluster_barrier();
   __syncthreads();
-  const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
+  // The same for all threads of a warp, so that operands' addresses are computed once a warp.
+  const int warpgroup = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
   if (warpgroup == 0) {
     give_registers<kProducerRegisters>();
-    if (threadIdx.x == 0) produce<kConfig>(a, weight, x, ring);
+    if (threadIdx.x == 0) produce<kConfig>(a, weight, x, memory);
+    if (threadIdx.x / 32 == 1) load_scales<kConfig>(a, memory);
     __syncwarp();
   } else {
     take_registers<kConsumerRegisters>();
-    consume<Element, kConfig>(a, ring, warpgroup - 1);
+    consume<Element, kConfig>(a, out, memory, warpgroup - 1);
   }
   // No CTA leaves while another may still write into it.
   if constexpr (kConfig.cluster > 1) cluster_barrier();
@@ -346,22 +439,29 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 // ---- host ----
 
-int64_t num_tiles(const TileConfig& c, const MatmulOp& op) {
-  return ceil_divide(op.out.dim(0), kTileTokens * c.cluster) * ceil_divide(op.out.dim(1), c.channels) * c.cluster;
+struct Tiles {
+  int64_t of_tokens, of_channels;  // a cluster's
+};
+Tiles tiles_of(const TileConfig& c, const MatmulOp& op) {
+  return {ceil_divide(op.out.dim(0), kTileTokens * c.cluster), ceil_divide(op.out.dim(1), c.channels)};
 }
 
-// The least time, if every SM makes tile after tile and all take equally long.
+// The least time, if every SM makes tile after tile. Measured: a chunk takes about 256 cycles and 3 a channel where
+// that is more than its multiplications, 4 a channel; a tile takes about 4 chunks' more than its chunks.
+template <class Element>
 int choose_config(const MatmulOp& op, const Launch& launch) {
   int best = 0;
-  float best_time = INFINITY;
+  int64_t best_time = INT64_MAX;
   for (size_t i = 0; i < std::size(kConfigs); ++i) {
-    if (op.out.dim(0) <= kTileTokens * (kConfigs[i].cluster - 1)) continue;
-    const int64_t rounds = ceil_divide(num_tiles(kConfigs[i], op), launch.gpu->num_sms);
-    const float time = static_cast<float>(rounds * kConfigs[i].channels) * kConfigs[i].penalty;
-    if (time < best_time) {
-      best_time = time;
-      best = static_cast<int>(i);
-    }
+    const TileConfig& c = kConfigs[i];
+    if (!fits<Element>(c) || op.out.dim(0) <= kTileTokens * (c.cluster - 1)) continue;
+    if (c.cluster == 1 && op.out.dim(0) > kMaxUnshared) continue;
+    const Tiles tiles = tiles_of(c, op);
+    const int64_t rounds = ceil_divide(tiles.of_tokens * tiles.of_channels, launch.gpu->num_sms / c.cluster);
+    const int64_t time = rounds * std::max(4 * c.channels, 256 + 3 * c.channels) * (num_chunks(op) + 4);
+    if (time >= best_time) continue;
+    best_time = time;
+    best = static_cast<int>(i);
   }
   return best;
 }
@@ -369,9 +469,9 @@ int choose_config(const MatmulOp& op, const Launch& launch) {
 std::string declines(const MatmulOp& op, const Launch& launch, DType dtype) {
   std::string reason = operands_decline(op, launch, dtype);
   if (reason.empty()) reason = vector_output_declines(op);
-  if (reason.empty() && shared_bytes(kConfigs[0]) > launch.gpu->max_shared_bytes) {
-    reason = fmt::format("needs {} bytes of shared memory, there are {}", shared_bytes(kConfigs[0]),
-                         launch.gpu->max_shared_bytes);
+  constexpr int kNeeded = std::ranges::max(kConfigs | std::views::transform(shared_bytes));
+  if (reason.empty() && kNeeded > launch.gpu->max_shared_bytes) {
+    reason = fmt::format("needs {} bytes of shared memory, there are {}", kNeeded, launch.gpu->max_shared_bytes);
   }
   return reason;
 }
@@ -379,28 +479,33 @@ std::string declines(const MatmulOp& op, const Launch& launch, DType dtype) {
 template <class Element, int kIndex>
 void run_config(const MatmulOp& op, const Launch& launch) {
   constexpr TileConfig kConfig = kConfigs[kIndex];
+  const Tiles tiles = tiles_of(kConfig, op);
   const Arguments arguments{.output = make_matmul_output(op),
                             .num_chunks = static_cast<int>(num_chunks(op)),
-                            .token_tiles = static_cast<int>(ceil_divide(op.out.dim(0), kTileTokens * kConfig.cluster)),
-                            .channel_tiles = static_cast<int>(ceil_divide(op.out.dim(1), kConfig.channels))};
-  const int64_t num_ctas =
-      std::min<int64_t>(num_tiles(kConfig, op), launch.gpu->num_sms / kConfig.cluster * kConfig.cluster);
-  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(num_ctas)),
+                            .token_tiles = static_cast<int>(tiles.of_tokens),
+                            .channel_tiles = static_cast<int>(tiles.of_channels)};
+  const int64_t num_clusters =
+      std::min<int64_t>(tiles.of_tokens * tiles.of_channels, launch.gpu->num_sms / kConfig.cluster);
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(num_clusters * kConfig.cluster)),
                           .block = dim3(kThreads),
                           .shared_bytes = shared_bytes(kConfig),
                           .cluster = kConfig.cluster};
   allow_shared_bytes(matmul_wgmma<Element, kIndex>, shape.shared_bytes);
-  launch_kernel("hopper.matmul_wgmma", launch, shape, matmul_wgmma<Element, kIndex>,
-                make_chunk_map(op.weight.data, kConfig.channels / kConfig.cluster, 1),
-                make_chunk_map(op.x.data, kTileTokens, 1), arguments);
+  launch_kernel(
+      "hopper.matmul_wgmma", launch, shape, matmul_wgmma<Element, kIndex>,
+      make_chunk_map(op.weight.data, kConfig.channels / kConfig.cluster, 1), make_chunk_map(op.x.data, kTileTokens, 1),
+      arguments.output.out_f32 ? CUtensorMap{} : make_store_map(op.out, 64, box_channels(kConfig) * 2), arguments);
 }
 
 template <class Element>
 void run(const MatmulOp& op, const Launch& launch) {
-  const int config = choose_config(op, launch);
-  [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) {
-    ((config == kIndex ? run_config<Element, kIndex>(op, launch) : void()), ...);
-  }
+  const int config = choose_config<Element>(op, launch);
+  const auto run_if = [&]<int kIndex>() {
+    if constexpr (fits<Element>(kConfigs[kIndex])) {
+      if (config == kIndex) run_config<Element, kIndex>(op, launch);
+    }
+  };
+  [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) { (run_if.template operator()<kIndex>(), ...); }
   (std::make_integer_sequence<int, std::size(kConfigs)>());
 }
 

@@ -37,7 +37,7 @@ struct ChunkMap {
   bool by_chunk;
 };
 
-inline ChunkMap make_chunk_map(const ConstTensor& matrix, int box_rows, int box_chunks) {
+inline auto encode_tiled() {
   using Encode = decltype(&cuTensorMapEncodeTiled);
   static const Encode encode = [] {
     void* function = nullptr;
@@ -46,6 +46,10 @@ inline ChunkMap make_chunk_map(const ConstTensor& matrix, int box_rows, int box_
                "cuTensorMapEncodeTiled");
     return reinterpret_cast<Encode>(function);
   }();
+  return encode;
+}
+
+inline ChunkMap make_chunk_map(const ConstTensor& matrix, int box_rows, int box_chunks) {
   const auto row_bytes = static_cast<cuuint64_t>(matrix.dim(1) * dtype_bytes(matrix.dtype));
   const auto stride = static_cast<cuuint64_t>(matrix.row_stride * dtype_bytes(matrix.dtype));
   const auto rows = static_cast<cuuint64_t>(matrix.dim(0));
@@ -56,14 +60,36 @@ inline ChunkMap make_chunk_map(const ConstTensor& matrix, int box_rows, int box_
   const cuuint32_t steps[3] = {1, 1, 1};
   // Fetching 256 bytes into L2 at a time costs a tenth of the bandwidth; 128 is a chunk.
   const CUresult status =
-      encode(&result.map, CU_TENSOR_MAP_DATA_TYPE_UINT8, result.by_chunk ? 2 : 3, const_cast<std::byte*>(matrix.bytes),
-             dims, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      encode_tiled()(&result.map, CU_TENSOR_MAP_DATA_TYPE_UINT8, result.by_chunk ? 2 : 3,
+                     const_cast<std::byte*>(matrix.bytes), dims, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                     CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS) {
     fail(ErrorCode::kInternal, "cuTensorMapEncodeTiled: error {} for {} {} in boxes of {} x {}",
          static_cast<int>(status), dtype_name(matrix.dtype), matrix.shape.to_string(), box_rows, box_chunks);
   }
   return result;
+}
+
+// How a matrix is written: boxes of `box_rows` rows x `box_bytes` (32, 64 or 128), what lies beyond the edges left out.
+// In shared memory a box lies as rows of box_bytes, 16-byte unit u of row r at swizzled_unit<box_bytes>(u, r).
+inline CUtensorMap make_store_map(const Tensor& matrix, int box_rows, int box_bytes) {
+  const cuuint64_t dims[2] = {static_cast<cuuint64_t>(matrix.dim(1) * dtype_bytes(matrix.dtype)),
+                              static_cast<cuuint64_t>(matrix.dim(0))};
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(matrix.row_stride * dtype_bytes(matrix.dtype))};
+  const cuuint32_t box[2] = {static_cast<cuuint32_t>(box_bytes), static_cast<cuuint32_t>(box_rows)};
+  const cuuint32_t steps[2] = {1, 1};
+  CUtensorMap map{};
+  const CUtensorMapSwizzle swizzle = box_bytes == 128  ? CU_TENSOR_MAP_SWIZZLE_128B
+                                     : box_bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
+                                                       : CU_TENSOR_MAP_SWIZZLE_32B;
+  const CUresult status = encode_tiled()(&map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, matrix.bytes, dims, strides, box,
+                                         steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_NONE,
+                                         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (status != CUDA_SUCCESS) {
+    fail(ErrorCode::kInternal, "cuTensorMapEncodeTiled: error {} for writing {} {} in boxes of {} x {} bytes",
+         static_cast<int>(status), dtype_name(matrix.dtype), matrix.shape.to_string(), box_rows, box_bytes);
+  }
+  return map;
 }
 
 // Barriers in shared memory, by address. A phase ends when `count` arrivals and all announced bytes have come.
@@ -149,5 +175,24 @@ __device__ inline void copy_box_to_all(uint32_t to, const CUtensorMap& map, bool
       "l"(&map), "r"(0), "r"(row), "r"(chunk), "r"(barrier), "h"(static_cast<uint16_t>(ctas))
       : "memory");
 }
+
+// Where a 16-byte unit of a row lies that the copy engine writes: rows of kRowBytes, in the swizzle of that width.
+template <int kRowBytes>
+__device__ constexpr int swizzled_unit(int unit, int row) {
+  return unit ^ (row / (128 / kRowBytes) % (kRowBytes / 16));
+}
+
+// Starts the copy of a box from shared memory to (row, byte) of the matrix; what threads wrote there they must have
+// made visible with end_writes(). The thread's copies so far are one group with commit_stores().
+__device__ inline void store_box(const CUtensorMap& map, uint32_t from, int row, int byte) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map), "r"(byte),
+               "r"(row), "r"(from)
+               : "memory");
+}
+__device__ inline void end_writes() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ inline void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// Until the thread's stores have read all that they write; until they are done.
+__device__ inline void wait_for_store_reads() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+__device__ inline void wait_for_stores() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
 }  // namespace octet

@@ -45,6 +45,12 @@ __device__ inline void load_transposed(uint32_t (&matrices)[4], uint32_t address
                : "r"(address)
                : "memory");
 }
+// Four 8x8 matrices of 16-bit elements to shared memory; lane 8 i + r gives the address of row r of matrix i.
+__device__ inline void store_matrices(uint32_t address, const uint32_t (&matrices)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(matrices[0]),
+               "r"(matrices[1]), "r"(matrices[2]), "r"(matrices[3])
+               : "memory");
+}
 // An 8x8 matrix of 16-bit elements, transposed in registers.
 __device__ inline uint32_t transpose_8x8(uint32_t matrix) {
   uint32_t result;
