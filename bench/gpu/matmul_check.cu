@@ -219,9 +219,11 @@ std::vector<Case> stress_cases() {
   const QuantFormat bf16 = plain_format(DType::kBF16);
   std::vector<Case> cases;
   for (int repeat = 0; repeat < 12; ++repeat) {
-    for (const int64_t t : {1, 8, 9, 16, 33, 128}) {
+    for (const int64_t t : {1, 8, 9, 16, 33, 128, 600}) {
       cases.push_back({bf16, bf16, DType::kBF16, t, 28672, 4096, true, false});
-      cases.push_back({kF8DynamicToken, kF8Channel, DType::kBF16, t, 4096, 4096, repeat % 2 == 0, false});
+      for (const int64_t k : {4096, 14336}) {
+        cases.push_back({kF8DynamicToken, kF8Channel, DType::kBF16, t, 4096, k, repeat % 2 == 0, false});
+      }
     }
   }
   return cases;

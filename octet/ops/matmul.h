@@ -3,7 +3,7 @@
 // x [T, K]: f32|bf16, or f8_e4m3 per token / per tensor; weight [N, K]: f32|bf16|f16, or f8_e4m3 per tensor / per
 // channel; bias [N] f32 or empty; out [T, N] f32|bf16. Rows of out may be strided. A row's bits depend on its own x
 // only, never on the other rows; nor on T, as long as one kernel takes it. The CPU's kernels all give the same bits;
-// the GPU's for at most 16 tokens, for at most 128 and for more differ by rounding.
+// the GPU's for at most 16 tokens, for at most 64 or 128 (by the weight's shape) and for more differ by rounding.
 #pragma once
 
 #include "octet/ops/shape_check.h"

@@ -8,9 +8,11 @@
 //   - Weights stream through shared memory (weight_stream.cuh). With many channels a CTA's two warpgroups take 64 rows
 //     each and share the tokens' stage. With few they take the same 64 rows, of which one sums even, one odd chunks;
 //     they exchange halves of their sums through shared memory and write half of the tokens each.
+//   - With so few channels that half of the SMs would idle, two CTAs of a cluster take half of a long K each, and
+//     exchange halves of what they have then as well.
 //   - E4M3 sums are taken over a chunk at a time (wgmma.cuh). The order over K depends on the weight's shape alone, so
-//   a
-//     token's bits do not depend on the others.
+//     a token's bits do not depend on the others.
+#include "octet/kernels/hopper/cluster.cuh"
 #include "octet/kernels/hopper/kernels.h"
 #include "octet/kernels/hopper/weight_stream.cuh"
 #include "octet/kernels/hopper/wgmma.cuh"
@@ -25,12 +27,14 @@ constexpr int kGroupRows = 64;
 constexpr int kMaxTokens = 128;
 constexpr int kTrigger = 4;
 constexpr int64_t kManyChannels = 16384;  // from here on warpgroups take rows each
+constexpr int64_t kMinSplitChunks = 64;   // of K; with 32 the exchange cost what it gained
 
 struct SwappedConfig {
   int tokens;
   int row_groups;  // 2: 64 rows for each warpgroup; 1: half of K for each
   int chunks;
   int stages;
+  int splits = 1;  // of K over a cluster's CTAs, which then have one tile
 };
 // Up to 64 tokens two CTAs fit into an SM.
 constexpr SwappedConfig kConfigs[] = {
@@ -40,6 +44,9 @@ constexpr SwappedConfig kConfigs[] = {
     {.tokens = 64, .row_groups = 2, .chunks = 1, .stages = 4},   //
     {.tokens = 128, .row_groups = 1, .chunks = 2, .stages = 4},  //
     {.tokens = 128, .row_groups = 2, .chunks = 1, .stages = 6},  //
+    {.tokens = 32, .row_groups = 1, .chunks = 2, .stages = 4, .splits = 2},
+    {.tokens = 64, .row_groups = 1, .chunks = 2, .stages = 3, .splits = 2},
+    {.tokens = 128, .row_groups = 1, .chunks = 2, .stages = 4, .splits = 2},
 };
 
 constexpr bool shares_sm(const SwappedConfig& c) { return c.tokens <= 64; }
@@ -48,7 +55,8 @@ constexpr StreamShape stream_shape(const SwappedConfig& c) {
           .tokens = c.tokens,
           .chunks = c.chunks,
           .stages = c.stages,
-          .extra_bytes = c.row_groups == 1 ? kGroupRows * c.tokens * static_cast<int>(sizeof(float)) : 0};
+          .extra_bytes = c.row_groups == 1 ? kGroupRows * c.tokens * static_cast<int>(sizeof(float)) : 0,
+          .splits = c.splits};
 }
 static_assert(std::ranges::all_of(kConfigs, [](const SwappedConfig& c) {
   return !shares_sm(c) || stream_shape(c).row_scales_offset() <= kCoResidentBytes - 512;
@@ -58,12 +66,11 @@ __device__ inline void consumer_barrier() { asm volatile("bar.sync 1, %0;" ::"n"
 
 // The sums of a warpgroup over a tile: [rows g, g + 8] x [tokens 8j + 2t, 8j + 2t + 1] in sums[4j ..].
 template <class Element, SwappedConfig kConfig>
-__device__ void multiply_tile(float (&sums)[kConfig.tokens / 2], const StreamArguments& a,
-                              const WeightStream<stream_shape(kConfig)>& stream,
+__device__ void multiply_tile(float (&sums)[kConfig.tokens / 2], const WeightStream<stream_shape(kConfig)>& stream,
                               StreamReader<stream_shape(kConfig)>& reader, int warpgroup) {
   constexpr StreamShape kShape = stream_shape(kConfig);
   for (int i = 0; i < kConfig.tokens / 2; ++i) sums[i] = 0.0f;
-  for (int step = 0; step < a.steps; ++step) {
+  for (int step = 0; step < stream.steps; ++step) {
     const uint32_t stage = reader.wait(stream);
     const int chunk = kConfig.row_groups == 1 ? warpgroup : 0;
     const int group = kConfig.row_groups == 1 ? 0 : warpgroup;
@@ -154,6 +161,53 @@ __device__ void exchange_sums(float (&sums)[kConfig.tokens / 2], std::byte* memo
   }
 }
 
+// The CTA's sums of half of the tokens and the other CTA's: quarter `rank` of all tokens, of the whole K. The memory is
+// that of exchange_sums.
+template <SwappedConfig kConfig>
+__device__ void exchange_in_cluster(float (&quarter)[kConfig.tokens / 8], const float* half, std::byte* memory,
+                                    int warpgroup, int rank) {
+  constexpr int kQuads = kConfig.tokens / 32;
+  float4* given = reinterpret_cast<float4*>(memory) + warpgroup * kQuads * kWarpgroup + threadIdx.x % kWarpgroup;
+  cluster_barrier();  // both CTAs have read what they exchanged within themselves
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) {
+    const float* keep = half + 4 * i;
+    const float* give = half + 4 * (kQuads + i);
+    float4 values;
+    if (rank == 0) {
+      values = make_float4(give[0], give[1], give[2], give[3]);
+      for (int j = 0; j < 4; ++j) quarter[4 * i + j] = keep[j];
+    } else {
+      values = make_float4(keep[0], keep[1], keep[2], keep[3]);
+      for (int j = 0; j < 4; ++j) quarter[4 * i + j] = give[j];
+    }
+    store_at(shared_address(given + i * kWarpgroup), values, 1 - rank);
+  }
+  cluster_barrier();
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) {
+    const float4 other = given[i * kWarpgroup];  // a sum of two has no order
+    quarter[4 * i] += other.x;
+    quarter[4 * i + 1] += other.y;
+    quarter[4 * i + 2] += other.z;
+    quarter[4 * i + 3] += other.w;
+  }
+}
+
+template <SwappedConfig kConfig>
+__device__ void write_shared_tile(const StreamArguments& a, const WeightStream<stream_shape(kConfig)>& stream,
+                                  const float* half, int row, int warpgroup) {
+  constexpr StreamShape kShape = stream_shape(kConfig);
+  const int first_token = warpgroup * kConfig.tokens / 2;
+  if constexpr (kConfig.splits == 1) {
+    write_sums<kShape, kConfig.tokens / 2>(a, stream, half, row, first_token);
+  } else {
+    float quarter[kConfig.tokens / 8];
+    exchange_in_cluster<kConfig>(quarter, half, stream.memory + kShape.extra_offset(), warpgroup, stream.rank);
+    write_sums<kShape, kConfig.tokens / 4>(a, stream, quarter, row, first_token + stream.rank * kConfig.tokens / 4);
+  }
+}
+
 template <class Element, SwappedConfig kConfig>
 __device__ void consume(const StreamArguments& a, const WeightStream<stream_shape(kConfig)>& stream) {
   constexpr StreamShape kShape = stream_shape(kConfig);
@@ -164,16 +218,16 @@ __device__ void consume(const StreamArguments& a, const WeightStream<stream_shap
   StreamReader<kShape> reader;
   for (int tile = 0; tile < stream.num_tiles; ++tile) {
     float sums[kConfig.tokens / 2];
-    multiply_tile<Element, kConfig>(sums, a, stream, reader, warpgroup);
+    multiply_tile<Element, kConfig>(sums, stream, reader, warpgroup);
     const int row = tile * kShape.tile_rows + lane_row;
     if constexpr (kConfig.row_groups == 2) {
       write_sums<kShape, kConfig.tokens>(a, stream, sums, row + warpgroup * kGroupRows, 0);
     } else {
       exchange_sums<kConfig>(sums, stream.memory + kShape.extra_offset(), warpgroup);
       if (warpgroup == 0) {
-        write_sums<kShape, kConfig.tokens / 2>(a, stream, sums, row, 0);
+        write_shared_tile<kConfig>(a, stream, sums, row, 0);
       } else {
-        write_sums<kShape, kConfig.tokens / 2>(a, stream, sums + kConfig.tokens / 4, row, kConfig.tokens / 2);
+        write_shared_tile<kConfig>(a, stream, sums + kConfig.tokens / 4, row, 1);
       }
     }
   }
@@ -195,8 +249,13 @@ __global__ void __launch_bounds__(kThreads, shares_sm(kConfigs[kIndex]) ? 2 : 1)
   __syncthreads();
   if (thread < kConsumers) {
     consume<Element, kConfig>(a, stream);
-  } else if (thread == kConsumers) {
-    stream.produce(a, weight, x);
+  } else {
+    if (thread == kConsumers) stream.produce(a, weight, x);
+    __syncwarp();
+    if constexpr (kConfig.splits > 1) {  // those of exchange_in_cluster
+      cluster_barrier();
+      cluster_barrier();
+    }
   }
 }
 
@@ -204,16 +263,24 @@ __global__ void __launch_bounds__(kThreads, shares_sm(kConfigs[kIndex]) ? 2 : 1)
 
 struct Plan {
   int config;
-  int num_ctas;
+  int num_ctas;  // or clusters
 };
 
-// As few rounds of tiles as the SMs' places allow, and equal ones.
+// Beyond so many tokens a kernel that uses more of the SMs is faster.
+constexpr int64_t kMaxTokensIdling = 64;
+bool leaves_sms_idle(const Plan& plan, const Launch& launch) {
+  return 8 * plan.num_ctas * kConfigs[plan.config].splits < 7 * launch.gpu->num_sms;
+}
+
+// As few rounds of tiles as the SMs' places allow, and equal ones. How K is split must not depend on the tokens.
 Plan plan_of(const MatmulOp& op, const Launch& launch) {
   const int row_groups = op.out.dim(1) >= kManyChannels ? 2 : 1;
+  const int64_t num_tiles = ceil_divide(op.out.dim(1), kGroupRows * row_groups);
+  const bool is_split = 2 * num_tiles <= launch.gpu->num_sms && num_chunks(op) >= kMinSplitChunks;
   for (size_t i = 0; i < std::size(kConfigs); ++i) {
-    if (kConfigs[i].tokens < op.out.dim(0) || kConfigs[i].row_groups != row_groups) continue;
-    const int64_t num_tiles = stream_shape(kConfigs[i]).num_tiles(op.out.dim(1));
-    const int64_t places = int64_t{launch.gpu->num_sms} * (shares_sm(kConfigs[i]) ? 2 : 1);
+    const SwappedConfig& c = kConfigs[i];
+    if (c.tokens < op.out.dim(0) || c.row_groups != row_groups || (c.splits > 1) != is_split) continue;
+    const int64_t places = int64_t{launch.gpu->num_sms} * (shares_sm(c) ? 2 : 1);
     return {static_cast<int>(i), static_cast<int>(ceil_divide(num_tiles, ceil_divide(num_tiles, places)))};
   }
   fail(ErrorCode::kInternal, "no configuration for {} tokens", op.out.dim(0));
@@ -225,6 +292,10 @@ std::string declines(const MatmulOp& op, const Launch& launch, DType dtype) {
   if (reason.empty()) reason = vector_output_declines(op);
   if (!reason.empty()) return reason;
   const Plan plan = plan_of(op, launch);
+  if (op.out.dim(0) > kMaxTokensIdling && leaves_sms_idle(plan, launch)) {
+    return fmt::format("takes at most {} tokens with {} channels, not {}", kMaxTokensIdling, op.out.dim(1),
+                       op.out.dim(0));
+  }
   const int64_t needed = stream_bytes(op, stream_shape(kConfigs[plan.config]), plan.num_ctas);
   if (needed > launch.gpu->max_shared_bytes) {
     return fmt::format("needs {} bytes of shared memory, there are {}", needed, launch.gpu->max_shared_bytes);
@@ -235,9 +306,10 @@ std::string declines(const MatmulOp& op, const Launch& launch, DType dtype) {
 template <class Element, int kIndex>
 void run_config(const MatmulOp& op, const Launch& launch, const Plan& plan) {
   constexpr StreamShape kShape = stream_shape(kConfigs[kIndex]);
-  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(plan.num_ctas)),
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(plan.num_ctas * kShape.splits)),
                           .block = dim3(kThreads),
-                          .shared_bytes = stream_bytes(op, kShape, plan.num_ctas)};
+                          .shared_bytes = stream_bytes(op, kShape, plan.num_ctas),
+                          .cluster = kShape.splits};
   allow_shared_bytes(matmul_swapped<Element, kIndex>, shape.shared_bytes);
   launch_kernel("hopper.matmul_swapped", launch, shape, matmul_swapped<Element, kIndex>,
                 make_chunk_map(op.weight.data, kShape.tile_rows, kShape.chunks),

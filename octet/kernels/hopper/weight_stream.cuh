@@ -1,6 +1,7 @@
 // A weight streamed through a ring of stages in shared memory, for matmuls of few tokens: what their time is.
 //
-//   - A CTA owns a run of tiles of weight rows. A stage is `chunks` chunks of 128 bytes of a tile's rows and of all
+//   - A CTA, or a cluster that splits K, owns a run of tiles of weight rows. A stage is `chunks` chunks of 128 bytes of
+//   a tile's rows and of all
 //     tokens' rows. One producer thread loads stage after stage, tile after tile, without a break between tiles.
 //   - The ring is filled with weights before the kernel before this one is done. The next kernel may start when
 //     `trigger` stages are still to be loaded, or at once when there are no more; where registers and shared memory
@@ -19,6 +20,7 @@ struct StreamShape {
   int chunks;
   int stages;
   int extra_bytes;  // the kernel's own, behind the stages
+  int splits = 1;   // of K, over the CTAs of a cluster
 
   constexpr int weight_bytes() const { return tile_rows * chunks * kChunkBytes; }
   constexpr int x_bytes() const { return tokens * chunks * kChunkBytes; }
@@ -44,6 +46,7 @@ struct StreamArguments {
   int trigger;
 };
 
+// num_ctas: how many own tiles; with a split of K so many clusters.
 inline StreamArguments make_stream_arguments(const MatmulOp& op, const StreamShape& shape, int num_ctas, int trigger) {
   const int64_t num_tiles = shape.num_tiles(op.out.dim(1));
   return {.output = make_matmul_output(op),
@@ -66,18 +69,26 @@ struct WeightStream {
   std::byte* memory;
   uint32_t stages;  // its address; a stage's barriers lie 8 bytes apart
   int first_tile, num_tiles;
+  int rank;  // which part of K
+  int first_step, steps;
 
   __device__ WeightStream(std::byte* shared, const StreamArguments& a)
       : memory(shared), stages(shared_address(shared)) {
-    const auto cta = static_cast<int64_t>(blockIdx.x);
-    first_tile = static_cast<int>(cta * a.num_tiles / gridDim.x);
-    num_tiles = static_cast<int>((cta + 1) * a.num_tiles / gridDim.x) - first_tile;
+    const auto owner = static_cast<int64_t>(blockIdx.x / kShape.splits);
+    const int num_owners = static_cast<int>(gridDim.x) / kShape.splits;
+    first_tile = static_cast<int>(owner * a.num_tiles / num_owners);
+    num_tiles = static_cast<int>((owner + 1) * a.num_tiles / num_owners) - first_tile;
+    const int share = (a.steps + kShape.splits - 1) / kShape.splits;
+    rank = static_cast<int>(blockIdx.x) % kShape.splits;
+    first_step = rank * share;
+    steps = min(share, a.steps - first_step);
   }
   __device__ uint32_t full(int stage) const { return stages + kShape.barriers_offset() + stage * 8; }
   __device__ uint32_t empty(int stage) const { return full(kShape.stages + stage); }
   __device__ float* token_scales() const { return reinterpret_cast<float*>(memory + kShape.token_scales_offset()); }
   __device__ float* row_scales() const { return reinterpret_cast<float*>(memory + kShape.row_scales_offset()); }
   __device__ int row_of(int tile) const { return (first_tile + tile) * kShape.tile_rows; }
+  __device__ int chunk_of(int i) const { return (first_step + i % steps) * kShape.chunks; }  // of the CTA's stage i
 
   // One thread, before a __syncthreads. `readers`: who call release for a stage.
   __device__ void init_barriers(int readers) const {
@@ -97,15 +108,14 @@ struct WeightStream {
       // Whatever lies beyond the edges is zeroed and counted too.
       arrive_expecting(barrier, kShape.weight_bytes() + kShape.x_bytes());
       copy_box<kShape.tile_rows, kShape.chunks>(stages + i % kShape.stages * kShape.stage_bytes(), weight.map,
-                                                weight.by_chunk, row_of(i / a.steps), i % a.steps * kShape.chunks,
-                                                barrier, weight_policy);
+                                                weight.by_chunk, row_of(i / steps), chunk_of(i), barrier,
+                                                weight_policy);
     };
     const auto load_x = [&](int i) {
       copy_box<kShape.tokens, kShape.chunks>(stages + i % kShape.stages * kShape.stage_bytes() + kShape.weight_bytes(),
-                                             x.map, x.by_chunk, 0, i % a.steps * kShape.chunks, full(i % kShape.stages),
-                                             x_policy);
+                                             x.map, x.by_chunk, 0, chunk_of(i), full(i % kShape.stages), x_policy);
     };
-    const int total = num_tiles * a.steps;
+    const int total = num_tiles * steps;
     const int filled = min(total, kShape.stages);
     const int trigger = a.trigger >= total ? 0 : max(filled, total - a.trigger);
     for (int i = 0; i < filled; ++i) load_weight(i);
