@@ -2,7 +2,7 @@
 """Serves models of published shapes with random weights on this machine's GPU and collects what `octet bench` reports.
 
 Usage: bench/gpu/serving.py --octet OCTET --models bench/gpu/models --out OUT.json [CASE...]
-CASEs are prefixes of the names below (none: all); a case that fails is reported and left out. Prompts are random, greedy,
+CASEs are the names below or their first parts (none: all); a case that fails is reported and left out. Prompts are random, greedy,
 without prefix sharing; loads are those that the recorded figures of vLLM were measured with.
 """
 import argparse
@@ -55,13 +55,14 @@ def run_case(octet, models, arguments):
     """What the case reports: a list of measurements."""
     kind, model, *flags = arguments
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
-        command = [str(octet), "bench", kind, str(models / model), "--device", "cuda", "--load-format", "dummy",
-                   "--output-json", report.name, *flags]
+        common = ["--device", "cuda", "--load-format", "dummy"]
+        command = [str(octet.resolve()), "bench", kind, str(models / model), *common, *flags, "--output-json", report.name]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(done.stderr.strip()[-400:])
         found = json.loads(pathlib.Path(report.name).read_text())
-        return {"command": " ".join(["octet", *command[1:3], model, *flags]), "results": found if isinstance(found, list) else [found]}
+        return {"command": " ".join(["octet", "bench", kind, model, *common, *flags]),
+                "results": found if isinstance(found, list) else [found]}
 
 
 def main():
@@ -71,7 +72,8 @@ def main():
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("cases", nargs="*", metavar="CASE")
     options = parser.parse_args()
-    chosen = [name for name in CASES if not options.cases or any(name.startswith(prefix) for prefix in options.cases)]
+    chosen = [name for prefix in options.cases or [""] for name in CASES if (name + ".").startswith(prefix + ("." if prefix else ""))]
+    chosen = list(dict.fromkeys(chosen))
     if not chosen:
         parser.error(f"no case begins with {options.cases}; cases: {', '.join(CASES)}")
     collected, failures = {}, 0
