@@ -459,7 +459,7 @@ int choose_config(const MatmulOp& op, const Launch& launch) {
     const Tiles tiles = tiles_of(c, op);
     const int64_t rounds = ceil_divide(tiles.of_tokens * tiles.of_channels, launch.gpu->num_sms / c.cluster);
     const int64_t time = rounds * std::max(4 * c.channels, 256 + 3 * c.channels) * (num_chunks(op) + 4);
-    if (time >= best_time) continue;
+    if (time >= best_time - best_time / 64) continue;  // a wider tile has to be worth it
     best_time = time;
     best = static_cast<int>(i);
   }
