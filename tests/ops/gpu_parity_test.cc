@@ -58,6 +58,17 @@ std::vector<Case<Op>> all_cases() {
   return list;
 }
 
+// Of every table.
+template <class Op>
+std::vector<Kernel<Op>> all_kernels(Device device) {
+  std::vector<Kernel<Op>> list = kernel_table(device).template of<Op>();
+  for (const Kernel<Op>& kernel : kernel_table(device, KernelSelection::kDeterministic).template of<Op>()) {
+    const auto same = [&](const Kernel<Op>& other) { return other.name == kernel.name; };
+    if (std::none_of(list.begin(), list.end(), same)) list.push_back(kernel);
+  }
+  return list;
+}
+
 template <class Op>
 CaseMemory::Snapshot run_on_gpu(const Kernel<Op>& kernel, const Op& op, CaseMemory& memory, std::byte poison,
                                 const Gpu& gpu) {
@@ -93,7 +104,7 @@ void expect_parity(const Case<Op>& test_case, Gpu& gpu) {
   const Op op = test_case.make(memory);
   op.check();
   std::optional<CaseMemory::Snapshot> expected;  // by the reference, once somebody asks
-  for (const Kernel<Op>& kernel : kernel_table(gpu.launch().stream.device).template of<Op>()) {
+  for (const Kernel<Op>& kernel : all_kernels<Op>(gpu.launch().stream.device)) {
     if (!kernel.declines(op, gpu.launch()).empty()) continue;
     SCOPED_TRACE(kernel.name);
     if (!expected) {
@@ -129,7 +140,7 @@ TYPED_TEST(GpuParityTest, LargeCases) { expect_parity(large_cases<TypeParam>(), 
 
 TYPED_TEST(GpuParityTest, EveryKernelTakesSomeCase) {
   const Launch launch = this->gpu().launch();
-  const auto& kernels = kernel_table(launch.stream.device).template of<TypeParam>();
+  const auto kernels = all_kernels<TypeParam>(launch.stream.device);
   ASSERT_FALSE(kernels.empty()) << "no kernel computes " << TypeParam::kName;
   std::vector<bool> takes(kernels.size(), false);
   for (const Case<TypeParam>& test_case : all_cases<TypeParam>()) {
@@ -142,7 +153,7 @@ TYPED_TEST(GpuParityTest, EveryKernelTakesSomeCase) {
     EXPECT_TRUE(takes[i]) << kernels[i].name << ", OCTET_TEST_SEED=" << base_seed();
 }
 
-class GpuBatchInvarianceTest : public GpuTest {
+class GpuBatchInvarianceTest : public GpuTest, public ::testing::WithParamInterface<KernelSelection> {
  protected:
   template <class Op>
   void expect_of_all_cases() {
@@ -150,16 +161,22 @@ class GpuBatchInvarianceTest : public GpuTest {
       SCOPED_TRACE(fmt::format("case \"{}\", repeat with OCTET_TEST_SEED={}", test_case.name, base_seed()));
       CaseMemory memory(seed_of(base_seed(), test_case.name), gpu().launch().stream, kAlignedGap);
       const Op op = test_case.make(memory);
-      expect_batch_invariance(op, memory, gpu().launch());
+      expect_batch_invariance(op, memory, gpu().launch(), GetParam());
       if (HasFailure()) return;
     }
   }
 };
 
-TEST_F(GpuBatchInvarianceTest, Matmul) { expect_of_all_cases<MatmulOp>(); }
-TEST_F(GpuBatchInvarianceTest, RmsNorm) { expect_of_all_cases<RmsNormOp>(); }
-TEST_F(GpuBatchInvarianceTest, SiluAndMul) { expect_of_all_cases<SiluAndMulOp>(); }
-TEST_F(GpuBatchInvarianceTest, PagedAttention) { expect_of_all_cases<PagedAttentionOp>(); }
+INSTANTIATE_TEST_SUITE_P(Kernels, GpuBatchInvarianceTest,
+                         ::testing::Values(KernelSelection::kFastest, KernelSelection::kDeterministic),
+                         [](const auto& test) {
+                           return test.param == KernelSelection::kFastest ? "fastest" : "deterministic";
+                         });
+
+TEST_P(GpuBatchInvarianceTest, Matmul) { expect_of_all_cases<MatmulOp>(); }
+TEST_P(GpuBatchInvarianceTest, RmsNorm) { expect_of_all_cases<RmsNormOp>(); }
+TEST_P(GpuBatchInvarianceTest, SiluAndMul) { expect_of_all_cases<SiluAndMulOp>(); }
+TEST_P(GpuBatchInvarianceTest, PagedAttention) { expect_of_all_cases<PagedAttentionOp>(); }
 
 }  // namespace
 }  // namespace octet::ops_test

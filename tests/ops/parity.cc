@@ -37,13 +37,14 @@ int64_t num_rows(const SiluAndMulOp& op) { return op.out.data.dim(0); }
 
 // Runs `op` in pieces of at most `piece` rows.
 template <class Op>
-void run_in_pieces(const Kernel<Op>& kernel, const Op& op, int64_t piece, const Launch& launch) {
+void run_in_pieces(const Kernel<Op>& kernel, const Op& op, int64_t piece, const Launch& launch,
+                   KernelSelection selection) {
   for (int64_t begin = 0; begin < num_rows(op); begin += piece) {
     const Op part = rows_of(op, begin, std::min(piece, num_rows(op) - begin));
     if (kernel.declines(part, launch).empty()) {
       kernel.run(part, launch);
     } else {  // then another kernel takes small batches, and has to give these bits
-      Backend(kernel_table(launch.stream.device), launch, DType::kF32)(part);
+      Backend(kernel_table(launch.stream.device, selection), launch, DType::kF32)(part);
     }
   }
 }
@@ -94,26 +95,27 @@ uint64_t base_seed() {
 }
 
 template <class Op>
-void expect_batch_invariance(const Op& op, CaseMemory& memory, const Launch& launch) {
-  for (const Kernel<Op>& kernel : kernel_table(launch.stream.device).template of<Op>()) {
+void expect_batch_invariance(const Op& op, CaseMemory& memory, const Launch& launch, KernelSelection selection) {
+  for (const Kernel<Op>& kernel : kernel_table(launch.stream.device, selection).template of<Op>()) {
     if (!kernel.declines(op, launch).empty()) continue;
     SCOPED_TRACE(kernel.name);
     const CaseMemory::Snapshot together = run(kernel, op, memory, std::byte{0xff}, launch);
     for (const int64_t piece : {int64_t{1}, int64_t{3}, int64_t{16}}) {
       if (piece >= num_rows(op)) continue;
       memory.reset(std::byte{0xff});
-      run_in_pieces(kernel, op, piece, launch);
+      run_in_pieces(kernel, op, piece, launch, selection);
       ASSERT_EQ(together, memory.outputs()) << "in pieces of " << piece;
     }
   }
 }
-template void expect_batch_invariance(const MatmulOp&, CaseMemory&, const Launch&);
-template void expect_batch_invariance(const RmsNormOp&, CaseMemory&, const Launch&);
-template void expect_batch_invariance(const SiluAndMulOp&, CaseMemory&, const Launch&);
+template void expect_batch_invariance(const MatmulOp&, CaseMemory&, const Launch&, KernelSelection);
+template void expect_batch_invariance(const RmsNormOp&, CaseMemory&, const Launch&, KernelSelection);
+template void expect_batch_invariance(const SiluAndMulOp&, CaseMemory&, const Launch&, KernelSelection);
 
 template <>
-void expect_batch_invariance(const PagedAttentionOp& op, CaseMemory& memory, const Launch& launch) {
-  for (const Kernel<PagedAttentionOp>& kernel : kernel_table(launch.stream.device).of<PagedAttentionOp>()) {
+void expect_batch_invariance(const PagedAttentionOp& op, CaseMemory& memory, const Launch& launch,
+                             KernelSelection selection) {
+  for (const Kernel<PagedAttentionOp>& kernel : kernel_table(launch.stream.device, selection).of<PagedAttentionOp>()) {
     if (!kernel.declines(op, launch).empty()) continue;
     SCOPED_TRACE(kernel.name);
     const CaseMemory::Snapshot together = run(kernel, op, memory, std::byte{0xff}, launch);
