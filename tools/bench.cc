@@ -47,9 +47,25 @@ class RandomPrompts {
   std::uniform_int_distribution<int32_t> ids_;
 };
 
-SamplingParams fixed_length(int64_t output_len) {
+// How tokens are drawn; vLLM's names.
+struct DrawFlags {
+  double temperature = 0.0, top_p = 1.0, min_p = 0.0;
+  int32_t top_k = 0;
+
+  void add_to(CLI::App& app) {
+    app.add_option("--temperature", temperature, "of the draw of tokens; 0: the likeliest")->capture_default_str();
+    app.add_option("--top-k", top_k, "draw from so many tokens; 0: all")->capture_default_str();
+    app.add_option("--top-p", top_p, "draw from the likeliest tokens of this probability")->capture_default_str();
+    app.add_option("--min-p", min_p, "draw from tokens of this share of the likeliest's")->capture_default_str();
+  }
+};
+
+SamplingParams fixed_length(int64_t output_len, const DrawFlags& draw) {
   SamplingParams params;
-  params.temperature = 0.0;
+  params.temperature = draw.temperature;
+  params.top_k = draw.top_k;
+  params.top_p = draw.top_p;
+  params.min_p = draw.min_p;
   params.ignore_eos = true;
   params.max_tokens = static_cast<int32_t>(output_len);
   params.detokenize = false;
@@ -66,6 +82,7 @@ Json build_json() {
 
 struct LatencyCommand {
   ModelFlags model;
+  DrawFlags draw;
   int64_t input_len = 32, output_len = 128, num_iters = 30, num_iters_warmup = 10;
   std::vector<int64_t> batch_sizes = {8};
   std::string output_json;
@@ -82,7 +99,7 @@ struct LatencyCommand {
 LatencyCommand::Iteration LatencyCommand::iterate(Llm& llm, RandomPrompts& prompts, int64_t batch_size) const {
   std::vector<Prompt> batch;
   for (int64_t i = 0; i < batch_size; ++i) batch.push_back(prompts.make(input_len));
-  const SamplingParams params = fixed_length(output_len);
+  const SamplingParams params = fixed_length(output_len, draw);
   const auto start = Clock::now();
   const auto outputs = llm.generate(batch, std::span(&params, 1));
   Iteration result{.latency_s = seconds_since(start)};
@@ -167,6 +184,7 @@ void LatencyCommand::run() const {
 
 struct ThroughputCommand {
   ModelFlags model;
+  DrawFlags draw;
   int64_t input_len = 1024, output_len = 128, num_prompts = 1000;
   std::string output_json, dataset_name = "random";
   void run() const;
@@ -181,7 +199,7 @@ void ThroughputCommand::run() const {
   RandomPrompts prompts(options.engine.seed, llm.engine().model_config().vocab_size);
   std::vector<Prompt> all;
   for (int64_t i = 0; i < num_prompts; ++i) all.push_back(prompts.make(input_len));
-  const SamplingParams params = fixed_length(output_len);
+  const SamplingParams params = fixed_length(output_len, draw);
   ProgressBar bar("throughput", "requests");
   int64_t num_done = 0;
   const auto start = Clock::now();
@@ -211,6 +229,7 @@ void add_latency(CLI::App& bench) {
   auto command = std::make_shared<LatencyCommand>();
   CLI::App* app = bench.add_subcommand("latency", "One batch at a time: latency, TTFT, ITL");
   command->model.add_to(*app);
+  command->draw.add_to(*app);
   app->add_option("--input-len", command->input_len, "prompt tokens")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
@@ -234,6 +253,7 @@ void add_throughput(CLI::App& bench) {
   auto command = std::make_shared<ThroughputCommand>();
   CLI::App* app = bench.add_subcommand("throughput", "Many requests at once: tokens and requests per second");
   command->model.add_to(*app);
+  command->draw.add_to(*app);
   app->add_option("--dataset-name", command->dataset_name, "random")
       ->check(CLI::IsMember({"random"}))
       ->capture_default_str();

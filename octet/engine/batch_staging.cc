@@ -10,13 +10,13 @@ namespace {
 
 constexpr int64_t kInt32 = 4;
 constexpr int64_t kAlignment = 64;
-constexpr int64_t kNumParts = 6;
+constexpr int64_t kNumParts = 7;
 
 int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-// Token ids, positions, slots and rows per token, lengths and starts per sequence.
+// Token ids, positions, slots, rows and draws per token, lengths and starts per sequence.
 int64_t list_bytes(const BatchLimits& limits) {
-  return (4 * limits.max_tokens + 2 * limits.max_sequences + 1) * kInt32 + kNumParts * kAlignment;
+  return ((4 + kRowDrawWords) * limits.max_tokens + 2 * limits.max_sequences + 1) * kInt32 + kNumParts * kAlignment;
 }
 
 int64_t table_bytes(const BatchLimits& limits) { return limits.max_sequences * limits.max_blocks * kInt32; }
@@ -59,8 +59,8 @@ BatchStaging::Part BatchStaging::next_part(int64_t count) {
           .tensor = memory.tensor(DType::kI32, Shape{count}, offset)};
 }
 
-StagedBatch BatchStaging::stage(const StepPlan& plan, std::span<const int32_t> logit_rows, int64_t num_padding,
-                                Stream stream) {
+StagedBatch BatchStaging::stage(const StepPlan& plan, std::span<const int32_t> logit_rows,
+                                std::span<const RowDraw> draws, int64_t num_padding, Stream stream) {
   const auto num_chunks = static_cast<int64_t>(plan.chunks.size());
   const int64_t num_sequences = num_chunks + num_padding, num_tokens = plan.num_tokens + num_padding;
   OCTET_CHECK(num_sequences <= limits_.max_sequences && num_tokens <= limits_.max_tokens);
@@ -69,6 +69,8 @@ StagedBatch BatchStaging::stage(const StepPlan& plan, std::span<const int32_t> l
   const Part token_ids = next_part(num_tokens), positions = next_part(num_tokens), slots = next_part(num_tokens);
   const Part query_start = next_part(num_sequences + 1), seq_lens = next_part(num_sequences);
   const Part rows = next_part(static_cast<int64_t>(logit_rows.size()));
+  const int64_t num_draws = static_cast<int64_t>(draws.size()) + num_padding;
+  const Part row_draws = next_part(num_draws * kRowDrawWords);
   int64_t row = 0;
   for (int64_t s = 0; s < num_chunks; ++s) {
     const StepChunk& chunk = plan.chunks[static_cast<size_t>(s)];
@@ -86,6 +88,8 @@ StagedBatch BatchStaging::stage(const StepPlan& plan, std::span<const int32_t> l
   }
   query_start.host[num_sequences] = static_cast<int32_t>(row);
   std::copy(logit_rows.begin(), logit_rows.end(), rows.host);
+  auto* next_draw = reinterpret_cast<RowDraw*>(row_draws.host);
+  std::fill_n(std::copy(draws.begin(), draws.end(), next_draw), num_padding, RowDraw());
   fill_table(plan);
   copy_to_device(num_chunks, stream);
   const Buffer& table = device_table_.data() != nullptr ? device_table_ : host_table_;
@@ -96,7 +100,8 @@ StagedBatch BatchStaging::stage(const StepPlan& plan, std::span<const int32_t> l
                     .seq_lens = seq_lens.tensor,
                     .block_table = table.tensor(DType::kI32, Shape{num_sequences, limits_.max_blocks})},
           .logit_rows = rows.tensor,
-          .token_ids = token_ids.tensor};
+          .token_ids = token_ids.tensor,
+          .draws = row_draws.tensor.reshape(Shape{num_draws, kRowDrawWords})};
 }
 
 // Returns the row after the chunk's.

@@ -24,6 +24,7 @@ struct StagedBatch {
   Batch batch;
   ConstTensor logit_rows;  // [R] i32
   Tensor token_ids;        // batch.token_ids, for pending tokens to be put in place
+  ConstTensor draws;       // [R, 8] i32: a RowDraw for each row of logits
 };
 
 class BatchStaging {
@@ -32,9 +33,10 @@ class BatchStaging {
   static int64_t num_bytes(const BatchLimits& limits);  // on the device
 
   // The plan's batch, followed by `num_padding` sequences of one token each: they write to no slot and read one that
-  // holds anything. A pending token (kPendingToken) is left for the caller to put in place. The tensors are valid in
-  // the order of the stream, until the next call.
-  StagedBatch stage(const StepPlan& plan, std::span<const int32_t> logit_rows, int64_t num_padding, Stream stream);
+  // holds anything; so does each one's row of logits, whose likeliest token is chosen. A pending token (kPendingToken)
+  // is left for the caller to put in place. The tensors are valid in the order of the stream, until the next call.
+  StagedBatch stage(const StepPlan& plan, std::span<const int32_t> logit_rows, std::span<const RowDraw> draws,
+                    int64_t num_padding, Stream stream);
 
  private:
   struct Part {

@@ -15,7 +15,7 @@ namespace octet {
 // What a step leaves on the device.
 struct RowOutputs {
   Tensor logits;   // [R, vocab_size] f32
-  Tensor choices;  // [R] i32, the likeliest token of each row (ArgmaxOp); empty where the host looks for itself
+  Tensor choices;  // [R] i32, the token drawn of each row (SampleOp); empty where the host looks for itself
 };
 
 class DecodeGraphs {

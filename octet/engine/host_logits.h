@@ -1,5 +1,5 @@
 // HostLogits: brings to the host what it wants to see of a step's logits: whole rows, which it samples, or only which
-// token is the likeliest.
+// tokens the device has drawn.
 #pragma once
 
 #include <cstdint>

@@ -108,7 +108,7 @@ void Runner::begin(const StepPlan& plan) {
   const Stream stream = backend_.launch().stream;
   if (const DecodeGraphs::Recorded* recorded = graph_for(plan, step.rows)) {
     const int64_t num_padding = recorded->batch_size - static_cast<int64_t>(plan.chunks.size());
-    const StagedBatch staged = staging_->stage(plan, {}, num_padding, stream);
+    const StagedBatch staged = staging_->stage(plan, {}, choose_draws(plan, step.rows), num_padding, stream);
     if (!under_way_.empty()) take_pending(plan, staged.token_ids);
     recorded->graph.replay(stream);
     step.outputs = recorded->outputs;
@@ -123,8 +123,9 @@ void Runner::begin(const StepPlan& plan) {
 void Runner::begin_eagerly(const StepPlan& plan, UnderWay& step) {
   std::vector<int32_t> indices;
   for (const LogitRow& row : step.rows) indices.push_back(row.row);
-  const StagedBatch staged = staging_->stage(plan, indices, 0, backend_.launch().stream);
+  const StagedBatch staged = staging_->stage(plan, indices, choose_draws(plan, step.rows), 0, backend_.launch().stream);
   step.logit_rows = staged.logit_rows;
+  step.draws = staged.draws;
   step.hidden = model_->forward(step.step.emplace(make_step(backend_, staged.batch)));
   step.outputs = slice_outputs(step, 0);
 }
@@ -150,7 +151,7 @@ StepResult Runner::finish() {
 bool Runner::chosen_on_device(const UnderWay& step) const {
   return step.outputs.choices && std::all_of(step.rows.begin(), step.rows.end(), [&](const LogitRow& row) {
            const SequenceId sequence = step.chunks[static_cast<size_t>(row.chunk)].sequence;
-           return !row.scored && states_.at(sequence).sampling.takes_likeliest();
+           return row.drawn && states_.at(sequence).sampling.needs_only_a_draw();
          });
 }
 
@@ -241,26 +242,38 @@ std::vector<Runner::LogitRow> Runner::logit_rows(const StepPlan& plan) const {
   return rows;
 }
 
+// How each row's token is drawn; of rows of which more is wanted than that any token is.
+std::vector<RowDraw> Runner::choose_draws(const StepPlan& plan, std::vector<LogitRow>& rows) const {
+  std::vector<RowDraw> draws(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    LogitRow& row = rows[i];
+    const SamplingState& state = states_.at(plan.chunks[static_cast<size_t>(row.chunk)].sequence).sampling;
+    row.drawn = row.sampled && !row.scored && state.needs_only_a_draw();
+    if (row.drawn) draws[i] = state.row_draw(row.position + 1);
+  }
+  return draws;
+}
+
 Step Runner::make_step(const Backend& backend, const Batch& batch) {
   arena_->reset();
   return {.backend = backend, .arena = *arena_, .kv = *kv_, .comm = comm_, .batch = batch, .observe = {}};
 }
 
-RowOutputs Runner::row_outputs(Step& step, ConstTensor hidden_rows) {
+RowOutputs Runner::row_outputs(Step& step, ConstTensor hidden_rows, ConstTensor draws) {
   RowOutputs outputs{.logits = model_->logits(step, hidden_rows), .choices = {}};
   if (backend_.device().kind == DeviceKind::kCpu) return outputs;
   outputs.choices = arena_->make(DType::kI32, {hidden_rows.dim(0)});
-  step.backend(ArgmaxOp{.index = outputs.choices, .x = outputs.logits});
+  step.backend(SampleOp{.index = outputs.choices, .x = outputs.logits, .draws = draws});
   return outputs;
 }
 
 void Runner::record_graphs(int64_t most_sequences) {
   const Stream stream = backend_.launch().stream;
   graphs_.record(stream, most_sequences, [&](int64_t batch_size) {
-    const Batch batch = staging_->stage({}, {}, batch_size, stream).batch;  // nothing but padding
-    return [this, batch] {
-      Step step = make_step(backend_, batch);
-      return row_outputs(step, model_->forward(step));
+    const StagedBatch staged = staging_->stage({}, {}, {}, batch_size, stream);  // nothing but padding
+    return [this, staged] {
+      Step step = make_step(backend_, staged.batch);
+      return row_outputs(step, model_->forward(step), staged.draws);
     };
   });
 }
@@ -289,13 +302,14 @@ StepProfile Runner::profile(int64_t batch_size, int64_t num_tokens) {
   const StepPlan plan = decode_plan(batch_size, num_tokens);
   const int64_t num_padding = graphs_.find(batch_size)->batch_size - batch_size;
   const Stream stream = backend_.launch().stream;
-  const Batch batch = staging_->stage(plan, {}, num_padding, stream).batch;
+  const std::vector<RowDraw> draws(static_cast<size_t>(batch_size));
+  const StagedBatch staged = staging_->stage(plan, {}, draws, num_padding, stream);
   StepProfile profile = profile_step(stream, batch_size * num_tokens, [&](LaunchObserver& observer) {
     Launch launch = backend_.launch();
     launch.observer = &observer;
     const Backend observed(backend_.table(), launch, backend_.activation_dtype());
-    Step step = make_step(observed, batch);
-    row_outputs(step, model_->forward(step));
+    Step step = make_step(observed, staged.batch);
+    row_outputs(step, model_->forward(step), staged.draws);
   });
   profile.batch_size = batch_size;
   profile.peak_bytes_per_second = gpu_properties(backend_.device()).peak_bytes_per_second;
@@ -319,7 +333,7 @@ RowOutputs Runner::slice_outputs(UnderWay& step, int64_t begin) {
   const Arena::Scope scope(*arena_);
   const Tensor hidden_rows = arena_->make(step.hidden.dtype, {count, step.hidden.dim(1)});
   backend_(GatherRowsOp{.out = hidden_rows, .x = step.hidden, .rows = step.logit_rows.rows(begin, count)});
-  return row_outputs(*step.step, hidden_rows);
+  return row_outputs(*step.step, hidden_rows, step.draws.rows(begin, count));
 }
 
 // `rows`: those of step.outputs, which may have more: padding.
@@ -339,13 +353,13 @@ void Runner::use_outputs(const UnderWay& step, std::span<const LogitRow> rows, S
   }
 }
 
-// Gives every row that wants nothing but its likeliest token that token; the others are listed.
+// Gives every row that wants nothing but a token the one that the device has drawn; the others are listed.
 void Runner::take_choices(const UnderWay& step, std::span<const LogitRow> rows, std::span<const int32_t> choices,
                           std::vector<int32_t>& others, StepResult& result) {
   for (size_t i = 0; i < rows.size(); ++i) {
     const LogitRow& row = rows[i];
     SamplingState& state = states_.at(step.chunks[static_cast<size_t>(row.chunk)].sequence).sampling;
-    if (row.scored || !state.takes_likeliest()) {
+    if (!row.drawn || !state.needs_only_a_draw()) {
       others.push_back(static_cast<int32_t>(i));
       continue;
     }

@@ -93,6 +93,7 @@ class Runner {
     int64_t position = 0;
     bool scored = false;
     bool sampled = false;
+    bool drawn = false;  // by the device, as its sequence asks for
   };
 
   struct Run {         // of consecutive rows
@@ -107,14 +108,15 @@ class Runner {
     // Of a step that is not a recorded one: what further slices of rows are computed from.
     std::optional<Step> step;
     Tensor hidden;
-    ConstTensor logit_rows;
+    ConstTensor logit_rows, draws;
     RowOutputs outputs;  // of the first slice
   };
 
   void take_notes(const StepPlan& plan);
   std::vector<LogitRow> logit_rows(const StepPlan& plan) const;
+  std::vector<RowDraw> choose_draws(const StepPlan& plan, std::vector<LogitRow>& rows) const;
   Step make_step(const Backend& backend, const Batch& batch);
-  RowOutputs row_outputs(Step& step, ConstTensor hidden_rows);
+  RowOutputs row_outputs(Step& step, ConstTensor hidden_rows, ConstTensor draws);
   void record_graphs(int64_t most_sequences);
   StepPlan decode_plan(int64_t batch_size, int64_t num_tokens) const;
   const DecodeGraphs::Recorded* graph_for(const StepPlan& plan, std::span<const LogitRow> rows) const;

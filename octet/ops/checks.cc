@@ -1,6 +1,4 @@
 // check() of every op: the contracts of the headers, as far as shapes and dtypes state them.
-#include <limits>
-
 #include "octet/ops/ops.h"
 
 namespace octet {
@@ -18,15 +16,6 @@ void check_output(ShapeCheck& check, const QuantTensor& out, std::initializer_li
 }
 
 }  // namespace
-
-void ArgmaxOp::check() const {
-  ShapeCheck check(kName);
-  check.tensor("index", index, {"T"});
-  check.tensor("x", x, {"T", "V"});
-  check.dtype("index", index, {DType::kI32});
-  check.dtype("x", x, {DType::kF32});
-  check.that(x.dim(1) <= std::numeric_limits<int32_t>::max(), "V fits 32 bits");
-}
 
 void EmbeddingOp::check() const {
   ShapeCheck check(kName);
@@ -79,6 +68,18 @@ void MatmulOp::check() const {
     check.dtype("bias", bias, {DType::kF32});
   }
   check.that(weight.data.contiguous(), "weight is contiguous");
+}
+
+void SampleOp::check() const {
+  ShapeCheck check(kName);
+  check.tensor("index", index, {"T"});
+  check.tensor("x", x, {"T", "V"});
+  check.tensor("draws", draws, {"T", "words"});
+  check.dtype("index", index, {DType::kI32});
+  check.dtype("x", x, {DType::kF32});
+  check.dtype("draws", draws, {DType::kI32});
+  check.that(x.dim(1) <= int64_t{1} << 20, "V is at most 2^20");
+  check.that(draws.dim(1) == kRowDrawWords && draws.contiguous(), "draws are RowDraws, one after the other");
 }
 
 void SiluAndMulOp::check() const {

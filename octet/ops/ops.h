@@ -1,7 +1,6 @@
 // Every op of octet, the table of their kernels, and Backend, which runs them.
 #pragma once
 
-#include "octet/ops/argmax.h"
 #include "octet/ops/embedding.h"
 #include "octet/ops/gather_rows.h"
 #include "octet/ops/matmul.h"
@@ -12,12 +11,13 @@
 #include "octet/ops/rope_attention.h"
 #include "octet/ops/rope_kv.h"
 #include "octet/ops/rope_table.h"
+#include "octet/ops/sample.h"
 #include "octet/ops/silu_and_mul.h"
 
 namespace octet {
 
-using KernelTable = BasicKernelTable<ArgmaxOp, EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp,
-                                     RmsNormOp, RopeAttentionOp, RopeKvOp, RopeTableOp, SiluAndMulOp>;
+using KernelTable = BasicKernelTable<EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp,
+                                     RopeAttentionOp, RopeKvOp, RopeTableOp, SampleOp, SiluAndMulOp>;
 
 // Most ops read activations only.
 inline OpReads reads_of(const auto&) { return {}; }

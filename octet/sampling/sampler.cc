@@ -1,6 +1,7 @@
 #include "octet/sampling/sampler.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "octet/sampling/philox.h"
 
@@ -78,6 +79,16 @@ void SamplingState::accept(int32_t token_id) {
 
 double SamplingState::uniform(int64_t position) const {
   return sampling_uniform(seed_, index_, static_cast<uint64_t>(position));
+}
+
+RowDraw SamplingState::row_draw(int64_t position) const {
+  if (greedy_) return {};
+  RowDraw draw{.top_p = limits_.top_p,
+               .uniform = static_cast<uint64_t>(uniform(position) * 0x1p64),
+               .inverse_temperature = 1.0f / limits_.temperature,
+               .top_k = static_cast<int32_t>(limits_.top_k)};
+  if (limits_.min_p > 0.0) draw.min_gap = static_cast<float>(std::log(limits_.min_p)) * limits_.temperature;
+  return draw;
 }
 
 Sampled sample(std::span<float> row, SamplingState& state, int64_t position, SamplingScratch& scratch) {

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "octet/ops/sample.h"
 #include "octet/sampling/logprobs.h"
 #include "octet/sampling/params.h"
 #include "octet/sampling/selection.h"
@@ -32,9 +33,11 @@ class SamplingState {
   void adjust(std::span<float> row, SamplingScratch& scratch) const;
   // True when adjust() would do nothing.
   bool leaves_logits_alone() const;
-  // True when the next token is the likeliest one and nothing else is asked about it: whoever knows that token need not
-  // see the logits.
-  bool takes_likeliest() const { return greedy_ && !num_logprobs_ && leaves_logits_alone(); }
+  // True when nothing but the next token is asked for, and logits alone decide on it: a device that draws it by
+  // row_draw() need not show them.
+  bool needs_only_a_draw() const { return !num_logprobs_ && leaves_logits_alone(); }
+  // How the token at `position` is chosen.
+  RowDraw row_draw(int64_t position) const;
   // Takes note of a chosen token.
   void accept(int32_t token_id);
 

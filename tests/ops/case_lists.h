@@ -19,8 +19,6 @@ struct Case {
 template <class Op>
 std::vector<Case<Op>> cases();
 template <>
-std::vector<Case<ArgmaxOp>> cases();
-template <>
 std::vector<Case<EmbeddingOp>> cases();
 template <>
 std::vector<Case<GatherRowsOp>> cases();
@@ -37,13 +35,13 @@ std::vector<Case<RopeKvOp>> cases();
 template <>
 std::vector<Case<RopeTableOp>> cases();
 template <>
+std::vector<Case<SampleOp>> cases();
+template <>
 std::vector<Case<SiluAndMulOp>> cases();
 
 // Shapes of real models, too slow for CPU kernels' every run: for GPUs.
 template <class Op>
 std::vector<Case<Op>> large_cases();
-template <>
-std::vector<Case<ArgmaxOp>> large_cases();
 template <>
 std::vector<Case<EmbeddingOp>> large_cases();
 template <>
@@ -60,6 +58,8 @@ template <>
 std::vector<Case<RopeKvOp>> large_cases();
 template <>
 std::vector<Case<RopeTableOp>> large_cases();
+template <>
+std::vector<Case<SampleOp>> large_cases();
 template <>
 std::vector<Case<SiluAndMulOp>> large_cases();
 
@@ -78,6 +78,8 @@ GatherRowsOp make_gather_rows(CaseMemory& memory, DType dtype, Matrix x, int64_t
 QuantizeOp make_quantize(CaseMemory& memory, DType x, const QuantFormat& out, Matrix size, const Fill& fill);
 RmsNormOp make_rms_norm(CaseMemory& memory, DType residual, const QuantFormat& out, Matrix size, bool adds);
 SiluAndMulOp make_silu_and_mul(CaseMemory& memory, DType x, const QuantFormat& out, Matrix size, float magnitude);
+// Rows drawn in every way that a request may ask for, with and without each limit, some greedily.
+SampleOp make_sample(CaseMemory& memory, Matrix size, const Fill& fill);
 RopeTableOp make_rope_table(CaseMemory& memory, int64_t tokens, int64_t half, float ntk_factor);
 Layout draw_layout(Random& random);
 // Values of a row that a quantiser must get right: zeros, NaN, infinities, the subnormal, the largest.

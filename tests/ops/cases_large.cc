@@ -27,11 +27,15 @@ constexpr Matrix kManyTokens{300, 4096};
 }  // namespace
 
 template <>
-std::vector<Case<ArgmaxOp>> large_cases() {
-  return {{"large vocabulary", [](CaseMemory& m) {
-             return ArgmaxOp{.index = m.output("index", DType::kI32, Shape{9}, kExact),
-                             .x = m.input(DType::kF32, Shape{9, 128256})};
-           }}};
+std::vector<Case<SampleOp>> large_cases() {
+  std::vector<Case<SampleOp>> list;
+  for (const float spread : {0.0f, 1.0f, 4.0f}) {
+    list.push_back({fmt::format("large vocabulary, values within {}", spread), [=](CaseMemory& m) {
+                      return make_sample(m, {.rows = 9, .columns = 128256},
+                                         [=](Random& random) { return spread * random.normal(); });
+                    }});
+  }
+  return list;
 }
 
 template <>

@@ -1,5 +1,6 @@
 // Cases of the ops that work row by row.
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "tests/ops/case_lists.h"
@@ -97,11 +98,30 @@ RopeTableOp make_rope_table(CaseMemory& m, int64_t tokens, int64_t half, float n
                      .ntk_original_max = ntk_factor > 0.0f ? 4096 : 0};
 }
 
+SampleOp make_sample(CaseMemory& m, Matrix size, const Fill& fill) {
+  Random& random = m.random();
+  std::vector<RowDraw> draws(static_cast<size_t>(size.rows));
+  for (RowDraw& draw : draws) {
+    if (random.between(0, 4) == 0) continue;  // greedy
+    const float temperature = random.pick({0.01f, 0.5f, 1.0f, 3.0f});
+    draw.inverse_temperature = 1.0f / temperature;
+    draw.uniform = random.pick({random.next(), random.next(), random.next(), uint64_t{0}, ~uint64_t{0}});
+    if (random.coin()) draw.top_k = static_cast<int32_t>(random.pick<int64_t>({1, 2, 5, 50, 1000, size.columns}));
+    if (random.coin()) draw.top_p = random.pick({0.0, 1e-6, 0.3, 0.9, 0.999});
+    if (random.coin()) draw.min_gap = std::log(random.pick({0.001f, 0.05f, 0.5f, 1.0f})) * temperature;
+  }
+  std::vector<int32_t> words(draws.size() * kRowDrawWords);
+  if (!draws.empty()) std::memcpy(words.data(), draws.data(), words.size() * sizeof(int32_t));
+  return {.index = m.output("index", DType::kI32, Shape{size.rows}, kExact),
+          .x = m.input(DType::kF32, Shape{size.rows, size.columns}, fill, draw_layout(random)),
+          .draws = m.integers(Shape{size.rows, kRowDrawWords}, words)};
+}
+
 // Rows with ties, with nothing but minus infinities, and with each value that breaks a row, anywhere in it.
 template <>
-std::vector<Case<ArgmaxOp>> cases() {
+std::vector<Case<SampleOp>> cases() {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  std::vector<Case<ArgmaxOp>> list;
+  std::vector<Case<SampleOp>> list;
   for (const int64_t columns : {1, 2, 31, 32, 100, 1023, 1024, 4099, 49152}) {
     for (const std::string_view values : {"normal", "few", "negative", "broken"}) {
       list.push_back({fmt::format("{} columns, {} values", columns, values), [=](CaseMemory& m) {
@@ -113,9 +133,7 @@ std::vector<Case<ArgmaxOp>> cases() {
                             return r.coin() ? kInfinity : std::numeric_limits<float>::quiet_NaN();
                           return values == "broken" && columns < 100 ? -kInfinity : r.normal();
                         };
-                        const int64_t rows = draw_rows(m.random());
-                        return ArgmaxOp{.index = m.output("index", DType::kI32, Shape{rows}, kExact),
-                                        .x = m.input(DType::kF32, Shape{rows, columns}, fill, draw_layout(m.random()))};
+                        return make_sample(m, {.rows = draw_rows(m.random()), .columns = columns}, fill);
                       }});
     }
   }

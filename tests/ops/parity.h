@@ -32,8 +32,8 @@ const Kernel<Op>& reference_kernel(const Op& op, const Launch& launch) {
   return kernels.front();
 }
 
-using AllOps = ::testing::Types<ArgmaxOp, EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp,
-                                RopeKvOp, RopeTableOp, SiluAndMulOp>;
+using AllOps = ::testing::Types<EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeKvOp,
+                                RopeTableOp, SampleOp, SiluAndMulOp>;
 class OpNames {
  public:
   template <class Op>

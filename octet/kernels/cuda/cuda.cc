@@ -5,7 +5,6 @@
 namespace octet {
 
 void add_cuda_kernels(KernelTable& table) {
-  table.of<ArgmaxOp>().push_back(cuda_argmax());
   table.of<EmbeddingOp>().push_back(cuda_embedding());
   table.of<GatherRowsOp>().push_back(cuda_gather_rows());
   table.of<MatmulOp>().push_back(cuda_matmul_simple());
@@ -14,6 +13,7 @@ void add_cuda_kernels(KernelTable& table) {
   table.of<RmsNormOp>().push_back(cuda_rms_norm());
   table.of<RopeKvOp>().push_back(cuda_rope_kv());
   table.of<RopeTableOp>().push_back(cuda_rope_table());
+  table.of<SampleOp>().push_back(cuda_sample());
   table.of<SiluAndMulOp>().push_back(cuda_silu_and_mul());
 }
 

@@ -5,7 +5,6 @@
 
 namespace octet {
 
-Kernel<ArgmaxOp> cuda_argmax();
 Kernel<EmbeddingOp> cuda_embedding();
 Kernel<GatherRowsOp> cuda_gather_rows();
 Kernel<MatmulOp> cuda_matmul_simple();
@@ -14,6 +13,7 @@ Kernel<QuantizeOp> cuda_quantize();
 Kernel<RmsNormOp> cuda_rms_norm();
 Kernel<RopeKvOp> cuda_rope_kv();
 Kernel<RopeTableOp> cuda_rope_table();
+Kernel<SampleOp> cuda_sample();
 Kernel<SiluAndMulOp> cuda_silu_and_mul();
 
 }  // namespace octet

@@ -5,7 +5,6 @@
 
 namespace octet {
 
-Kernel<ArgmaxOp> reference_argmax();
 Kernel<EmbeddingOp> reference_embedding();
 Kernel<GatherRowsOp> reference_gather_rows();
 Kernel<MatmulOp> reference_matmul();
@@ -14,6 +13,7 @@ Kernel<QuantizeOp> reference_quantize();
 Kernel<RmsNormOp> reference_rms_norm();
 Kernel<RopeKvOp> reference_rope_kv();
 Kernel<RopeTableOp> reference_rope_table();
+Kernel<SampleOp> reference_sample();
 Kernel<SiluAndMulOp> reference_silu_and_mul();
 
 }  // namespace octet

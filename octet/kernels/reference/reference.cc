@@ -5,7 +5,6 @@
 namespace octet {
 
 void add_reference_kernels(KernelTable& table) {
-  table.of<ArgmaxOp>().push_back(reference_argmax());
   table.of<EmbeddingOp>().push_back(reference_embedding());
   table.of<GatherRowsOp>().push_back(reference_gather_rows());
   table.of<MatmulOp>().push_back(reference_matmul());
@@ -14,6 +13,7 @@ void add_reference_kernels(KernelTable& table) {
   table.of<RmsNormOp>().push_back(reference_rms_norm());
   table.of<RopeKvOp>().push_back(reference_rope_kv());
   table.of<RopeTableOp>().push_back(reference_rope_table());
+  table.of<SampleOp>().push_back(reference_sample());
   table.of<SiluAndMulOp>().push_back(reference_silu_and_mul());
 }
 
