@@ -33,7 +33,7 @@ const Kernel<Op>& reference_kernel(const Op& op, const Launch& launch) {
 }
 
 using AllOps = ::testing::Types<ArgmaxOp, EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp,
-                                RopeKvOp, RopeTableOp, SiluAndMulOp>;
+                                RopeAttentionOp, RopeKvOp, RopeTableOp, SiluAndMulOp>;
 class OpNames {
  public:
   template <class Op>
@@ -57,10 +57,12 @@ class Team {
 
 // A row alone, in a part of the batch and in the batch: the same bits. Every kernel of the device's table that does not
 // decline. For MatmulOp, RmsNormOp and SiluAndMulOp; PagedAttentionOp: a sequence's queries alone, in chunks and in a
-// mixed batch.
+// mixed batch; RopeAttentionOp: sequences alone and in a batch, of kernels for a token a sequence.
 template <class Op>
 void expect_batch_invariance(const Op& op, CaseMemory& memory, const Launch& launch);
 template <>
 void expect_batch_invariance(const PagedAttentionOp& op, CaseMemory& memory, const Launch& launch);
+template <>
+void expect_batch_invariance(const RopeAttentionOp& op, CaseMemory& memory, const Launch& launch);
 
 }  // namespace octet::ops_test
