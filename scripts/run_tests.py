@@ -200,9 +200,9 @@ def main():
     build(tally, "release", "test", "-DOCTET_TESTS=ON", f"-DOCTET_CUDA={'ON' if cuda else 'OFF'}")
     if os.uname().machine == "x86_64":
         tally.check("check_vector_code.py", run(sys.executable, "scripts/check_vector_code.py", BUILD / "test"))
+    model = model_environment(tally)  # before the tests, some of which run it
     stage("Quick tests")
     ctest(tally, "test")
-    model = model_environment(tally)
     python_tests(tally, model)
     stage("End to end, with the real model")
     pytest(tally, "e2e", "tests/e2e", env=model)

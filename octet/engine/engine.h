@@ -11,8 +11,8 @@
 #include "octet/checkpoint/config.h"
 #include "octet/device/device.h"
 #include "octet/engine/request.h"
-#include "octet/kernels/backends.h"
 #include "octet/engine/step_profile.h"
+#include "octet/kernels/backends.h"
 #include "octet/quant/quant_config.h"
 
 namespace octet {
