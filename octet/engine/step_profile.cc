@@ -74,6 +74,7 @@ StepProfile profile_step(Stream stream, int64_t num_cached_tokens, const std::fu
   const auto record = [&](Cut& cut) { return Graph::capture(stream, [&] { queue(cut); }); };
   const auto time = [&](const Graph& graph, int count) {
     std::vector<double> times;
+    times.reserve(kRepeats);
     replay_time(graph, stream, 1);
     for (int i = 0; i < kRepeats; ++i) times.push_back(replay_time(graph, stream, count));
     return median(std::move(times)) / count;
