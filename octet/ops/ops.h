@@ -50,16 +50,7 @@ class Backend {
   template <class Op>
   void operator()(const Op& op) const {
     op.check();
-    for (const Kernel<Op>& kernel : table_.of<Op>()) {
-      if (!kernel.declines(op, launch_).empty()) continue;
-      if (launch_.observer != nullptr) launch_.observer->begins(Op::kName, reads_of(op));
-      return kernel.run(op, launch_);
-    }
-    if constexpr (Fusion<Op>) {
-      std::apply([this](const auto&... part) { ((*this)(part), ...); }, op.parts());
-    } else {
-      no_kernel(Op::kName, choose(op).declined);
-    }
+    run_checked(op);
   }
 
   template <class Op>
@@ -82,6 +73,21 @@ class Backend {
   DType activation_dtype() const { return activation_dtype_; }
 
  private:
+  // A fusion's check is that of its parts too.
+  template <class Op>
+  void run_checked(const Op& op) const {
+    for (const Kernel<Op>& kernel : table_.of<Op>()) {
+      if (!kernel.declines(op, launch_).empty()) continue;
+      if (launch_.observer != nullptr) launch_.observer->begins(Op::kName, reads_of(op));
+      return kernel.run(op, launch_);
+    }
+    if constexpr (Fusion<Op>) {
+      std::apply([this](const auto&... part) { (run_checked(part), ...); }, op.parts());
+    } else {
+      no_kernel(Op::kName, choose(op).declined);
+    }
+  }
+
   const KernelTable& table_;
   Launch launch_;
   DType activation_dtype_;
