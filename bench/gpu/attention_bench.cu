@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "bench/gpu/read_kernel.cuh"
-#include "octet/device/graph.h"
+#include "bench/gpu/replay_time.h"
 #include "octet/device/stream.h"
 #include "octet/kernels/backends.h"
 #include "octet/kernels/cuda/launch.cuh"
@@ -27,7 +27,6 @@ constexpr Device kGpu{DeviceKind::kCuda, 0};
 constexpr int64_t kHeads = 32, kKvHeads = 8, kHeadDim = 128, kBlockSize = 16;
 constexpr int64_t kPoolTokens = 1'310'720;
 constexpr int64_t kMaxTokens = 8192;
-constexpr int kReplays = 7;
 
 __device__ float normal(uint64_t seed) {  // splitmix64, Box-Muller
   seed += 0x9e3779b97f4a7c15u;
@@ -134,21 +133,9 @@ class Bench {
 
   // Microseconds of one of `count` launches that `work` queues.
   double time(int count, const std::function<void(int)>& work) {
-    const Graph graph = Graph::capture(launch_.stream, [&] {
+    return replay_time(launch_.stream, count, [&] {
       for (int i = 0; i < count; ++i) work(i);
     });
-    graph.replay(launch_.stream);
-    std::vector<double> times;
-    for (int i = 0; i < kReplays; ++i) {
-      Event start(kGpu), stop(kGpu);
-      start.record(launch_.stream);
-      graph.replay(launch_.stream);
-      stop.record(launch_.stream);
-      stop.wait();
-      times.push_back(stop.milliseconds_since(start) * 1e3 / count);
-    }
-    std::nth_element(times.begin(), times.begin() + kReplays / 2, times.end());
-    return times[kReplays / 2];
   }
 
  private:

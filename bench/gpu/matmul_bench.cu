@@ -13,7 +13,7 @@
 
 #include "bench/gpu/device_values.cuh"
 #include "bench/gpu/read_kernel.cuh"
-#include "octet/device/graph.h"
+#include "bench/gpu/replay_time.h"
 #include "octet/kernels/backends.h"
 #include "octet/kernels/hopper/matmul_ring.h"
 
@@ -21,7 +21,6 @@ namespace octet::bench {
 namespace {
 
 constexpr Device kGpu{DeviceKind::kCuda, 0};
-constexpr int kReplays = 5;
 
 struct Linear {
   const char* name;
@@ -92,21 +91,7 @@ class Bench {
   int64_t pool_bytes() const { return pool_.num_bytes(); }
 
   // Microseconds of one of the `count` launches that `work` queues.
-  double time(int count, const std::function<void()>& work) {
-    const Graph graph = Graph::capture(launch_.stream, work);
-    graph.replay(launch_.stream);
-    std::vector<double> times;
-    for (int i = 0; i < kReplays; ++i) {
-      Event start(kGpu), stop(kGpu);
-      start.record(launch_.stream);
-      graph.replay(launch_.stream);
-      stop.record(launch_.stream);
-      stop.wait();
-      times.push_back(stop.milliseconds_since(start) * 1e3 / count);
-    }
-    std::nth_element(times.begin(), times.begin() + kReplays / 2, times.end());
-    return times[kReplays / 2];
-  }
+  double time(int count, const std::function<void()>& work) { return replay_time(launch_.stream, count, work); }
 
  private:
   Backend backend_() const { return Backend(kernel_table(kGpu), launch_, DType::kBF16); }
