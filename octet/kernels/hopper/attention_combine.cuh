@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(kCombineThreads, 2)
   const int members = kCombineWarps / teams;
   wait_for_previous();
   start_next();
-  const Splits splits{partials.header->shift};
+  const SplitsOf<kCoarseFrom> splits{partials.header->shift};
   const RowPlace place = row_of(in, partials, static_cast<int>(blockIdx.x) / num_ranks, max_rows, &found);
   if (place.sequence < 0) return;
   const int t = place.row;
