@@ -26,7 +26,7 @@ class Gpu {
         backend_(kernel_table(device),
                  Launch{.stream = stream_.get(),
                         .gpu = &gpu_properties(device),
-                        .workspace = {.data = workspace_.data(), .num_bytes = workspace_.num_bytes()}},
+                        .workspace = make_workspace(workspace_, stream_.get())},
                  DType::kBF16) {}
 
   Tensor make(DType dtype, Shape shape) {

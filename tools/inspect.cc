@@ -98,23 +98,27 @@ std::vector<KernelRow> other_kernels(const Recorded& recorded, const Backend& ba
                                                                      .x = described(a, {1, h}),
                                                                      .residual = described(a, {1, h}),
                                                                      .weight = described(DType::kF32, {h})})});
-  rows.push_back({fmt::format("rope_kv, cache {}", dtype_name(recorded.kv.dtype)),
-                  backend.choose(RopeKvOp{.q_out = described(a, {1, heads * d}),
-                                          .k_cache = cache,
-                                          .v_cache = cache,
-                                          .qkv = described(a, {1, (heads + 2 * kv) * d}),
-                                          .cos = angles,
-                                          .sin = angles,
-                                          .slot_mapping = ids})});
+  const RopeKvOp rope{.q_out = described(a, {1, heads * d}),
+                      .k_cache = cache,
+                      .v_cache = cache,
+                      .qkv = described(a, {1, (heads + 2 * kv) * d}),
+                      .cos = angles,
+                      .sin = angles,
+                      .slot_mapping = ids};
   PagedAttentionOp attention{.out = described(a, {1, heads * d}),
-                             .q = described(a, {1, heads * d}),
+                             .q = rope.q_out,
                              .k_cache = cache,
                              .v_cache = cache,
                              .query_start = described(DType::kI32, {2}),
                              .seq_lens = ids,
                              .block_table = described(DType::kI32, {1, 2})};
   if (format.quantized()) attention.quantized = described(format, 1, heads * d);
-  rows.push_back({fmt::format("paged_attention, cache {}", dtype_name(recorded.kv.dtype)), backend.choose(attention)});
+  const std::string cached = fmt::format("cache {}", dtype_name(recorded.kv.dtype));
+  KernelChoice whole = backend.choose(RopeAttentionOp{.rope = rope, .attention = attention});
+  if (whole.chosen.empty()) whole.chosen = "its parts";
+  rows.push_back({"rope_attention, " + cached, std::move(whole)});
+  rows.push_back({"rope_kv, " + cached, backend.choose(rope)});
+  rows.push_back({"paged_attention, " + cached, backend.choose(attention)});
   rows.push_back({"silu_and_mul to " + format.to_string(),
                   backend.choose(SiluAndMulOp{.out = described(format, 1, config.intermediate_size),
                                               .x = described(a, {1, 2 * config.intermediate_size})})});

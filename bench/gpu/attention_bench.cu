@@ -1,9 +1,12 @@
-// attention_bench [decode] [prefill] [check]: times the GPU's paged attention and writes one JSON object per line.
+// attention_bench [layer] [decode] [prefill] [check]: times the GPU's paged attention and writes one JSON object per
+// line.
 //
 // Shape: 32 query heads, 8 KV heads of 128, blocks of 16 in random places of a pool much larger than the L2 cache,
 // random values. Times are those of CUDA graphs of several launches, replayed, divided by the launches: the median of
 // the replays. "read" is the bandwidth of a kernel that only reads the pool, in the same run; "over_us" what an op
-// takes beyond its cache's bytes at that bandwidth. "check" compares the fast rows with cuda.attention_simple instead.
+// takes beyond its cache's bytes at that bandwidth. "layer" is all between two matmuls of a decode step, rope and cache
+// write included, to BF16 and 8 bits: as the fused op ("us") and as its parts ("parts_us"). "check" compares the fast
+// rows with cuda.attention_simple instead.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -27,6 +30,7 @@ constexpr Device kGpu{DeviceKind::kCuda, 0};
 constexpr int64_t kHeads = 32, kKvHeads = 8, kHeadDim = 128, kBlockSize = 16;
 constexpr int64_t kPoolTokens = 1'310'720;
 constexpr int64_t kMaxTokens = 8192;
+constexpr int64_t kMaxSequences = 512;
 
 __device__ float normal(uint64_t seed) {  // splitmix64, Box-Muller
   seed += 0x9e3779b97f4a7c15u;
@@ -50,6 +54,7 @@ __global__ void fill_kernel(T* out, int64_t count, uint64_t seed) {
 struct Batch {
   std::vector<int32_t> new_tokens, seq_lens;
   Buffer integers;
+  int64_t slots = 0;  // where the slots of the last tokens lie in it, in bytes
   int64_t num_tokens = 0, width = 0;
 };
 
@@ -58,8 +63,11 @@ class Bench {
   Bench() : random_(1) {
     launch_.stream = stream_.get();
     launch_.gpu = &gpu_properties(kGpu);
-    launch_.workspace = {.data = workspace_.data(), .num_bytes = workspace_.num_bytes()};
+    launch_.workspace = make_workspace(workspace_, stream_.get());
     fill(reinterpret_cast<BF16*>(q_.data()), kMaxTokens * kHeads * kHeadDim, 3);
+    std::vector<float> angles(kMaxSequences * kHeadDim, 0.6f);  // cosines, then sines
+    std::fill(angles.begin() + kMaxSequences * kHeadDim / 2, angles.end(), 0.8f);
+    copy_bytes(angles_.data(), angles.data(), angles_.num_bytes(), launch_.stream);
     blocks_.resize(kPoolTokens / kBlockSize);
     std::iota(blocks_.begin(), blocks_.end(), 0);
     std::shuffle(blocks_.begin(), blocks_.end(), random_);
@@ -96,16 +104,22 @@ class Bench {
     batch.num_tokens = integers.back();
     integers.insert(integers.end(), seq_lens.begin(), seq_lens.end());
     size_t next = first_block;
+    std::vector<int32_t> slots;
     for (const int32_t length : seq_lens) {
+      int64_t last = 0;
       for (int64_t b = 0; b < batch.width; ++b) {
         const bool used = b * kBlockSize < length;
         integers.push_back(used ? blocks_[next++ % blocks_.size()] : -1);
+        if (used) last = integers.back();
       }
+      slots.push_back(static_cast<int32_t>(last * kBlockSize + (length - 1) % kBlockSize));
     }
+    OCTET_CHECK(static_cast<int64_t>(integers.size()) == sequences + 1 + sequences + sequences * batch.width);
+    batch.slots = static_cast<int64_t>(integers.size() * sizeof(int32_t));
+    integers.insert(integers.end(), slots.begin(), slots.end());
     const auto bytes = static_cast<int64_t>(integers.size() * sizeof(int32_t));
     batch.integers = Buffer(kGpu, bytes, "batch");
     copy_bytes(batch.integers.data(), integers.data(), bytes, launch_.stream);
-    OCTET_CHECK(static_cast<int64_t>(integers.size()) == sequences + 1 + sequences + sequences * batch.width);
     return batch;
   }
 
@@ -123,6 +137,25 @@ class Bench {
     op.softmax_scale = 1.0f / std::sqrt(static_cast<float>(kHeadDim));
     op.check();
     return op;
+  }
+  // All between the matmuls of a decode step.
+  RopeAttentionOp layer(const Batch& batch) {
+    const int64_t sequences = batch.num_tokens;
+    const Tensor qkv = q_.tensor(DType::kBF16, Shape{sequences, (kHeads + 2 * kKvHeads) * kHeadDim});
+    RopeAttentionOp layer{.rope = {}, .attention = op(batch, out_)};
+    PagedAttentionOp& attention = layer.attention;
+    attention.quantized = QuantTensor(other_out_.tensor(DType::kF8E4M3, attention.out.shape),
+                                      scales_.tensor(DType::kF32, Shape{sequences}), kF8DynamicToken);
+    attention.q = qkv.columns(0, kHeads * kHeadDim);
+    layer.rope = {.q_out = qkv.columns(0, kHeads * kHeadDim),
+                  .k_cache = Tensor(k_.data(), dtype_, attention.k_cache.shape),
+                  .v_cache = Tensor(v_.data(), dtype_, attention.v_cache.shape),
+                  .qkv = qkv,
+                  .cos = angles_.tensor(DType::kF32, Shape{sequences, kHeadDim / 2}),
+                  .sin = angles_.tensor(DType::kF32, Shape{sequences, kHeadDim / 2}, kMaxSequences * kHeadDim * 2),
+                  .slot_mapping = batch.integers.tensor(DType::kI32, Shape{sequences}, batch.slots)};
+    layer.check();
+    return layer;
   }
   Backend backend() const { return Backend(kernel_table(kGpu), launch_, DType::kBF16); }
   Buffer& out() { return out_; }
@@ -150,6 +183,7 @@ class Bench {
   StreamOwner stream_{kGpu};
   Launch launch_;
   Buffer workspace_{kGpu, 64 << 20, "workspace"};
+  Buffer angles_{kGpu, kMaxSequences*kHeadDim * 4, "angles"}, scales_{kGpu, kMaxSequences * 4, "scales"};
   Buffer k_{kGpu, kElements * 2, "keys"}, v_{kGpu, kElements * 2, "values"};
   Buffer q_{kGpu, kMaxTokens* kHeads* kHeadDim * 2, "q"};
   Buffer out_{kGpu, kMaxTokens*kHeads*kHeadDim * 2, "out"}, other_out_{kGpu, kMaxTokens*kHeads*kHeadDim * 2, "out"};
@@ -187,6 +221,44 @@ void time_decode(Bench& bench, const char* name, const std::vector<int32_t>& seq
   std::fflush(stdout);
 }
 
+void time_layer(Bench& bench, const std::string& name, const std::vector<int32_t>& seq_lens, double read_gb_s) {
+  const int64_t tokens = sum(seq_lens);
+  const int count = static_cast<int>(std::clamp<int64_t>(kPoolTokens / tokens, 3, 64));
+  const std::vector<int32_t> ones(seq_lens.size(), 1);
+  std::vector<Batch> batches;
+  for (int i = 0; i < count; ++i) {
+    batches.push_back(bench.make_batch(ones, seq_lens, static_cast<size_t>(i * (tokens / kBlockSize + 1))));
+  }
+  const Backend backend = bench.backend();
+  const auto layer_of = [&](int i) { return bench.layer(batches[static_cast<size_t>(i)]); };
+  const double us = bench.time(count, [&](int i) { backend(layer_of(i)); });
+  const double parts_us = bench.time(count, [&](int i) {
+    const RopeAttentionOp layer = layer_of(i);
+    std::apply([&](const auto&... part) { (backend(part), ...); }, layer.parts());
+  });
+  const auto bytes = static_cast<double>(tokens * 2 * kKvHeads * kHeadDim * dtype_bytes(bench.dtype()));
+  fmt::print(R"({{"what": "layer", "batch": "{}", "sequences": {}, "tokens": {}, "cache": "{}", "kernel": "{}", )"
+             R"("us": {:.2f}, "parts_us": {:.2f}, "of_read": {:.3f}, "over_us": {:.2f}}})"
+             "\n",
+             name, seq_lens.size(), tokens, dtype_name(bench.dtype()), backend.choose(layer_of(0)).chosen, us, parts_us,
+             bytes / us * 1e-3 / read_gb_s, us - bytes / read_gb_s * 1e-3);
+  std::fflush(stdout);
+}
+
+void time_layers(Bench& bench, double read_gb_s) {
+  for (const int32_t length : {32, 128, 256, 1024, 4096, 32768, 131072}) {
+    time_layer(bench, fmt::format("1 of {}", length), {length}, read_gb_s);
+  }
+  for (const int count : {8, 64, 256}) {
+    time_layer(bench, fmt::format("{} of 200", count), std::vector<int32_t>(static_cast<size_t>(count), 200),
+               read_gb_s);
+  }
+  time_layer(bench, "64 of 1k", std::vector<int32_t>(64, 1024), read_gb_s);
+  time_layer(bench, "64 of 4k", std::vector<int32_t>(64, 4096), read_gb_s);
+  time_layer(bench, "256 of 1k to 4k", ragged(bench, 256, 1024, 4096), read_gb_s);
+  time_layer(bench, "64 of 4k to 32k", ragged(bench, 64, 4096, 32768), read_gb_s);
+}
+
 void time_prefill(Bench& bench, const char* name, const std::vector<int32_t>& new_tokens,
                   const std::vector<int32_t>& seq_lens) {
   const Batch batch = bench.make_batch(new_tokens, seq_lens, 0);
@@ -204,13 +276,14 @@ void time_prefill(Bench& bench, const char* name, const std::vector<int32_t>& ne
   std::fflush(stdout);
 }
 
-void time_all(Bench& bench, bool decode, bool prefill) {
+void time_all(Bench& bench, bool layers, bool decode, bool prefill) {
   for (const DType dtype : {DType::kF8E4M3, DType::kBF16}) {
     bench.use_cache(dtype);
     const double read = bench.read_bandwidth();
     fmt::print(R"({{"what": "read", "gpu": "{}", "gb_s": {:.0f}}})"
                "\n",
                gpu_properties(kGpu).name, read);
+    if (layers) time_layers(bench, read);
     if (decode) {
       time_decode(bench, "64 of 4k to 32k", ragged(bench, 64, 4096, 32768), read);
       time_decode(bench, "64 of 4k", std::vector<int32_t>(64, 4096), read);
@@ -289,7 +362,7 @@ int main(const std::vector<std::string>& arguments) {
   Bench bench;
   if (has("check")) return check_rows(bench) ? EXIT_SUCCESS : EXIT_FAILURE;
   const bool all = arguments.empty();
-  time_all(bench, all || has("decode"), all || has("prefill"));
+  time_all(bench, all || has("layer"), all || has("decode"), all || has("prefill"));
   return EXIT_SUCCESS;
 }
 

@@ -34,7 +34,7 @@ Launch make_launch(Stream stream, const Buffer& workspace, ThreadPool& threads, 
   launch.stream = stream;
   launch.scratch = &scratch;
   launch.read_ahead = &read_ahead;
-  launch.workspace = {.data = workspace.data(), .num_bytes = workspace.num_bytes()};
+  launch.workspace = make_workspace(workspace, stream);
   return launch;
 }
 

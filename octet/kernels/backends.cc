@@ -12,6 +12,7 @@ namespace {
 KernelTable make_reference_table() {
   KernelTable table;
   add_reference_kernels(table);
+  add_reference_fusions(table);
   return table;
 }
 

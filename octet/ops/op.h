@@ -40,7 +40,12 @@ class ThreadScratch {
 struct Workspace {
   std::byte* data = nullptr;  // aligned to 256 bytes, contents undefined
   int64_t num_bytes = 0;
+  // 0 before every op and after it; kNumCounters of them, or null: there are none.
+  int32_t* counters = nullptr;
+  static constexpr int64_t kNumCounters = 1024;
 };
+// A workspace in a buffer, its counters, which the buffer's end holds, set to 0 in the stream. Empty for no buffer.
+Workspace make_workspace(const Buffer& buffer, Stream stream);
 
 // Sees what is queued, for profiles; a backend without one asks nobody.
 class LaunchObserver {

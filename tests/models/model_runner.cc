@@ -34,7 +34,7 @@ ModelRunner::ModelRunner(const RunnerOptions& options, Comm* comm)
                       .scratch = &scratch_,
                       .features = cpu_features(),
                       .gpu = is_gpu(options.device) ? &gpu_properties(options.device) : nullptr,
-                      .workspace = {.data = workspace_.data(), .num_bytes = workspace_.num_bytes()}},
+                      .workspace = make_workspace(workspace_, stream_.get())},
                activation_dtype(options.device)),
       config_(ModelConfig::from_folder(options.folder)),
       quant_(config_.quantization_config(), options.quant, options.plain_dtype),

@@ -31,6 +31,8 @@ std::vector<Case<QuantizeOp>> cases();
 template <>
 std::vector<Case<RmsNormOp>> cases();
 template <>
+std::vector<Case<RopeAttentionOp>> cases();
+template <>
 std::vector<Case<RopeKvOp>> cases();
 template <>
 std::vector<Case<RopeTableOp>> cases();
@@ -54,6 +56,8 @@ template <>
 std::vector<Case<QuantizeOp>> large_cases();
 template <>
 std::vector<Case<RmsNormOp>> large_cases();
+template <>
+std::vector<Case<RopeAttentionOp>> large_cases();
 template <>
 std::vector<Case<RopeKvOp>> large_cases();
 template <>
@@ -105,6 +109,9 @@ struct AttentionFormats {
 };
 // Cache slots beyond a sequence's tokens hold NaN, table entries beyond its blocks nonsense.
 PagedAttentionOp make_attention(CaseMemory& memory, const AttentionShape& shape, const AttentionFormats& formats);
+// A new token's slot in the cache holds NaN until it is written.
+RopeAttentionOp make_rope_attention(CaseMemory& memory, const AttentionShape& shape, const AttentionFormats& formats,
+                                    RopeForm form);
 
 // Scales per token that the caller gives: quantize alone takes them.
 inline constexpr QuantFormat kF8GivenToken{.dtype = DType::kF8E4M3, .granularity = Granularity::kToken};

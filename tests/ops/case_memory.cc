@@ -66,13 +66,15 @@ Tensor CaseMemory::uploaded(const Block& block) const {
   return argument;
 }
 
-ConstTensor CaseMemory::on_host(const ConstTensor& input) const {
+CaseMemory::Block& CaseMemory::block_of(const ConstTensor& argument) const {
   for (const auto& block : blocks_) {
-    if (block->view.bytes == input.bytes || (block->on_gpu.num_bytes() > 0 && block->on_gpu.data() == input.bytes))
-      return block->view;
+    const std::byte* memory = block->on_gpu.num_bytes() > 0 ? block->on_gpu.data() : block->memory.data();
+    if (memory + (block->view.bytes - block->memory.data()) == argument.bytes) return *block;
   }
   fail(ErrorCode::kInternal, "no argument of this case");
 }
+
+ConstTensor CaseMemory::on_host(const ConstTensor& input) const { return block_of(input).view; }
 
 void CaseMemory::fill_block(Block& block, const Fill& fill) {
   const Tensor& view = block.view;
@@ -92,7 +94,7 @@ ConstTensor CaseMemory::input(DType dtype, Shape shape, const Fill& fill, Layout
 
 ConstTensor CaseMemory::weight(DType dtype, Shape shape, const Fill& fill) {
   const ConstTensor tensor = input(dtype, shape, fill);
-  blocks_.back()->is_weight = true;
+  blocks_.back()->is_early = true;
   return tensor;
 }
 
@@ -119,6 +121,16 @@ Tensor CaseMemory::in_out(std::string name, DType dtype, Shape shape, Bound boun
   return uploaded(block);
 }
 
+Tensor CaseMemory::scratch(DType dtype, Shape shape, const Fill& fill) {
+  Block& block = add("scratch", dtype, shape, Layout::kContiguous, kGuardBytes);
+  block.is_scratch = true;
+  fill_block(block, fill);
+  block.initial = block.memory;
+  return uploaded(block);
+}
+
+void CaseMemory::written_before_step(const ConstTensor& argument) { block_of(argument).is_early = true; }
+
 ConstQuantTensor CaseMemory::quant_input(const QuantFormat& format, int64_t rows, int64_t cols, Layout layout) {
   if (!format.quantized()) return ConstQuantTensor(input(format.dtype, Shape{rows, cols}, normal_values, layout));
   // Codes of up to about 200 and scales that bring them back to about 1.
@@ -126,14 +138,14 @@ ConstQuantTensor CaseMemory::quant_input(const QuantFormat& format, int64_t rows
       format.dtype, Shape{rows, cols}, [](Random& r) { return 64.0f * r.normal(); }, layout);
   const ConstTensor scale = input(DType::kF32, format.scale_shape(rows, cols),
                                   [](Random& r) { return static_cast<float>((0.5 + r.uniform()) / 64.0); });
-  blocks_.back()->is_weight = format.granularity == Granularity::kTensor;  // a checkpoint's
+  blocks_.back()->is_early = format.granularity == Granularity::kTensor;  // a checkpoint's
   return ConstQuantTensor(data, scale, format);
 }
 
 ConstQuantTensor CaseMemory::quant_weight(const QuantFormat& format, int64_t rows, int64_t cols) {
   const size_t first = blocks_.size();
   const ConstQuantTensor tensor = quant_input(format, rows, cols);
-  for (size_t i = first; i < blocks_.size(); ++i) blocks_[i]->is_weight = true;
+  for (size_t i = first; i < blocks_.size(); ++i) blocks_[i]->is_early = true;
   return tensor;
 }
 
@@ -151,13 +163,13 @@ QuantTensor CaseMemory::quant_output(const std::string& name, const QuantFormat&
                                       : in_out(name + ".scale", DType::kF32, scale_shape, kExact, [](Random& r) {
                                           return static_cast<float>((0.5 + r.uniform()) / 150.0);
                                         });
-  blocks_.back()->is_weight = format.granularity == Granularity::kTensor && !format.dynamic;  // a checkpoint's
+  blocks_.back()->is_early = format.granularity == Granularity::kTensor && !format.dynamic;  // a checkpoint's
   return QuantTensor(data, scale, format);
 }
 
 void CaseMemory::poison_outputs(std::byte poison) {
   for (const auto& block : blocks_) {
-    if (!block->is_output) continue;
+    if (!block->is_output && !block->is_scratch) continue;
     if (!block->initial.empty()) {
       std::copy(block->initial.begin(), block->initial.end(), block->memory.begin());
     } else {
@@ -172,7 +184,7 @@ void CaseMemory::poison_outputs(std::byte poison) {
 void CaseMemory::reset(std::byte poison) {
   poison_outputs(poison);
   for (const auto& block : blocks_) {
-    if (block->is_output) uploaded(*block);
+    if (block->is_output || block->is_scratch) uploaded(*block);
   }
 }
 
@@ -181,7 +193,10 @@ void CaseMemory::reset_late(std::byte poison) {
   std::vector<LateWrite> writes;
   int64_t num_bytes = 0;
   for (const auto& block : blocks_) {
-    if (block->is_weight) continue;
+    if (block->is_early) {
+      if (block->is_output) uploaded(*block);
+      continue;
+    }
     const auto size = static_cast<int64_t>(block->memory.size());
     writes.push_back({.to = block->on_gpu.data(), .from = block->memory.data(), .num_bytes = size});
     num_bytes += (size + 255) / 256 * 256;
@@ -228,6 +243,7 @@ std::string CaseMemory::difference(const Block& block, const std::vector<std::by
   const auto bytes = static_cast<size_t>(dtype_bytes(view.dtype));
   std::vector<bool> inside(found.size(), false);
   int64_t num_neighbours = 0;
+  if (block.bound.strict) looseness = 1.0;
   const double relative = looseness > 1.0 ? std::max(block.bound.relative, 0x1p-8) : block.bound.relative;
   for (int64_t i = 0; i < num_rows(view); ++i) {
     for (int64_t k = 0; k < row_elements(view); ++k) {

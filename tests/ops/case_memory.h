@@ -23,6 +23,7 @@ struct Bound {
   double absolute = 0.0;
   double relative = 0.0;
   double share_of_neighbours = 0.0;
+  bool strict = false;  // never loosened
 };
 inline constexpr Bound kExact{};
 
@@ -59,6 +60,11 @@ class CaseMemory {
   Tensor in_out(std::string name, DType dtype, Shape shape, Bound bound, const Fill& fill = normal_values,
                 Layout layout = Layout::kContiguous);
 
+  // What a kernel may write or leave alone: restored before every call, never compared.
+  Tensor scratch(DType dtype, Shape shape, const Fill& fill = normal_values);
+  // Declares that no kernel before this one writes the argument in a step, so that this one may read it early.
+  void written_before_step(const ConstTensor& argument);
+
   // A matrix in a format with scales that give values of the fill's magnitude.
   ConstQuantTensor quant_input(const QuantFormat& format, int64_t rows, int64_t cols,
                                Layout layout = Layout::kContiguous);
@@ -74,8 +80,8 @@ class CaseMemory {
 
   // Everything as before the first call: outputs hold `poison` in every byte.
   void reset(std::byte poison);
-  // The same on a GPU, but not before the next kernel in the stream may start: zeros lie in all that is no weight until
-  // a kernel that lets the next one start at once, takes its time and then writes everything.
+  // The same on a GPU, but not before the next kernel in the stream may start: zeros lie in all that a kernel of a step
+  // writes until a kernel that lets the next one start at once, takes its time and then writes everything.
   void reset_late(std::byte poison);
   // The bytes of all outputs, guards included, when all work queued so far is done.
   using Snapshot = std::vector<std::vector<std::byte>>;
@@ -94,10 +100,12 @@ class CaseMemory {
     Bound bound;
     std::vector<std::byte> memory;
     Buffer on_gpu;                   // a GPU's arguments: laid out as `memory`
-    std::vector<std::byte> initial;  // in_out: contents; output: empty
+    std::vector<std::byte> initial;  // in_out, scratch: contents; output: empty
     bool is_output = false;
-    bool is_weight = false;
+    bool is_scratch = false;
+    bool is_early = false;  // there before the step, as weights are
   };
+  Block& block_of(const ConstTensor& argument) const;
   Block& add(std::string name, DType dtype, Shape shape, Layout layout, size_t guard_bytes);
   // The host's outputs as before the first call.
   void poison_outputs(std::byte poison);

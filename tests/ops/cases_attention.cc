@@ -14,6 +14,8 @@ Heads draw_heads(Random& random) {
       {{1, 1, 16}, {4, 2, 64}, {9, 3, 64}, {8, 1, 32}, {6, 2, 24}, {2, 2, 128}, {4, 4, 80}, {12, 2, 8}});
 }
 
+float from_minus_1_to_1(Random& random) { return static_cast<float>(2 * random.uniform() - 1); }
+
 std::vector<int32_t> shuffled(Random& random, int64_t count) {
   std::vector<int32_t> order(static_cast<size_t>(count));
   std::iota(order.begin(), order.end(), 0);
@@ -22,61 +24,81 @@ std::vector<int32_t> shuffled(Random& random, int64_t count) {
   return order;
 }
 
-}  // namespace
-
-PagedAttentionOp make_attention(CaseMemory& m, const AttentionShape& shape, const AttentionFormats& formats) {
-  const int64_t d = shape.head_dim;
-  std::vector<int32_t> query_start = {0};
-  std::vector<int32_t> seq_lens;
+// Which blocks and slots of a cache a batch has.
+struct PagedBatch {
+  std::vector<int32_t> query_start = {0}, seq_lens, table;
+  std::vector<bool> used;  // per slot
   int64_t num_blocks = 1;  // block 0 belongs to nobody
-  int64_t width = 2;
-  for (const auto& [num_queries, num_keys] : shape.sequences) {
-    query_start.push_back(static_cast<int32_t>(query_start.back() + num_queries));
-    seq_lens.push_back(static_cast<int32_t>(num_keys));
-    const int64_t blocks = (num_keys + shape.block_size - 1) / shape.block_size;
-    num_blocks += blocks;
-    width = std::max(width, blocks + 1);
-  }
-  const auto num_sequences = static_cast<int64_t>(shape.sequences.size());
-  const std::vector<int32_t> order = shuffled(m.random(), num_blocks);
-  std::vector<int32_t> table(static_cast<size_t>(num_sequences * width), 1 << 30);
-  std::vector<bool> used(static_cast<size_t>(num_blocks * shape.block_size), false);
-  size_t next = 0;
-  for (int64_t s = 0; s < num_sequences; ++s) {
-    for (int64_t p = 0; p < seq_lens[static_cast<size_t>(s)]; ++p) {
-      int32_t& entry = table[static_cast<size_t>(s * width + p / shape.block_size)];
-      if (p % shape.block_size == 0) entry = order[next++];
-      used[static_cast<size_t>(entry * shape.block_size + p % shape.block_size)] = true;
+  int64_t width = 2;       // of the table
+
+  PagedBatch(const AttentionShape& shape, Random& random) {
+    for (const auto& [num_queries, num_keys] : shape.sequences) {
+      query_start.push_back(static_cast<int32_t>(query_start.back() + num_queries));
+      seq_lens.push_back(static_cast<int32_t>(num_keys));
+      const int64_t blocks = (num_keys + shape.block_size - 1) / shape.block_size;
+      num_blocks += blocks;
+      width = std::max(width, blocks + 1);
+    }
+    const std::vector<int32_t> order = shuffled(random, num_blocks);
+    table.assign(shape.sequences.size() * static_cast<size_t>(width), 1 << 30);
+    used.assign(static_cast<size_t>(num_blocks * shape.block_size), false);
+    size_t next = 0;
+    for (int64_t s = 0; s < num_sequences(); ++s) {
+      for (int64_t p = 0; p < seq_lens[static_cast<size_t>(s)]; ++p) {
+        if (p % shape.block_size == 0) table[static_cast<size_t>(s * width + p / shape.block_size)] = order[next++];
+        used[static_cast<size_t>(slot(shape, s, p))] = true;
+      }
     }
   }
-  const Shape cache_shape{num_blocks, shape.num_kv_heads, shape.block_size, d};
-  const auto make_cache = [&] {
-    int64_t i = 0;
-    return m.input(formats.cache, cache_shape, [&](Random& random) {
-      const int64_t block = i / (shape.num_kv_heads * shape.block_size * d);
-      const int64_t offset = i / d % shape.block_size;
+  int64_t num_sequences() const { return static_cast<int64_t>(seq_lens.size()); }
+  int64_t num_tokens() const { return query_start.back(); }
+  int32_t slot(const AttentionShape& shape, int64_t s, int64_t p) const {
+    const auto block_size = static_cast<int32_t>(shape.block_size);
+    return table[static_cast<size_t>(s * width + p / block_size)] * block_size + static_cast<int32_t>(p % block_size);
+  }
+  Shape cache_shape(const AttentionShape& shape) const {
+    return {num_blocks, shape.num_kv_heads, shape.block_size, shape.head_dim};
+  }
+  // Values for a cache, NaN in unused slots; for one pass over it.
+  Fill cache_values(const AttentionShape& shape) const {
+    return [this, &shape, i = int64_t{0}](Random& random) mutable {
+      const int64_t block = i / (shape.num_kv_heads * shape.block_size * shape.head_dim);
+      const int64_t offset = i / shape.head_dim % shape.block_size;
       ++i;
       return used[static_cast<size_t>(block * shape.block_size + offset)] ? random.normal()
                                                                           : std::numeric_limits<float>::quiet_NaN();
-    });
-  };
-  const int64_t tokens = query_start.back();
-  const int64_t width_of_q = shape.num_heads * d;
+    };
+  }
+};
+
+// All of the op but q and the cache.
+PagedAttentionOp make_rest_of_attention(CaseMemory& m, const AttentionShape& shape, const AttentionFormats& formats,
+                                        const PagedBatch& batch) {
+  const int64_t width_of_q = shape.num_heads * shape.head_dim;
   const Bound f32{.absolute = 2e-6, .relative = 4e-6};
   PagedAttentionOp op;
-  op.out = m.output("out", formats.out, Shape{tokens, width_of_q}, rounded_bound(formats.out, f32));
+  op.out = m.output("out", formats.out, Shape{batch.num_tokens(), width_of_q}, rounded_bound(formats.out, f32));
   if (formats.quantized.quantized())
-    op.quantized = m.quant_output("quantized", formats.quantized, tokens, width_of_q, f32, 0.01);
-  op.q = m.input(formats.q, Shape{tokens, width_of_q}, normal_values, Layout::kStrided);
-  op.k_cache = make_cache();
-  op.v_cache = make_cache();
-  op.query_start = m.integers(Shape{num_sequences + 1}, query_start);
-  op.seq_lens = m.integers(Shape{num_sequences}, seq_lens);
-  op.block_table = m.integers(Shape{num_sequences, width}, table);
-  op.softmax_scale = 1.0f / std::sqrt(static_cast<float>(d));
+    op.quantized = m.quant_output("quantized", formats.quantized, batch.num_tokens(), width_of_q, f32, 0.01);
+  op.query_start = m.integers(Shape{batch.num_sequences() + 1}, batch.query_start);
+  op.seq_lens = m.integers(Shape{batch.num_sequences()}, batch.seq_lens);
+  op.block_table = m.integers(Shape{batch.num_sequences(), batch.width}, batch.table);
+  op.softmax_scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
   op.k_scale = m.random().pick({1.0f, 0.5f, 1.3f});
   op.v_scale = m.random().pick({1.0f, 0.7f});
   op.sliding_window = shape.sliding_window;
+  return op;
+}
+
+}  // namespace
+
+PagedAttentionOp make_attention(CaseMemory& m, const AttentionShape& shape, const AttentionFormats& formats) {
+  const PagedBatch batch(shape, m.random());
+  PagedAttentionOp op = make_rest_of_attention(m, shape, formats, batch);
+  op.q =
+      m.input(formats.q, Shape{batch.num_tokens(), shape.num_heads * shape.head_dim}, normal_values, Layout::kStrided);
+  op.k_cache = m.input(formats.cache, batch.cache_shape(shape), batch.cache_values(shape));
+  op.v_cache = m.input(formats.cache, batch.cache_shape(shape), batch.cache_values(shape));
   return op;
 }
 
@@ -142,7 +164,6 @@ RopeKvOp make_rope_kv(CaseMemory& m, DType qkv, DType cache, const Heads& heads,
     op.qkv = m.input(qkv, qkv_shape, normal_values, Layout::kStrided);
     op.q_out = m.output("q_out", qkv, Shape{tokens, hq * d}, rounded_bound(qkv, f32));
   }
-  const Fill from_minus_1_to_1 = [](Random& r) { return static_cast<float>(2 * r.uniform() - 1); };
   op.cos = m.input(DType::kF32, Shape{tokens, half}, from_minus_1_to_1);
   op.sin = m.input(DType::kF32, Shape{tokens, half}, from_minus_1_to_1);
   op.slot_mapping = m.integers(Shape{tokens}, slots);
@@ -168,6 +189,115 @@ std::vector<Case<RopeKvOp>> cases() {
                const Heads heads = draw_heads(m.random());
                return make_rope_kv(m, qkv, cache, heads, m.random().pick<int64_t>({1, 3, 8, 21}), form);
              }});
+      }
+    }
+  }
+  return list;
+}
+
+namespace {
+
+// The bound of a cache that a kernel writes values of about 1 to.
+Bound cache_bound(DType cache, float scale) {
+  Bound bound = rounded_bound(cache, {.absolute = 2e-6 / static_cast<double>(scale), .relative = 2e-6});
+  bound.share_of_neighbours = 0.01;
+  bound.strict = true;
+  return bound;
+}
+
+// Its sequences' tokens are the last of what attention sees; every fifth sequence, from the second on, writes nothing.
+std::vector<int32_t> new_slots(const AttentionShape& shape, PagedBatch& batch) {
+  std::vector<int32_t> slots;
+  for (int64_t s = 0; s < batch.num_sequences(); ++s) {
+    const auto [num_queries, num_keys] = shape.sequences[static_cast<size_t>(s)];
+    for (int64_t p = num_keys - num_queries; p < num_keys; ++p) {
+      slots.push_back(s % 5 == 1 ? -1 : batch.slot(shape, s, p));
+      if (slots.back() >= 0) batch.used[static_cast<size_t>(slots.back())] = false;
+    }
+  }
+  return slots;
+}
+
+}  // namespace
+
+RopeAttentionOp make_rope_attention(CaseMemory& m, const AttentionShape& shape, const AttentionFormats& formats,
+                                    RopeForm form) {
+  PagedBatch batch(shape, m.random());
+  RopeAttentionOp op;
+  PagedAttentionOp& attention = op.attention;
+  RopeKvOp& rope = op.rope;
+  rope.slot_mapping = m.integers(Shape{batch.num_tokens()}, new_slots(shape, batch));
+  attention = make_rest_of_attention(m, shape, formats, batch);
+  rope.k_scale = attention.k_scale;
+  rope.v_scale = attention.v_scale;
+  rope.k_cache = m.in_out("k_cache", formats.cache, batch.cache_shape(shape), cache_bound(formats.cache, rope.k_scale),
+                          batch.cache_values(shape));
+  rope.v_cache = m.in_out("v_cache", formats.cache, batch.cache_shape(shape), cache_bound(formats.cache, rope.v_scale),
+                          batch.cache_values(shape));
+  const int64_t d = shape.head_dim, tokens = batch.num_tokens(), q_columns = shape.num_heads * d;
+  const Shape qkv{tokens, q_columns + 2 * shape.num_kv_heads * d};
+  if (form == RopeForm::kInPlace) {
+    const Tensor both = m.scratch(formats.q, qkv);
+    rope.qkv = both;
+    rope.q_out = both.columns(0, q_columns);
+  } else {
+    rope.qkv = m.input(formats.q, qkv, normal_values, Layout::kStrided);
+    rope.q_out =
+        m.scratch(formats.q, Shape{tokens, q_columns}, [](Random&) { return std::numeric_limits<float>::quiet_NaN(); });
+  }
+  rope.cos = m.input(DType::kF32, Shape{tokens, d / 2}, from_minus_1_to_1);
+  rope.sin = m.input(DType::kF32, Shape{tokens, d / 2}, from_minus_1_to_1);
+  if (form == RopeForm::kQueryAndKeyNorm) {
+    rope.q_norm = m.weight(DType::kF32, Shape{d});
+    rope.k_norm = m.weight(DType::kF32, Shape{d});
+  }
+  attention.q = rope.q_out;
+  attention.k_cache = rope.k_cache;
+  attention.v_cache = rope.v_cache;
+  for (const ConstTensor& early : {ConstTensor(rope.k_cache), ConstTensor(rope.v_cache), rope.slot_mapping,
+                                   attention.query_start, attention.seq_lens, attention.block_table}) {
+    m.written_before_step(early);
+  }
+  return op;
+}
+
+template <>
+std::vector<Case<RopeAttentionOp>> cases() {
+  const std::vector<std::pair<std::string, std::vector<AttentionShape::Sequence>>> batches = {
+      {"decode", {{1, 1}, {1, 17}, {1, 64}, {1, 257}}},
+      {"one", {{1, 129}}},
+      {"splits", {{1, 600}, {1, 256}, {1, 1030}}},
+      {"mixed", {{1, 40}, {5, 33}, {1, 16}}}};
+  const QuantFormat plain;
+  std::vector<Case<RopeAttentionOp>> list;
+  for (const DType cache : {DType::kBF16, DType::kF8E4M3}) {
+    for (const auto& [name, sequences] : batches) {
+      for (const QuantFormat& quantized : {plain, kF8DynamicToken, kF8StaticTensor}) {
+        list.push_back({fmt::format("{}, cache {}, written {}", name, dtype_name(cache),
+                                    quantized.quantized() ? quantized.to_string() : "plain"),
+                        [=, sequences = sequences](CaseMemory& m) {
+                          const Heads heads = m.random().pick<Heads>({{4, 2, 64},
+                                                                      {9, 3, 64},
+                                                                      {8, 1, 64},
+                                                                      {2, 2, 128},
+                                                                      {8, 2, 128},
+                                                                      {6, 1, 256},
+                                                                      {16, 1, 64},
+                                                                      {12, 12, 64},
+                                                                      {16, 8, 128},
+                                                                      {24, 2, 128}});
+                          const AttentionShape shape{.sequences = sequences,
+                                                     .num_heads = heads.num_heads,
+                                                     .num_kv_heads = heads.num_kv_heads,
+                                                     .head_dim = heads.head_dim,
+                                                     .block_size = m.random().pick<int64_t>({16, 32}),
+                                                     .sliding_window = m.random().pick<int64_t>({0, 0, 0, 1, 20, 300})};
+                          const RopeForm form =
+                              m.random().pick({RopeForm::kPlain, RopeForm::kQueryAndKeyNorm, RopeForm::kInPlace});
+                          const DType out = m.random().coin() ? DType::kBF16 : DType::kF32;
+                          return make_rope_attention(
+                              m, shape, {.q = DType::kBF16, .cache = cache, .out = out, .quantized = quantized}, form);
+                        }});
       }
     }
   }

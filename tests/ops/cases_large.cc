@@ -178,4 +178,43 @@ std::vector<Case<PagedAttentionOp>> large_cases() {
   return list;
 }
 
+template <>
+std::vector<Case<RopeAttentionOp>> large_cases() {
+  using Sequences = std::vector<AttentionShape::Sequence>;
+  struct Batch {
+    std::string name;
+    Heads heads;
+    Sequences sequences;
+  };
+  const Sequences ragged = {{1, 1100}, {1, 256}, {1, 4099}, {1, 1}, {1, 77}, {1, 513}};
+  Sequences many;
+  for (int64_t s = 0; s < 150; ++s) many.push_back({1, 1 + s * s % 397});
+  const std::vector<Batch> batches = {{"32 heads of 128", {32, 8, 128}, ragged},
+                                      {"64 heads of 128", {64, 8, 128}, {{1, 300}, {1, 1025}}},
+                                      {"16 KV heads of 128", {16, 16, 128}, ragged},
+                                      {"16 heads of 256", {16, 4, 256}, ragged},
+                                      {"up to 20000", {4, 1, 128}, {{1, 20000}, {1, 3}, {1, 9000}, {1, 130}}},
+                                      {"150 sequences", {4, 2, 64}, many}};
+  std::vector<Case<RopeAttentionOp>> list;
+  for (const DType cache : {DType::kBF16, DType::kF8E4M3}) {
+    for (const auto& [name, heads, sequences] : batches) {
+      list.push_back(
+          {fmt::format("large, {}, cache {}", name, dtype_name(cache)),
+           [=, heads = heads, sequences = sequences](CaseMemory& m) {
+             const AttentionShape shape{.sequences = sequences,
+                                        .num_heads = heads.num_heads,
+                                        .num_kv_heads = heads.num_kv_heads,
+                                        .head_dim = heads.head_dim,
+                                        .block_size = m.random().pick<int64_t>({16, 32, 64}),
+                                        .sliding_window = m.random().pick<int64_t>({0, 0, 0, 700})};
+             const QuantFormat quantized = m.random().pick({QuantFormat{}, kF8DynamicToken, kF8StaticTensor});
+             const RopeForm form = m.random().pick({RopeForm::kQueryAndKeyNorm, RopeForm::kInPlace});
+             return make_rope_attention(
+                 m, shape, {.q = DType::kBF16, .cache = cache, .out = DType::kBF16, .quantized = quantized}, form);
+           }});
+    }
+  }
+  return list;
+}
+
 }  // namespace octet::ops_test

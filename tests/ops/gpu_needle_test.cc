@@ -149,7 +149,7 @@ class GpuNeedleTest : public ::testing::TestWithParam<Pattern> {
     const Buffer workspace(device_, 64 << 20, "workspace");
     const Launch launch{.stream = on_gpu.stream.get(),
                         .gpu = &gpu_properties(device_),
-                        .workspace = {.data = workspace.data(), .num_bytes = workspace.num_bytes()}};
+                        .workspace = make_workspace(workspace, on_gpu.stream.get())};
     for (const auto& kernel : kernel_table(device_).of<PagedAttentionOp>()) {
       if (!kernel.declines(op, launch).empty()) continue;
       fill_bytes(op.out.bytes, std::byte{0xff}, op.out.num_bytes(), launch.stream);
@@ -158,6 +158,48 @@ class GpuNeedleTest : public ::testing::TestWithParam<Pattern> {
       copy_bytes(found.data(), op.out.bytes, op.out.num_bytes(), launch.stream);
       synchronize(launch.stream);
       EXPECT_EQ(num_found(h, found), kNeedles * kHeads) << kernel.name << ", cache " << dtype_name(op.k_cache.dtype);
+    }
+  }
+
+  // The same of fused kernels: queries that turn by no angle, and new tokens that are in the cache already.
+  template <class T>
+  void expect_found_by_fused(const Haystack& h) {
+    OnGpu on_gpu = make_op<T>(h, false);
+    const PagedAttentionOp& attention = on_gpu.op;
+    const Buffer workspace(device_, 64 << 20, "workspace");
+    const Launch launch{.stream = on_gpu.stream.get(),
+                        .gpu = &gpu_properties(device_),
+                        .workspace = make_workspace(workspace, on_gpu.stream.get())};
+    const Shape angles{kNeedles, kHeadDim / 2};
+    const auto same = [](float value) { return std::vector<float>(kNeedles * kHeadDim / 2, value); };
+    const Shape qkv{kNeedles, (kHeads + 2 * kKvHeads) * kHeadDim};
+    const Buffer projections(device_, qkv.num_elements() * int64_t{sizeof(BF16)}, "qkv");
+    const Tensor all = projections.tensor(DType::kBF16, qkv);
+    fill_bytes(projections.data(), std::byte{0}, projections.num_bytes(), launch.stream);
+    const Tensor q = all.columns(0, kHeads * kHeadDim);
+    octet::copy(q, attention.q, launch.stream);
+    RopeAttentionOp op{.rope = {.q_out = q,
+                                .k_cache = Tensor(const_cast<std::byte*>(attention.k_cache.bytes), DTypeOf<T>::value,
+                                                  attention.k_cache.shape),
+                                .v_cache = Tensor(const_cast<std::byte*>(attention.v_cache.bytes), DTypeOf<T>::value,
+                                                  attention.v_cache.shape),
+                                .qkv = all,
+                                .cos = upload(same(1.0f), angles, on_gpu),
+                                .sin = upload(same(0.0f), angles, on_gpu),
+                                .slot_mapping = upload(std::vector<int32_t>(kNeedles, -1), Shape{kNeedles}, on_gpu),
+                                .k_scale = attention.k_scale,
+                                .v_scale = attention.v_scale},
+                       .attention = attention};
+    op.attention.q = q;
+    op.check();
+    for (const auto& kernel : kernel_table(device_).of<RopeAttentionOp>()) {
+      ASSERT_EQ(kernel.declines(op, launch), "");
+      fill_bytes(attention.out.bytes, std::byte{0xff}, attention.out.num_bytes(), launch.stream);
+      kernel.run(op, launch);
+      std::vector<float> found(static_cast<size_t>(attention.out.num_elements()));
+      copy_bytes(found.data(), attention.out.bytes, attention.out.num_bytes(), launch.stream);
+      synchronize(launch.stream);
+      EXPECT_EQ(num_found(h, found), kNeedles * kHeads) << kernel.name << ", cache " << dtype_name(DTypeOf<T>::value);
     }
   }
 
@@ -190,6 +232,8 @@ TEST_P(GpuNeedleTest, EveryRowFindsIt) {
     expect_found<BF16>(haystack, one_sequence);
     expect_found<F8E4M3>(haystack, one_sequence);
   }
+  expect_found_by_fused<BF16>(haystack);
+  expect_found_by_fused<F8E4M3>(haystack);
 }
 
 INSTANTIATE_TEST_SUITE_P(Patterns, GpuNeedleTest, ::testing::Values(Pattern::kPlain, Pattern::kLoudChannels),

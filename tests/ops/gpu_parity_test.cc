@@ -18,23 +18,29 @@ class Gpu {
  public:
   explicit Gpu(Device device)
       : stream_(device),
-        workspace_(device, kWorkspaceBytes, "workspace"),
+        memory_(device, kWorkspaceBytes, "workspace"),
+        workspace_(make_workspace(memory_, stream_.get())),
         reference_team_(static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 16u))) {}
 
   Launch launch() const {
-    return Launch{.stream = stream_.get(),
-                  .gpu = &gpu_properties(stream_.get().device),
-                  .workspace = {.data = workspace_.data(), .num_bytes = workspace_.num_bytes()}};
+    return Launch{.stream = stream_.get(), .gpu = &gpu_properties(stream_.get().device), .workspace = workspace_};
   }
   Launch reference_launch() { return reference_team_.launch(); }
   // No kernel may rely on what the one before left there.
   void poison_workspace(std::byte poison) const {
-    fill_bytes(workspace_.data(), poison, workspace_.num_bytes(), stream_.get());
+    fill_bytes(workspace_.data, poison, workspace_.num_bytes, stream_.get());
+  }
+  bool counters_are_zero() const {
+    std::vector<int32_t> counters(Workspace::kNumCounters);
+    copy_bytes(counters.data(), workspace_.counters, Workspace::kNumCounters * int64_t{sizeof(int32_t)}, stream_.get());
+    synchronize(stream_.get());
+    return std::all_of(counters.begin(), counters.end(), [](int32_t counter) { return counter == 0; });
   }
 
  private:
   StreamOwner stream_;
-  Buffer workspace_;
+  Buffer memory_;
+  Workspace workspace_;
   Team reference_team_;
 };
 
@@ -87,7 +93,9 @@ CaseMemory::Snapshot run_as_graph(const Kernel<Op>& kernel, const Op& op, CaseMe
 
 // Attention on tensor cores rounds softmax weights to the cache's 16-bit type: to 2^-9 of themselves with BF16. A sum
 // of values of about 1 is then off by up to 2^-8, some two thousand times F32's bound.
-double looseness_of(std::string_view kernel) { return kernel.starts_with("hopper.attention") ? 2000.0 : 1.0; }
+double looseness_of(std::string_view kernel) {
+  return kernel.starts_with("hopper.attention") || kernel.starts_with("hopper.rope_attention") ? 2000.0 : 1.0;
+}
 
 // After a kernel that ends late: `kernel` may start before it, and must wait for it.
 template <class Op>
@@ -115,6 +123,7 @@ void expect_parity(const Case<Op>& test_case, Gpu& gpu) {
     }
     const CaseMemory::Snapshot found = run_on_gpu(kernel, op, memory, std::byte{0xff}, gpu);
     EXPECT_EQ(memory.differences(*expected, found, looseness_of(kernel.name)), "");
+    ASSERT_TRUE(gpu.counters_are_zero()) << "leaves counters of the workspace behind";
     EXPECT_TRUE(found == run_on_gpu(kernel, op, memory, std::byte{0x7f}, gpu))
         << "bits depend on what outputs or the workspace held, or change from run to run";
     EXPECT_TRUE(found == run_as_graph(kernel, op, memory, gpu)) << "a graph's replay gives other bits";
@@ -177,6 +186,7 @@ TEST_P(GpuBatchInvarianceTest, Matmul) { expect_of_all_cases<MatmulOp>(); }
 TEST_P(GpuBatchInvarianceTest, RmsNorm) { expect_of_all_cases<RmsNormOp>(); }
 TEST_P(GpuBatchInvarianceTest, SiluAndMul) { expect_of_all_cases<SiluAndMulOp>(); }
 TEST_P(GpuBatchInvarianceTest, PagedAttention) { expect_of_all_cases<PagedAttentionOp>(); }
+TEST_P(GpuBatchInvarianceTest, RopeAttention) { expect_of_all_cases<RopeAttentionOp>(); }
 
 }  // namespace
 }  // namespace octet::ops_test

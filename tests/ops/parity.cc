@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <functional>
+#include <numeric>
 #include <random>
 
 namespace octet::ops_test {
@@ -84,6 +85,23 @@ void run_in_chunks(const Kernel<PagedAttentionOp>& kernel, const PagedAttentionO
   }
 }
 
+// Sequences [begin, begin + count) of a step with one new token each.
+RopeAttentionOp sequences_of(RopeAttentionOp op, int64_t begin, int64_t count, CaseMemory& memory) {
+  RopeKvOp& rope = op.rope;
+  PagedAttentionOp& attention = op.attention;
+  for (ConstTensor* tensor : {&rope.qkv, &rope.cos, &rope.sin, &rope.slot_mapping, &attention.q, &attention.seq_lens,
+                              &attention.block_table}) {
+    *tensor = tensor->rows(begin, count);
+  }
+  rope.q_out = rope.q_out.rows(begin, count);
+  attention.out = attention.out.rows(begin, count);
+  if (attention.quantized.data) attention.quantized = rows_of(attention.quantized, begin, count);
+  std::vector<int32_t> starts(static_cast<size_t>(count) + 1);
+  std::iota(starts.begin(), starts.end(), 0);
+  attention.query_start = memory.integers(Shape{count + 1}, starts);
+  return op;
+}
+
 }  // namespace
 
 uint64_t base_seed() {
@@ -125,6 +143,28 @@ void expect_batch_invariance(const PagedAttentionOp& op, CaseMemory& memory, con
           kernel, op, memory, [&](int64_t n) { return kernel.name == kTwoWays ? same_way(op, n, chunk) : chunk; },
           launch);
       ASSERT_EQ(together, memory.outputs()) << "in chunks of " << chunk;
+    }
+  }
+}
+
+template <>
+void expect_batch_invariance(const RopeAttentionOp& op, CaseMemory& memory, const Launch& launch,
+                             KernelSelection selection) {
+  for (const Kernel<RopeAttentionOp>& kernel : kernel_table(launch.stream.device, selection).of<RopeAttentionOp>()) {
+    if (!kernel.declines(op, launch).empty()) continue;
+    SCOPED_TRACE(kernel.name);
+    const CaseMemory::Snapshot together = run(kernel, op, memory, std::byte{0xff}, launch);
+    const int64_t sequences = op.attention.num_sequences();
+    for (const int64_t piece : {int64_t{1}, int64_t{4}}) {
+      if (piece >= sequences) continue;
+      memory.reset(std::byte{0xff});
+      for (int64_t begin = 0; begin < sequences; begin += piece) {
+        const RopeAttentionOp part = sequences_of(op, begin, std::min(piece, sequences - begin), memory);
+        part.check();
+        ASSERT_EQ(kernel.declines(part, launch), "");
+        kernel.run(part, launch);
+      }
+      ASSERT_EQ(together, memory.outputs()) << "in batches of " << piece;
     }
   }
 }

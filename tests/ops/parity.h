@@ -32,8 +32,8 @@ const Kernel<Op>& reference_kernel(const Op& op, const Launch& launch) {
   return kernels.front();
 }
 
-using AllOps = ::testing::Types<EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeKvOp,
-                                RopeTableOp, SampleOp, SiluAndMulOp>;
+using AllOps = ::testing::Types<EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp,
+                                RopeAttentionOp, RopeKvOp, RopeTableOp, SampleOp, SiluAndMulOp>;
 class OpNames {
  public:
   template <class Op>
@@ -57,12 +57,15 @@ class Team {
 
 // A row alone, in a part of the batch and in the batch: the same bits. Every kernel of the device's table that does not
 // decline. For MatmulOp, RmsNormOp and SiluAndMulOp; PagedAttentionOp: a sequence's queries alone, in chunks and in a
-// mixed batch. Of the deterministic kernels, which must be the same whatever the pieces, and of all, some of which have
-// two ways, by the number of rows.
+// mixed batch; RopeAttentionOp: sequences alone and in a batch, of kernels for a token a sequence. Of the deterministic
+// kernels, which must be the same whatever the pieces, and of all, some of which have two ways, by the number of rows.
 template <class Op>
 void expect_batch_invariance(const Op& op, CaseMemory& memory, const Launch& launch, KernelSelection selection);
 template <>
 void expect_batch_invariance(const PagedAttentionOp& op, CaseMemory& memory, const Launch& launch,
+                             KernelSelection selection);
+template <>
+void expect_batch_invariance(const RopeAttentionOp& op, CaseMemory& memory, const Launch& launch,
                              KernelSelection selection);
 
 }  // namespace octet::ops_test

@@ -13,6 +13,7 @@ void add_hopper_kernels(KernelTable& table) {
   table.of<MatmulOp>().push_back(hopper_matmul_bf16_wgmma());
   table.of<PagedAttentionOp>().push_back(hopper_attention_prefill());
   table.of<PagedAttentionOp>().push_back(hopper_attention_decode());
+  table.of<RopeAttentionOp>().push_back(hopper_rope_attention_decode());
 }
 
 void add_deterministic_hopper_kernels(KernelTable& table) {

@@ -14,5 +14,6 @@ Kernel<MatmulOp> hopper_matmul_bf16_wgmma();
 Kernel<PagedAttentionOp> hopper_attention_decode();
 Kernel<PagedAttentionOp> hopper_attention_prefill();
 Kernel<PagedAttentionOp> hopper_attention_tiles();
+Kernel<RopeAttentionOp> hopper_rope_attention_decode();
 
 }  // namespace octet

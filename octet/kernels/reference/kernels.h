@@ -1,4 +1,4 @@
-// One kernel per op; each in the file of its op's name.
+// One kernel per op; each in the file of its op's name, those of fusions in fusions.cc.
 #pragma once
 
 #include "octet/ops/ops.h"
@@ -11,6 +11,7 @@ Kernel<MatmulOp> reference_matmul();
 Kernel<PagedAttentionOp> reference_paged_attention();
 Kernel<QuantizeOp> reference_quantize();
 Kernel<RmsNormOp> reference_rms_norm();
+Kernel<RopeAttentionOp> reference_rope_attention();
 Kernel<RopeKvOp> reference_rope_kv();
 Kernel<RopeTableOp> reference_rope_table();
 Kernel<SampleOp> reference_sample();

@@ -7,7 +7,9 @@
 
 namespace octet {
 
-// Appends one row per op.
+// Appends one row per op that is no fusion.
 void add_reference_kernels(KernelTable& table);
+// And one per fusion: only for who compares with it. Elsewhere a fusion's parts run, on the fastest rows.
+void add_reference_fusions(KernelTable& table);
 
 }  // namespace octet
