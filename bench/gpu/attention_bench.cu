@@ -259,6 +259,15 @@ void time_layers(Bench& bench, double read_gb_s) {
   time_layer(bench, "64 of 4k to 32k", ragged(bench, 64, 4096, 32768), read_gb_s);
 }
 
+// A decode step of `count` sequences of one length, for profilers too.
+void time_one(Bench& bench, int count, int32_t length) {
+  const std::vector<int32_t> lengths(static_cast<size_t>(count), length);
+  for (const DType dtype : {DType::kF8E4M3, DType::kBF16}) {
+    bench.use_cache(dtype);
+    time_decode(bench, fmt::format("{} of {}", count, length).c_str(), lengths, bench.read_bandwidth());
+  }
+}
+
 void time_prefill(Bench& bench, const char* name, const std::vector<int32_t>& new_tokens,
                   const std::vector<int32_t>& seq_lens) {
   const Batch batch = bench.make_batch(new_tokens, seq_lens, 0);
@@ -287,6 +296,8 @@ void time_all(Bench& bench, bool layers, bool decode, bool prefill) {
     if (decode) {
       time_decode(bench, "64 of 4k to 32k", ragged(bench, 64, 4096, 32768), read);
       time_decode(bench, "64 of 4k", std::vector<int32_t>(64, 4096), read);
+      time_decode(bench, "128 of 256", std::vector<int32_t>(128, 256), read);
+      time_decode(bench, "512 of 1500", std::vector<int32_t>(512, 1500), read);
       time_decode(bench, "64 of 1k", std::vector<int32_t>(64, 1024), read);
       time_decode(bench, "256 of 1k to 4k", ragged(bench, 256, 1024, 4096), read);
       for (const int32_t length : {128, 1024, 4096, 32768, 131072}) {
@@ -361,6 +372,10 @@ int main(const std::vector<std::string>& arguments) {
   };
   Bench bench;
   if (has("check")) return check_rows(bench) ? EXIT_SUCCESS : EXIT_FAILURE;
+  if (arguments.size() == 2 && std::isdigit(static_cast<unsigned char>(arguments[0][0]))) {
+    time_one(bench, std::stoi(arguments[0]), std::stoi(arguments[1]));
+    return EXIT_SUCCESS;
+  }
   const bool all = arguments.empty();
   time_all(bench, all || has("layer"), all || has("decode"), all || has("prefill"));
   return EXIT_SUCCESS;

@@ -1,9 +1,9 @@
-// matmul_bench [quick | large | tune]: times the GPU's matmul rows and writes one JSON object per line.
+// matmul_bench [quick | large | rows | tune]: times the GPU's matmul rows and writes one JSON object per line.
 //
 // Times are those of CUDA graphs of many launches, replayed, divided by the launches: the median of several replays.
 // Weights rotate through a pool much larger than the L2 cache. Values are random. "read" is the bandwidth of a kernel
-// that only reads the pool, in the same run. "quick": few tokens and 8B only; "large": many tokens only; "tune" times
-// every choice of the ring on the four linears instead.
+// that only reads the pool, in the same run. "quick": few tokens and 8B only; "large": many tokens only; "rows"
+// times every row that takes a linear of some tokens, "tune" every choice of the ring on the four linears instead.
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -88,6 +88,15 @@ class Bench {
   std::string_view chosen(const MatmulOp& op) const { return backend_().choose(op).chosen; }
   void run(const MatmulOp& op) const { backend_()(op); }
   void run(const MatmulOp& op, const RingPlan& plan) const { run_ring(op, launch_, plan); }
+  // The rows that take this matmul, the backend's choice first.
+  std::vector<Kernel<MatmulOp>> rows(const MatmulOp& op) const {
+    std::vector<Kernel<MatmulOp>> found;
+    for (const Kernel<MatmulOp>& kernel : kernel_table(kGpu).of<MatmulOp>()) {
+      if (kernel.name != "cuda.matmul_simple" && kernel.declines(op, launch_).empty()) found.push_back(kernel);
+    }
+    return found;
+  }
+  void run(const MatmulOp& op, const Kernel<MatmulOp>& row) const { row.run(op, launch_); }
   int64_t pool_bytes() const { return pool_.num_bytes(); }
 
   // Microseconds of one of the `count` launches that `work` queues.
@@ -197,6 +206,26 @@ void time_large(Bench& bench) {
   }
 }
 
+// Where one row should give way to the next.
+void time_rows(Bench& bench) {
+  bench.fill(DType::kF8E4M3);
+  print_read(bench);
+  for (const LayerShape& layer : kLayers) {
+    for (const Linear& l : layer.linears) {
+      for (const int64_t tokens : {8, 12, 16, 32, 64, 96, 128, 192}) {
+        const int count = std::min(num_launches(bench, l, tokens, DType::kF8E4M3), 40);
+        int64_t place = 0;
+        for (const Kernel<MatmulOp>& row : bench.rows(bench.linear(l, tokens, DType::kBF16, place))) {
+          const double us = bench.time(count, [&] {
+            for (int i = 0; i < count; ++i) bench.run(bench.linear(l, tokens, DType::kBF16, place), row);
+          });
+          print_linear(layer.name, l, tokens, DType::kF8E4M3, us, row.name);
+        }
+      }
+    }
+  }
+}
+
 // Every choice of the ring for every linear, in a loop over that linear and in its layer.
 void tune(Bench& bench) {
   bench.fill(DType::kF8E4M3);
@@ -231,6 +260,8 @@ int main(const std::vector<std::string>& arguments) {
   Bench bench(int64_t{5} << 29);
   if (has("tune")) {
     tune(bench);
+  } else if (has("rows")) {
+    time_rows(bench);
   } else if (has("large")) {
     time_large(bench);
   } else {

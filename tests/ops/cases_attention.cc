@@ -99,6 +99,7 @@ PagedAttentionOp make_attention(CaseMemory& m, const AttentionShape& shape, cons
       m.input(formats.q, Shape{batch.num_tokens(), shape.num_heads * shape.head_dim}, normal_values, Layout::kStrided);
   op.k_cache = m.input(formats.cache, batch.cache_shape(shape), batch.cache_values(shape));
   op.v_cache = m.input(formats.cache, batch.cache_shape(shape), batch.cache_values(shape));
+  for (const ConstTensor& early : {op.query_start, op.seq_lens, op.block_table}) m.written_before_step(early);
   return op;
 }
 

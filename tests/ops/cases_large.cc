@@ -188,13 +188,13 @@ std::vector<Case<RopeAttentionOp>> large_cases() {
   };
   const Sequences ragged = {{1, 1100}, {1, 256}, {1, 4099}, {1, 1}, {1, 77}, {1, 513}};
   Sequences many;
-  for (int64_t s = 0; s < 150; ++s) many.push_back({1, 1 + s * s % 397});
+  for (int64_t s = 0; s < 8; ++s) many.push_back({1, 1 + s * s * 53 % 397});
   const std::vector<Batch> batches = {{"32 heads of 128", {32, 8, 128}, ragged},
                                       {"64 heads of 128", {64, 8, 128}, {{1, 300}, {1, 1025}}},
                                       {"16 KV heads of 128", {16, 16, 128}, ragged},
                                       {"16 heads of 256", {16, 4, 256}, ragged},
                                       {"up to 20000", {4, 1, 128}, {{1, 20000}, {1, 3}, {1, 9000}, {1, 130}}},
-                                      {"150 sequences", {4, 2, 64}, many}};
+                                      {"8 sequences", {4, 2, 64}, many}};
   std::vector<Case<RopeAttentionOp>> list;
   for (const DType cache : {DType::kBF16, DType::kF8E4M3}) {
     for (const auto& [name, heads, sequences] : batches) {

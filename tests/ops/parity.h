@@ -55,10 +55,14 @@ class Team {
   ThreadScratch scratch_;
 };
 
+// Sequences [begin, begin + count) of a step with one new token each; query_start: 0 to count.
+RopeAttentionOp sequences_of(RopeAttentionOp op, int64_t begin, int64_t count, ConstTensor query_start);
+
 // A row alone, in a part of the batch and in the batch: the same bits. Every kernel of the device's table that does not
 // decline. For MatmulOp, RmsNormOp and SiluAndMulOp; PagedAttentionOp: a sequence's queries alone, in chunks and in a
-// mixed batch; RopeAttentionOp: sequences alone and in a batch, of kernels for a token a sequence. Of the deterministic
-// kernels, which must be the same whatever the pieces, and of all, some of which have two ways, by the number of rows.
+// mixed batch, but of kernels that cut keys by the batch; RopeAttentionOp: sequences alone and in a batch, of kernels
+// for a token a sequence. Of the deterministic kernels, which must be the same whatever the pieces, and of all, some of
+// which have two ways, by the number of rows.
 template <class Op>
 void expect_batch_invariance(const Op& op, CaseMemory& memory, const Launch& launch, KernelSelection selection);
 template <>

@@ -1,8 +1,8 @@
-// The second kernel of split attention: adds the partial results of every row in the order of the splits and writes the
-// row, plain and in 8 bits.
+// The second kernel of split attention: adds the partial results of every row in the order of the line
+// (attention_line.cuh) and writes the row, plain and in 8 bits.
 #pragma once
 
-#include "octet/kernels/hopper/attention_plan.cuh"
+#include "octet/kernels/hopper/attention_line.cuh"
 #include "octet/kernels/hopper/warp_mma.cuh"
 
 namespace octet {
@@ -11,7 +11,8 @@ inline constexpr int kCombineThreads = 256;
 inline constexpr int kCombineManyRows = 64;
 inline constexpr int kCombineWarps = kCombineThreads / 32;
 
-// The partial results of one head of a row: split i at index first + i * stride of Partials, i from begin to end.
+// The partial results of one head of a row: that of warp i at index first + i * stride of Partials, i from begin to
+// end.
 struct HeadPartials {
   int64_t first, stride;
   int begin, end;
@@ -33,16 +34,14 @@ struct PartialVector {
   }
 };
 
-// The sum over every num_members-th split, from those whose number is `member` on; lane l holds kLane dimensions from
-// l * kLane on. Splits keep their lanes and warps wherever `begin` lies, so leading splits that see nothing change
-// nothing.
+// The sum over every num_members-th partial result; lane l holds kLane dimensions from l * kLane on.
 template <int kLane>
-__device__ PartialVector<kLane> sum_splits(const Partials& partials, const HeadPartials& head, int member,
-                                           int num_members) {
+__device__ PartialVector<kLane> sum_partials(const Partials& partials, const HeadPartials& head, int member,
+                                             int num_members) {
   constexpr int kAhead = 4;  // loads under way
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const auto softmax_of = [&](int i) { return partials.softmax[head.first + i * head.stride]; };
-  const int mine = head.begin + ((member - head.begin) & (num_members - 1));
+  const int mine = head.begin + member;
   PartialVector<kLane> ahead[kAhead];
   float scores[kAhead];
   const auto load = [&](int first) {
@@ -56,7 +55,7 @@ __device__ PartialVector<kLane> sum_splits(const Partials& partials, const HeadP
   };
   load(mine);
   float highest = -INFINITY;
-  const int lane_first = head.begin + ((lane - head.begin) & 31);
+  const int lane_first = head.begin + lane;
   for (int i = lane_first; i < head.end; i += 32) highest = fmaxf(highest, softmax_of(i).x);
   for (int step = 16; step > 0; step /= 2) highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, step));
   float total = 0.0f;
@@ -77,31 +76,52 @@ __device__ PartialVector<kLane> sum_splits(const Partials& partials, const HeadP
 
 struct RowPlace {
   int sequence, row;  // row of q; sequence -1: there is none
-  int slot_start;
   SequenceView view;
 };
 
 // The row that cluster `index` makes. When sequences have few rows (max_rows, others are left out) it is counted by
 // sequence, which takes no search; neither does the usual step of one row a sequence.
-__device__ inline RowPlace row_of(const AttentionInput& in, const Partials& partials, int index, int max_rows,
-                                  int* shared) {
+__device__ inline RowPlace row_of(const AttentionInput& in, int index, int max_rows, int* shared) {
   const bool by_sequence = max_rows < kCombineManyRows;
   int s = by_sequence ? index / max_rows : min(index, in.num_sequences - 1);
   const SequenceView likely(in, s);
-  const int slot_start = partials.header->slot_start[s];
   if (by_sequence) {
     const int i = index % max_rows;
     const bool exists = i < likely.num_rows && likely.num_rows <= max_rows;
-    return {exists ? s : -1, likely.first_row + i, slot_start, likely};
+    return {exists ? s : -1, likely.first_row + i, likely};
   }
-  if (likely.first_row == index && likely.num_rows == 1) return {s, index, slot_start, likely};
+  if (likely.first_row == index && likely.num_rows == 1) return {s, index, likely};
   s = sequence_of_row(in, index, shared);
-  if (s < 0) return {s, index, 0, likely};
-  return {s, index, partials.header->slot_start[s], SequenceView(in, s)};
+  return {s, index, s < 0 ? likely : SequenceView(in, s)};
 }
 
+// Where decode has put the partial results of a row's heads.
+template <int kRows>
+struct RowPartials {
+  int line_start, unit_start, steps, row_blocks, share, first_row, group;
+
+  __device__ RowPartials(const AttentionInput& in, const PartialHeader& header, const RowPlace& place)
+      : line_start(header.line_start[place.sequence]),
+        unit_start(header.unit_start[place.sequence]),
+        steps(place.view.num_pieces(kStepKeys)),
+        row_blocks(row_blocks_of(in, place.view, kRows)),
+        share(header.share),
+        first_row((place.row - place.view.first_row) * in.group),
+        group(in.group) {}
+
+  __device__ HeadPartials of_head(int head) const {
+    const int row = first_row + head % group;
+    const int head_block = head / group * row_blocks + row / kRows;
+    const int begin = line_start + head_block * steps;
+    return {.first = int64_t{unit_start + head_block} * kRows + row % kRows,
+            .stride = kRows,
+            .begin = begin / share,
+            .end = (begin + steps - 1) / share + 1};
+  }
+};
+
 // A cluster of CTAs makes one row, each CTA an equal share of its heads, each head by a team of warps.
-template <int kHeadDim>
+template <int kHeadDim, int kRows>
 __global__ void __launch_bounds__(kCombineThreads, 2)
     combine(const AttentionInput in, const Partials partials, const AttentionOutput output, int max_rows) {
   constexpr int kLane = kHeadDim / 32;
@@ -118,21 +138,14 @@ __global__ void __launch_bounds__(kCombineThreads, 2)
   const int members = kCombineWarps / teams;
   wait_for_previous();
   start_next();
-  const SplitsOf<kCoarseFrom> splits{partials.header->shift};
-  const RowPlace place = row_of(in, partials, static_cast<int>(blockIdx.x) / num_ranks, max_rows, &found);
+  const RowPlace place = row_of(in, static_cast<int>(blockIdx.x) / num_ranks, max_rows, &found);
   if (place.sequence < 0) return;
-  const int t = place.row;
-  const int first_split = place.view.first_split(splits);
-  const int num_splits = place.view.num_splits(splits);
-  const int64_t slot = place.slot_start + (t - place.view.first_row) * num_splits - first_split;
+  const RowPartials<kRows> row(in, *partials.header, place);
   for (int base = 0; base < heads; base += teams) {
     const int h = base + warp / members;
     if (h < heads) {
-      const HeadPartials head{.first = slot * in.num_heads + first_head + h,
-                              .stride = in.num_heads,
-                              .begin = first_split,
-                              .end = first_split + num_splits};
-      const PartialVector<kLane> sum = sum_splits<kLane>(partials, head, warp % members, members);
+      const PartialVector<kLane> sum =
+          sum_partials<kLane>(partials, row.of_head(first_head + h), warp % members, members);
       for (int i = 0; i < kLane / 2; ++i) reinterpret_cast<float2*>(of_warps[warp] + lane * kLane)[i] = sum.pairs[i];
     }
     __syncthreads();
@@ -143,10 +156,10 @@ __global__ void __launch_bounds__(kCombineThreads, 2)
     }
     __syncthreads();
   }
-  write_row_part(output, t, first_head * kHeadDim, heads * kHeadDim, row_part);
+  write_row_part(output, place.row, first_head * kHeadDim, heads * kHeadDim, row_part);
 }
 
-template <int kHeadDim>
+template <int kHeadDim, int kRows>
 void launch_combine(const PagedAttentionOp& op, const Launch& launch, const Partials& partials, int64_t max_rows,
                     std::string_view name) {
   const int cluster = row_cluster(op.num_heads());
@@ -155,7 +168,8 @@ void launch_combine(const PagedAttentionOp& op, const Launch& launch, const Part
                           .block = dim3(kCombineThreads),
                           .shared_bytes = op.num_heads() / cluster * kHeadDim * int64_t{sizeof(float)},
                           .cluster = cluster};
-  launch_kernel(name, launch, shape, combine<kHeadDim>, attention_input(op), partials, attention_output(op), max_rows);
+  launch_kernel(name, launch, shape, combine<kHeadDim, kRows>, attention_input(op), partials, attention_output(op),
+                max_rows);
 }
 
 }  // namespace octet

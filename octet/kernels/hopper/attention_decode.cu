@@ -1,10 +1,10 @@
 // hopper.attention_decode: paged attention for few new tokens a sequence, bound by the bytes of the cache. Two kernels:
-// `decode` makes partial results of splits of the keys (attention_plan.cuh says which CTA makes which,
-// attention_warp.cuh how), `combine` adds those of a row in the order of the splits and writes it. Takes any number of
-// rows, but is made for Hq / Hkv * rows of at most 16 a sequence.
+// `decode` makes partial results of stretches of the keys (attention_line.cuh says which warp makes which,
+// attention_warp.cuh how), `combine` adds those of a row and writes it. Takes any number of rows, but is made for
+// Hq / Hkv * rows of at most 16 a sequence.
 #include "octet/kernels/hopper/attention_combine.cuh"
 #include "octet/kernels/hopper/attention_decode.h"
-#include "octet/kernels/hopper/attention_stream.cuh"
+#include "octet/kernels/hopper/attention_line.cuh"
 #include "octet/kernels/hopper/kernels.h"
 #include "octet/tensor/dispatch.h"
 
@@ -12,116 +12,81 @@ namespace octet {
 namespace {
 
 template <class S>
-using PlanOf = Plan<kSplitThreads, S::kQueries>;
-
-template <class S>
 struct SharedMemory {
   std::byte rings[kSplitWarps][S::kRingBytes];
-  WarpResults<S> results;
-  PlanOf<S> plan;
-};
-
-// The tasks of a CTA, one after the other.
-template <class S>
-class TaskCursor {
- public:
-  __device__ TaskCursor(const AttentionInput& in, const PlanOf<S>& plan, const Task& first, const Task& stop)
-      : in_(in), plan_(plan), task_(first), stop_(stop), view_(in, min(first.sequence, in.num_sequences - 1)) {}
-
-  __device__ bool done() const { return task_ == stop_; }
-  __device__ int sequence() const { return task_.sequence; }
-  __device__ int head_block() const { return task_.head_block; }
-  __device__ const SequenceView& view() const { return view_; }
-  __device__ int row_blocks() const { return PlanOf<S>::row_blocks(in_, view_); }
-  __device__ int kv_head() const {
-    const int blocks = row_blocks();
-    return blocks == 1 ? task_.head_block : task_.head_block / blocks;
-  }
-  __device__ TaskKeys keys() const { return {view_, plan_.splits, task_.split}; }
-  // Of the partial result of the sequence's first row.
-  __device__ int64_t slot() const {
-    return plan_.slot_start[task_.sequence] + task_.split - view_.first_split(plan_.splits);
-  }
-  __device__ int num_splits() const { return view_.num_splits(plan_.splits); }
-
-  __device__ void next() {
-    const int sequence = task_.sequence;
-    task_ = plan_.after(in_, task_, view_);
-    if (task_.sequence != sequence && task_.sequence < in_.num_sequences) view_ = SequenceView(in_, task_.sequence);
-  }
-
- private:
-  const AttentionInput& in_;
-  const PlanOf<S>& plan_;
-  Task task_;
-  Task stop_;
-  SequenceView view_;
+  StepLine<S::kQueries> line;
 };
 
 template <class S>
-__device__ void load_queries(const AttentionInput& in, const TaskCursor<S>& cursor, Queries<S>& queries) {
-  const SequenceView& view = cursor.view();
+__device__ void load_queries(const AttentionInput& in, const LineCursor<S::kQueries>& cursor, Queries<S>& queries) {
   const int kv_head = cursor.kv_head();
-  queries.load(in, view, kv_head, cursor.head_block() % cursor.row_blocks() * S::kQueries, [&](int row) {
+  const SequenceView& view = cursor.view();
+  queries.load(in, view, kv_head, cursor.first_row(), [&](int row) {
     return static_cast<const BF16*>(in.q) + (view.first_row + row / in.group) * in.q_stride +
            (int64_t{kv_head} * in.group + row % in.group) * S::kHeadDim;
   });
 }
 
-// A task's result, to its slots.
+// The warp's result, to its slot.
 template <class S>
-__device__ void write_partial(const AttentionInput& in, const Partials& partials, const TaskCursor<S>& cursor,
-                              const Queries<S>& queries, const Softmax<S>& softmax, WarpResults<S>& results) {
+__device__ void write_partial(const Partials& partials, int64_t slot, const Queries<S>& queries,
+                              const Softmax<S>& softmax) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t slot = cursor.slot();
-  const int num_splits = cursor.num_splits();
-  merge_warps<S>(softmax, results, [&](int t, int nb, const float(&sums)[4], const Merge<S>& merge) {
+  for (int nb = 0; nb < S::kQueryBlocks; ++nb) {
     for (int i = 0; i < 2; ++i) {
+      float total = softmax.total[nb][i];
+      for (int step = 4; step < 32; step *= 2) total += __shfl_xor_sync(0xffffffffu, total, step);
       if (queries.row[nb][i] < 0) continue;
-      const int64_t index = (slot + queries.row[nb][i] * num_splits) * in.num_heads + queries.head[nb][i];
-      if (t == 0 && lane < 4) partials.softmax[index] = make_float2(merge.highest[nb][i], merge.total[nb][i]);
+      const int64_t index = slot * S::kQueries + nb * 8 + lane % 4 * 2 + i;
+      if (lane < 4) partials.softmax[index] = make_float2(softmax.highest[nb][i], total);
       float* const to = partials.sums + index * S::kHeadDim;
-      to[dimension_of<S>(t, lane / 4, false)] = sums[i];
-      to[dimension_of<S>(t, lane / 4, true)] = sums[i + 2];
+#pragma unroll
+      for (int t = 0; t < S::kTiles; ++t) {
+        to[dimension_of<S>(t, lane / 4, false)] = softmax.sums[t][nb][i];
+        to[dimension_of<S>(t, lane / 4, true)] = softmax.sums[t][nb][i + 2];
+      }
     }
-  });
+  }
+}
+
+template <int kRows>
+__device__ void write_header(const AttentionInput& in, const StepLine<kRows>& line, int share, PartialHeader& header) {
+  if (threadIdx.x == 0) header.share = share;
+  for (int s = static_cast<int>(threadIdx.x); s < in.num_sequences; s += kSplitThreads) {
+    header.line_start[s] = line.line_start[s];
+    header.unit_start[s] = line.slot_start[s];
+  }
 }
 
 template <class S>
 __global__ void __launch_bounds__(kSplitThreads, S::kCtasPerSm)
     decode(const __grid_constant__ AttentionInput in, const Partials partials, int max_rows) {
+  using Cursor = LineCursor<S::kQueries>;
   extern __shared__ __align__(128) std::byte shared_bytes[];
   auto& shared = *reinterpret_cast<SharedMemory<S>*>(shared_bytes);
   const uint32_t ring = shared_address(shared.rings[threadIdx.x / 32]);
+  shared.line.make(in, max_rows);  // of integers that no kernel of the step writes
+  const int share = shared.line.share(in, static_cast<int>(gridDim.x) * kSplitWarps);
+  const int length = shared.line.length(in);
+  // Neighbours on the line are on different SMs: an SM's warps then reach ends of units at different times.
+  const int warp = static_cast<int>(threadIdx.x / 32 * gridDim.x + blockIdx.x);
   wait_for_previous();
   start_next();
-  shared.plan.make(in, max_rows, partials.num_slots);
-  if (blockIdx.x == 0) {
-    if (threadIdx.x == 0) partials.header->shift = shared.plan.splits.shift;
-    for (int s = static_cast<int>(threadIdx.x); s < in.num_sequences; s += kSplitThreads) {
-      partials.header->slot_start[s] = shared.plan.slot_start[s];
-    }
-  }
-  Task task;
-  Task stop;
-  shared.plan.find_share(in, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x), task, stop);
-  if (task == stop) return;
-  TaskCursor<S> cursor(in, shared.plan, task, stop);
-  Fetcher<S, TaskCursor<S>> fetcher(in, cursor, ring);
+  if (blockIdx.x == 0) write_header(in, shared.line, share, *partials.header);
+  if (int64_t{warp} * share >= length) return;
+  Cursor cursor(in, shared.line, warp * share, min(length, (warp + 1) * share));
+  Fetcher<S, Cursor> fetcher(in, cursor, ring);
   for (int stage = 0; stage < S::kInFlight; ++stage) fetcher.fetch(stage);
   int stage = 0;
-  Queries<S> queries;
-  load_queries(in, cursor, queries);
   while (true) {
+    Queries<S> queries;
+    load_queries<S>(in, cursor, queries);
     Softmax<S> softmax;
     softmax.clear();
     add_keys<S>(in, cursor.view(), cursor.keys(), queries, ring, stage, fetcher, softmax, [](int, uint32_t) {});
-    write_partial<S>(in, partials, cursor, queries, softmax, shared.results);
-    const int sequence = cursor.sequence();
-    const int head_block = cursor.head_block();
+    write_partial<S>(partials, cursor.unit() + warp, queries, softmax);
     cursor.next();
     if (cursor.done()) return;
-    if (cursor.sequence() != sequence || cursor.head_block() != head_block) load_queries(in, cursor, queries);
   }
 }
 
@@ -137,31 +102,34 @@ struct Call {
   std::string_view name;
   const PagedAttentionOp& op;
   const Launch& launch;
-  Partials partials;
   int64_t max_rows;
 };
 
+// Columns of a unit: eight are enough where every sequence has one row, the usual decode step.
+int64_t columns_of(const PagedAttentionOp& op) {
+  const bool one_row = op.q.dim(0) == op.num_sequences() && op.num_heads() / op.num_kv_heads() <= 8;
+  return op.head_dim() == 256 || one_row ? 8 : 16;
+}
+
 template <class T, int kHeadDim, int kQueryBlocks>
 void launch_decode(const Call& call) {
-  using S = DecodeShape<T, kHeadDim, kQueryBlocks, sizeof(Plan<kSplitThreads, 8 * kQueryBlocks>)>;
+  using S = DecodeShape<T, kHeadDim, kQueryBlocks, sizeof(StepLine<8 * kQueryBlocks>), false>;
   static_assert(sizeof(SharedMemory<S>) <= S::kMaxSharedBytes);
   allow_shared_bytes(decode<S>, sizeof(SharedMemory<S>));
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(call.launch.gpu->num_sms * S::kCtasPerSm)),
                           .block = dim3(kSplitThreads),
                           .shared_bytes = sizeof(SharedMemory<S>)};
-  launch_kernel(call.name, call.launch, shape, decode<S>, attention_input(call.op), call.partials, call.max_rows);
+  const Partials partials = partials_in(call.launch.workspace, S::kQueries, kHeadDim);
+  launch_kernel(call.name, call.launch, shape, decode<S>, attention_input(call.op), partials, call.max_rows);
+  launch_combine<kHeadDim, S::kQueries>(call.op, call.launch, partials, call.max_rows, call.name);
 }
 
 template <class T, int kHeadDim>
 void run_as(const Call& call) {
-  const PagedAttentionOp& op = call.op;
-  // Eight columns are enough where every sequence has one row: the usual decode step.
-  if (kHeadDim == 256 || (op.q.dim(0) == op.num_sequences() && op.num_heads() / op.num_kv_heads() <= 8)) {
-    launch_decode<T, kHeadDim, 1>(call);
-  } else {
-    launch_decode<T, kHeadDim, kHeadDim == 256 ? 1 : 2>(call);
+  if constexpr (kHeadDim < 256) {
+    if (columns_of(call.op) == 16) return launch_decode<T, kHeadDim, 2>(call);
   }
-  launch_combine<kHeadDim>(op, call.launch, call.partials, call.max_rows, call.name);
+  launch_decode<T, kHeadDim, 1>(call);
 }
 
 template <class T>
@@ -169,6 +137,23 @@ void run_on(const Call& call) {
   if (call.op.head_dim() == 64) return run_as<T, 64>(call);
   if (call.op.head_dim() == 128) return run_as<T, 128>(call);
   run_as<T, 256>(call);
+}
+
+// Whether the line's length and the partial results of so many rows have room.
+std::string declines_size(const PagedAttentionOp& op, const Launch& launch, int64_t rows) {
+  constexpr int64_t kMostCtasPerSm = 3, kMostSteps = 1 << 30;
+  const int64_t columns = columns_of(op), group = op.num_heads() / op.num_kv_heads();
+  const int64_t units = op.num_kv_heads() * ((rows * group + columns - 1) / columns + op.num_sequences());
+  const int64_t steps = (op.block_table.dim(1) * op.block_size() + kStepKeys - 1) / kStepKeys;
+  if (units > kMostSteps / std::max<int64_t>(1, steps)) {
+    return fmt::format("takes at most {} steps of {} keys, not those of {} rows of {} keys", kMostSteps, kStepKeys,
+                       rows, op.block_table.dim(1) * op.block_size());
+  }
+  const int64_t slots = units + launch.gpu->num_sms * kMostCtasPerSm * kSplitWarps;
+  const int num_slots = partials_in(launch.workspace, columns, op.head_dim()).num_slots;
+  if (slots <= num_slots) return "";
+  return fmt::format("has room for {} partial results in the workspace, not for the {} of {} rows", num_slots, slots,
+                     rows);
 }
 
 void run(const PagedAttentionOp& op, const Launch& launch) { run_attention_decode(kName, op, launch, kAnyRows); }
@@ -198,21 +183,16 @@ std::string declines_attention_decode(const PagedAttentionOp& op, const Launch& 
   if (op.num_heads() / row_cluster(op.num_heads()) * d * int64_t{sizeof(float)} > kMaxRowBytes) {
     return fmt::format("keeps a CTA's part of a row in 32 KiB: too little for {} heads of {}", op.num_heads(), d);
   }
-  const int num_slots = partials_in(launch.workspace, op.num_heads(), d).num_slots;
-  const int64_t rows = std::min(op.q.dim(0), op.num_sequences() * max_rows);
-  if (rows > num_slots) {
-    return fmt::format("has room for partial results of {} rows in the workspace, not {}", num_slots, rows);
+  if (std::string reason = declines_size(op, launch, std::min(op.q.dim(0), op.num_sequences() * max_rows));
+      !reason.empty()) {
+    return reason;
   }
   return declines_quantized(op);
 }
 
 void run_attention_decode(std::string_view name, const PagedAttentionOp& op, const Launch& launch, int64_t max_rows) {
   if (op.q.dim(0) == 0) return;
-  const Call call{.name = name,
-                  .op = op,
-                  .launch = launch,
-                  .partials = partials_in(launch.workspace, op.num_heads(), op.head_dim()),
-                  .max_rows = max_rows};
+  const Call call{.name = name, .op = op, .launch = launch, .max_rows = max_rows};
   op.k_cache.dtype == DType::kBF16 ? run_on<BF16>(call) : run_on<F8E4M3>(call);
 }
 

@@ -22,10 +22,9 @@ namespace octet {
 inline constexpr int kSplitThreads = 128;
 inline constexpr int kSplitWarps = kSplitThreads / 32;
 inline constexpr int kStepKeys = 16;
-inline constexpr int kTaskStride = kSplitWarps * kStepKeys;
 
-// kOtherBytes: what the kernel keeps in shared memory besides the rings and the results of the warps.
-template <class T, int kDim, int kBlocks, int kOtherBytes>
+// kOtherBytes: what the kernel keeps in shared memory besides the rings and, with kMerges, the results of the warps.
+template <class T, int kDim, int kBlocks, int kOtherBytes, bool kMerges>
 struct DecodeShape {
   using Element = T;
   static constexpr int kHeadDim = kDim;
@@ -42,7 +41,7 @@ struct DecodeShape {
   static constexpr int kMergePasses = kTileBytes < 4096 ? 1 : 2;  // at the end of a task: parts of O in shared memory
   static constexpr int kPassTiles = kTiles / kMergePasses;
   static constexpr int kMergeVectors = kPassTiles * kQueryBlocks * 32;  // of 16 bytes, of a warp and pass
-  static constexpr int kFixedBytes = kSplitWarps * (kMergeVectors * 16 + kQueries * 8) + kOtherBytes;
+  static constexpr int kFixedBytes = (kMerges ? kSplitWarps * (kMergeVectors * 16 + kQueries * 8) : 0) + kOtherBytes;
   // Widening takes time: three CTAs hide it.
   static constexpr int kCtasPerSm = kTileBytes < 4096 && kQueryBlocks == 1 ? 3 : kTileBytes <= 4096 ? 2 : 1;
   static constexpr int kMaxSharedBytes = (kCtasPerSm == 3 ? 75 : kCtasPerSm == 2 ? 113 : 226) << 10;

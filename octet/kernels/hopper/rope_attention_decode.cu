@@ -178,7 +178,7 @@ int num_ranks(int64_t num_kv_heads) {
 
 template <class T, int kHeadDim, int kQueryBlocks>
 void launch_as(const RopeAttentionOp& op, const Launch& launch) {
-  using S = DecodeShape<T, kHeadDim, kQueryBlocks, kOtherBytes<T, kHeadDim, kQueryBlocks>>;
+  using S = DecodeShape<T, kHeadDim, kQueryBlocks, kOtherBytes<T, kHeadDim, kQueryBlocks>, true>;
   static_assert(sizeof(SharedMemory<S>) + 8 * kQueryBlocks * kHeadDim * 4 <= S::kMaxSharedBytes);
   static_assert(kValuesAt<S> + kMaxValueBytes <= 227 << 10);
   const PagedAttentionOp& attention = op.attention;

@@ -5,7 +5,7 @@
 #include <cooperative_groups.h>
 
 #include "octet/kernels/cuda/rows.cuh"
-#include "octet/kernels/hopper/attention_stream.cuh"
+#include "octet/kernels/hopper/attention_merge.cuh"
 
 namespace octet {
 
