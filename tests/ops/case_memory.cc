@@ -131,6 +131,17 @@ Tensor CaseMemory::scratch(DType dtype, Shape shape, const Fill& fill) {
 
 void CaseMemory::written_before_step(const ConstTensor& argument) { block_of(argument).is_early = true; }
 
+void CaseMemory::written_before_step(const ConstTensor& argument, const std::function<bool(int64_t)>& is_new) {
+  Block& block = block_of(argument);
+  OCTET_CHECK(block.view.contiguous());
+  block.before_step = block.memory;
+  const int64_t bytes = dtype_bytes(block.view.dtype);
+  std::byte* const first = block.before_step.data() + (block.view.bytes - block.memory.data());
+  for (int64_t i = 0; i < block.view.num_elements(); ++i) {
+    if (is_new(i)) std::fill_n(first + i * bytes, bytes, std::byte{0});
+  }
+}
+
 ConstQuantTensor CaseMemory::quant_input(const QuantFormat& format, int64_t rows, int64_t cols, Layout layout) {
   if (!format.quantized()) return ConstQuantTensor(input(format.dtype, Shape{rows, cols}, normal_values, layout));
   // Codes of up to about 200 and scales that bring them back to about 1.
@@ -199,6 +210,11 @@ void CaseMemory::reset_late(std::byte poison) {
     }
     const auto size = static_cast<int64_t>(block->memory.size());
     writes.push_back({.to = block->on_gpu.data(), .from = block->memory.data(), .num_bytes = size});
+    if (block->before_step.empty()) {
+      fill_bytes(block->on_gpu.data(), std::byte{0}, size, stream_);
+    } else {
+      copy_bytes(block->on_gpu.data(), block->before_step.data(), size, stream_);
+    }
     num_bytes += (size + 255) / 256 * 256;
   }
   late_ = Buffer(stream_.device, std::max<int64_t>(1, num_bytes), "what is written late");
@@ -206,7 +222,6 @@ void CaseMemory::reset_late(std::byte poison) {
   for (LateWrite& write : writes) {
     copy_bytes(late_.data() + offset, write.from, write.num_bytes, stream_);
     write.from = late_.data() + offset;
-    fill_bytes(write.to, std::byte{0}, write.num_bytes, stream_);
     offset += (write.num_bytes + 255) / 256 * 256;
   }
   write_late(writes, stream_);

@@ -64,6 +64,8 @@ class CaseMemory {
   Tensor scratch(DType dtype, Shape shape, const Fill& fill = normal_values);
   // Declares that no kernel before this one writes the argument in a step, so that this one may read it early.
   void written_before_step(const ConstTensor& argument);
+  // The same of the elements of a contiguous argument but those for which is_new(i) holds, which arrive with the step.
+  void written_before_step(const ConstTensor& argument, const std::function<bool(int64_t)>& is_new);
 
   // A matrix in a format with scales that give values of the fill's magnitude.
   ConstQuantTensor quant_input(const QuantFormat& format, int64_t rows, int64_t cols,
@@ -103,7 +105,8 @@ class CaseMemory {
     std::vector<std::byte> initial;  // in_out, scratch: contents; output: empty
     bool is_output = false;
     bool is_scratch = false;
-    bool is_early = false;  // there before the step, as weights are
+    bool is_early = false;               // there before the step, as weights are
+    std::vector<std::byte> before_step;  // what is there then of an argument that the step completes; else empty
   };
   Block& block_of(const ConstTensor& argument) const;
   Block& add(std::string name, DType dtype, Shape shape, Layout layout, size_t guard_bytes);

@@ -27,9 +27,10 @@ std::vector<int32_t> shuffled(Random& random, int64_t count) {
 // Which blocks and slots of a cache a batch has.
 struct PagedBatch {
   std::vector<int32_t> query_start = {0}, seq_lens, table;
-  std::vector<bool> used;  // per slot
-  int64_t num_blocks = 1;  // block 0 belongs to nobody
-  int64_t width = 2;       // of the table
+  std::vector<bool> used;   // per slot
+  std::vector<bool> fresh;  // per slot: of a token of this step
+  int64_t num_blocks = 1;   // block 0 belongs to nobody
+  int64_t width = 2;        // of the table
 
   PagedBatch(const AttentionShape& shape, Random& random) {
     for (const auto& [num_queries, num_keys] : shape.sequences) {
@@ -42,16 +43,21 @@ struct PagedBatch {
     const std::vector<int32_t> order = shuffled(random, num_blocks);
     table.assign(shape.sequences.size() * static_cast<size_t>(width), 1 << 30);
     used.assign(static_cast<size_t>(num_blocks * shape.block_size), false);
+    fresh = used;
     size_t next = 0;
     for (int64_t s = 0; s < num_sequences(); ++s) {
       for (int64_t p = 0; p < seq_lens[static_cast<size_t>(s)]; ++p) {
         if (p % shape.block_size == 0) table[static_cast<size_t>(s * width + p / shape.block_size)] = order[next++];
         used[static_cast<size_t>(slot(shape, s, p))] = true;
+        fresh[static_cast<size_t>(slot(shape, s, p))] = p >= seq_lens[static_cast<size_t>(s)] - num_queries(s);
       }
     }
   }
   int64_t num_sequences() const { return static_cast<int64_t>(seq_lens.size()); }
   int64_t num_tokens() const { return query_start.back(); }
+  int64_t num_queries(int64_t s) const {
+    return query_start[static_cast<size_t>(s) + 1] - query_start[static_cast<size_t>(s)];
+  }
   int32_t slot(const AttentionShape& shape, int64_t s, int64_t p) const {
     const auto block_size = static_cast<int32_t>(shape.block_size);
     return table[static_cast<size_t>(s * width + p / block_size)] * block_size + static_cast<int32_t>(p % block_size);
@@ -59,14 +65,15 @@ struct PagedBatch {
   Shape cache_shape(const AttentionShape& shape) const {
     return {num_blocks, shape.num_kv_heads, shape.block_size, shape.head_dim};
   }
+  // The slot of an element of a cache.
+  static size_t slot_of(const AttentionShape& shape, int64_t element) {
+    const int64_t block = element / (shape.num_kv_heads * shape.block_size * shape.head_dim);
+    return static_cast<size_t>(block * shape.block_size + element / shape.head_dim % shape.block_size);
+  }
   // Values for a cache, NaN in unused slots; for one pass over it.
   Fill cache_values(const AttentionShape& shape) const {
     return [this, &shape, i = int64_t{0}](Random& random) mutable {
-      const int64_t block = i / (shape.num_kv_heads * shape.block_size * shape.head_dim);
-      const int64_t offset = i / shape.head_dim % shape.block_size;
-      ++i;
-      return used[static_cast<size_t>(block * shape.block_size + offset)] ? random.normal()
-                                                                          : std::numeric_limits<float>::quiet_NaN();
+      return used[slot_of(shape, i++)] ? random.normal() : std::numeric_limits<float>::quiet_NaN();
     };
   }
 };
@@ -100,6 +107,9 @@ PagedAttentionOp make_attention(CaseMemory& m, const AttentionShape& shape, cons
   op.k_cache = m.input(formats.cache, batch.cache_shape(shape), batch.cache_values(shape));
   op.v_cache = m.input(formats.cache, batch.cache_shape(shape), batch.cache_values(shape));
   for (const ConstTensor& early : {op.query_start, op.seq_lens, op.block_table}) m.written_before_step(early);
+  for (const ConstTensor& cache : {op.k_cache, op.v_cache}) {
+    m.written_before_step(cache, [&](int64_t i) { return batch.fresh[PagedBatch::slot_of(shape, i)]; });
+  }
   return op;
 }
 

@@ -70,13 +70,19 @@ __global__ void __launch_bounds__(kSplitThreads, S::kCtasPerSm)
   const int length = shared.line.length(in);
   // Neighbours on the line are on different SMs: an SM's warps then reach ends of units at different times.
   const int warp = static_cast<int>(threadIdx.x / 32 * gridDim.x + blockIdx.x);
-  wait_for_previous();
-  start_next();
-  if (blockIdx.x == 0) write_header(in, shared.line, share, *partials.header);
-  if (int64_t{warp} * share >= length) return;
+  const auto begin_step = [&] {
+    wait_for_previous();
+    start_next();
+    if (blockIdx.x == 0) write_header(in, shared.line, share, *partials.header);
+  };
+  if (int64_t{warp} * share >= length) return begin_step();
   Cursor cursor(in, shared.line, warp * share, min(length, (warp + 1) * share));
   Fetcher<S, Cursor> fetcher(in, cursor, ring);
-  for (int stage = 0; stage < S::kInFlight; ++stage) fetcher.fetch(stage);
+  const int num_old = cursor.view().seq_len - cursor.view().num_rows;  // keys of steps before
+  int fetched = 0;
+  while (fetched < S::kInFlight && fetcher.next_is_below(cursor.sequence(), num_old)) fetcher.fetch(fetched++);
+  begin_step();
+  while (fetched < S::kInFlight) fetcher.fetch(fetched++);
   int stage = 0;
   while (true) {
     Queries<S> queries;

@@ -21,6 +21,11 @@ class Fetcher {
     find_step(true);
   }
 
+  // Whether the next step, if any, has only keys below `end` of sequence `sequence`.
+  __device__ bool next_is_below(int sequence, int end) const {
+    return cursor_.done() || (cursor_.sequence() == sequence && key_ + kStepKeys <= end);
+  }
+
   // Starts the copies of the next step, if any, into stage `stage`; always commits a group.
   __device__ void fetch(int stage) {
     if (!cursor_.done()) {
