@@ -16,14 +16,9 @@ struct NeedsAvx512 {
   static std::string missing(const CpuFeatures& features) { return features.avx512 ? "" : "needs AVX-512"; }
 };
 
-// A scale per token that the caller computed.
-inline bool token_scale_given(const QuantFormat& format) {
-  return format.dtype == DType::kF8E4M3 && format.granularity == Granularity::kToken && !format.dynamic;
-}
-
 inline std::string output_declines(const QuantFormat& format) {
-  if (format == plain_format(DType::kF32) || format == kF8DynamicToken || format == kF8StaticTensor) return {};
-  return "out must be f32, or f8_e4m3 with dynamic per-token or static per-tensor scale";
+  if (format == plain_format(DType::kF32) || is_quantized_activation(format)) return {};
+  return "out must be f32 or in an 8-bit format of quantize.h";
 }
 
 inline std::string shape_declines(const EmbeddingOp& op) {
