@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "octet/kernels/cpu/declines.h"
+#include "octet/kernels/cpu/matmul_parts.h"
 #include "octet/kernels/cpu/split.h"
 
 #if defined(__clang__)

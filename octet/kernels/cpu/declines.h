@@ -10,9 +10,11 @@ namespace octet {
 
 // An instruction set; empty where the processor has it.
 struct NeedsAvx2 {
+  static constexpr int kLanes = 8;
   static std::string missing(const CpuFeatures& features) { return features.avx2_fma ? "" : "needs AVX2+FMA"; }
 };
 struct NeedsAvx512 {
+  static constexpr int kLanes = 16;
   static std::string missing(const CpuFeatures& features) { return features.avx512 ? "" : "needs AVX-512"; }
 };
 
@@ -24,6 +26,9 @@ inline std::string output_declines(const QuantFormat& format) {
 inline std::string shape_declines(const EmbeddingOp& op) {
   return op.out.dtype == DType::kF32 ? "" : "out must be f32";
 }
+// Columns whose sum of products stays in I32 whatever the codes and zero points: 255 * 128 * 2^16 < 2^31.
+inline constexpr int64_t kMaxI8Columns = int64_t{1} << 16;
+
 inline std::string shape_declines(const MatmulOp& op) {
   const DType x = op.x.data.dtype;
   const DType w = op.weight.data.dtype;
@@ -31,11 +36,19 @@ inline std::string shape_declines(const MatmulOp& op) {
   const Granularity gw = op.weight.format.granularity;
   if (op.out.dtype != DType::kF32) return "out must be f32";
   const bool plain_x = x == DType::kF32 && gx == Granularity::kNone;
-  const bool f8_x = x == DType::kF8E4M3 && (gx == Granularity::kToken || gx == Granularity::kTensor);
-  if (!plain_x && !f8_x) return "x must be f32 or f8_e4m3 per token or tensor";
+  const bool whole_x = gx == Granularity::kToken || gx == Granularity::kTensor;
+  const bool whole_w = gw == Granularity::kChannel || gw == Granularity::kTensor;
+  if (x == DType::kI8) {
+    if (!whole_x || w != DType::kI8 || !whole_w) return "x in i8 goes per token or tensor, by i8 per channel or tensor";
+    return op.x.data.dim(1) <= kMaxI8Columns ? "" : "x in i8 has at most 65536 columns";
+  }
+  if (w == DType::kI8) return plain_x && whole_w ? "" : "weight in i8 goes per channel or tensor, by f32 or i8";
+  const bool f8_x = x == DType::kF8E4M3 && (whole_x || gx == Granularity::kGroup);
+  if (!plain_x && !f8_x) return "x must be f32, f8_e4m3 per token, tensor or group, or i8 per token or tensor";
   const bool plain_w = (w == DType::kF32 || w == DType::kBF16 || w == DType::kF16) && gw == Granularity::kNone;
-  const bool f8_w = w == DType::kF8E4M3 && (gw == Granularity::kChannel || gw == Granularity::kTensor);
-  if (!plain_w && !f8_w) return "weight must be f32, bf16, f16, or f8_e4m3 per tensor or channel";
+  const bool f8_w = w == DType::kF8E4M3 && (whole_w || gw == Granularity::kGroup || gw == Granularity::kBlock);
+  if (!plain_w && !f8_w) return "weight must be f32, bf16, f16, or f8_e4m3 per tensor, channel, group or block";
+  if (gx == Granularity::kGroup && !f8_w) return "x in groups goes by f8_e4m3";
   return {};
 }
 inline std::string shape_declines(const PagedAttentionOp& op) {
@@ -56,11 +69,24 @@ inline std::string shape_declines(const SiluAndMulOp& op) {
   return output_declines(op.out.format);
 }
 
+// What else depends on the number of F32 lanes: groups of columns are decoded four vectors at a time.
+template <class Op>
+std::string lanes_decline(const Op&, int) {
+  return {};
+}
+inline std::string lanes_decline(const MatmulOp& op, int lanes) {
+  for (const QuantFormat* format : {&op.x.format, &op.weight.format}) {
+    if (format->group_cols % (4 * lanes) != 0) return fmt::format("groups must be multiples of {} columns", 4 * lanes);
+  }
+  return {};
+}
+
 // declines() of the vector row of Op.
 template <class Needs, class Op>
 std::string vector_row_declines(const Op& op, const Launch& launch) {
-  std::string missing = Needs::missing(launch.features);
-  return missing.empty() ? shape_declines(op) : missing;
+  std::string reason = Needs::missing(launch.features);
+  if (reason.empty()) reason = shape_declines(op);
+  return reason.empty() ? lanes_decline(op, Needs::kLanes) : reason;
 }
 
 // Appends the vector row of Op.

@@ -9,6 +9,8 @@
 // staged times 2^64 and the sum taken times 2^56: subnormal codes come out exact and no product drops below F32's
 // range. With more tokens the panel holds true values (an FMA with a subnormal input costs about 100 cycles, the panel
 // pays it once). Powers of two change no mantissa: both give the same bits as long as sums of x * q stay below 2^60.
+// FP8 weights with a scale per group or block are multiplied by it as they are decoded, x in groups by its own as it is
+// staged, each rounded to F32 once.
 // E4M3 NaN codes in weights are not looked for here (they read as +-480): loading refuses them.
 //
 // Many tokens: a panel of kPanelRows rows and up to kMaxChunk k is decoded to F32 once (L2), then x goes by in groups
@@ -18,35 +20,32 @@
 #include <algorithm>
 #include <string>
 
+#include "octet/kernels/cpu/matmul_i8.h"
+#include "octet/kernels/cpu/matmul_parts.h"
 #include "octet/kernels/cpu/split.h"
 #include "octet/kernels/cpu/vector_math.h"
 #include "octet/ops/ops.h"
 
 namespace octet {
 
-struct MatmulConfig {
-  static constexpr int64_t kStagedBytes = 256 << 10;  // x of a block of tokens, which stays in L2
-  static constexpr int64_t kMaxChunk = 640;           // k per pass: 8 tokens' x and 3 rows stay in L1
-  static constexpr int64_t kMaxStaged = 256;          // tokens of x staged at once
-  static constexpr int64_t kDirectBytes = 32 << 10;   // of weights that a thread takes at a time: few tokens
-  static constexpr int64_t kPanelRows = 24;           // rows that it takes at a time: many tokens
-  static constexpr int64_t kPrefetchBytes = 2048;     // beyond the rows after these
-  static constexpr int kTileRows = 3;
-  static constexpr int kTileTokens = 4;
-  static constexpr int64_t kGroupTokens = 8;
+// An FP8 code of a weight with scales per group or block of columns.
+struct GroupedF8E4M3 {
+  F8E4M3 code;
 };
+inline constexpr float kGroupedFactor = 0x1p64f;  // beside a group's scale: weights * 2^-120 come back into F32's range
 
 // How weights of type W come into registers: vectors per load, and the factor the load left out.
 template <class V, class W>
 struct WeightLoad {
-  static constexpr bool kQuads = std::is_same_v<W, F8E4M3>;
+  static constexpr bool kGrouped = std::is_same_v<W, GroupedF8E4M3>;
+  static constexpr bool kQuads = std::is_same_v<W, F8E4M3> || kGrouped;
   static constexpr int kVectors = kQuads ? 4 : 1;
   static constexpr int kElements = kVectors * V::kLanes;
   static constexpr float kScale = kQuads ? kQuadsScale : 1.0f;
 
   [[gnu::always_inline]] static inline void load(const W* p, typename V::Float (&out)[kVectors]) {
     if constexpr (kQuads) {
-      V::load_quads(p, out);
+      V::load_quads(reinterpret_cast<const F8E4M3*>(p), out);
     } else {
       out[0] = V::load(p);
     }
@@ -62,13 +61,6 @@ struct WeightLoad {
   static constexpr int64_t padded(int64_t num_k) { return (num_k + kElements - 1) / kElements * kElements; }
 };
 
-// Floats from row to row of a staged matrix of num_columns: an odd number of cache lines, so that rows side by side do
-// not fall into the same sets of L1.
-constexpr int64_t staged_stride(int64_t num_columns) {
-  constexpr int64_t kLine = 64 / sizeof(float);
-  return ((num_columns + kLine - 1) / kLine | 1) * kLine;
-}
-
 // A matmul as the inner loops see it. x lies in the order of K that the weights are decoded in, with zeros up to a
 // multiple of WeightLoad::kElements behind each row of num_k.
 template <class W>
@@ -80,11 +72,8 @@ struct MatmulView {
   float* out;
   int64_t out_stride;
   float sum_factor;      // of the raw sum: undoes staging and decoding
-  const float* x_scale;  // per token (x_scale_step 1), one (0)
-  int64_t x_scale_step;
-  const float* w_scale;
-  int64_t w_scale_step;
-  const float* bias;  // or null
+  OutputScales scales;
+  GroupScales groups;
 };
 
 template <class V, int R, int T, class W>
@@ -99,23 +88,8 @@ template <class V, int R, int T, class W>
                                      sums[std::min(i + 3, last)]));
   }
   for (int t = 0; t < T; ++t) {
-    const float scale_x = m.x_scale[(token + t) * m.x_scale_step];
     float* out = m.out + (token + t) * m.out_stride + n;
-    for (int r = 0; r < R; ++r) {
-      const float scale = scale_x * m.w_scale[(n + r) * m.w_scale_step];
-      const float value = totals[r * T + t] * m.sum_factor * scale;
-      out[r] = m.bias ? value + m.bias[n + r] : value;
-    }
-  }
-}
-
-// R rows advance together, which no hardware prefetcher follows: rows of 576 bytes end before it locks on. So each step
-// fetches as many bytes as it reads, from the next R rows in memory order (`next`) and some lines on.
-template <int kElements, class W>
-[[gnu::always_inline]] inline void prefetch_rows(const W* next) {
-  constexpr int kStepBytes = kElements * static_cast<int>(sizeof(W));
-  for (int i = 0; i < std::max(1, kStepBytes / 64); ++i) {
-    __builtin_prefetch(reinterpret_cast<const char*>(next) + MatmulConfig::kPrefetchBytes + 64 * i);
+    for (int r = 0; r < R; ++r) out[r] = m.scales.finish(totals[r * T + t] * m.sum_factor, token + t, n + r);
   }
 }
 
@@ -127,6 +101,11 @@ template <class V, int R, int T, class W>
 #pragma GCC unroll 16
   for (int i = 0; i < R * T; ++i) sums[i] = V::zero();
   const W* weight = m.weight + n * m.num_k;
+  const float* group_scale[R];
+  float scale[R];
+  if constexpr (Load::kGrouped) {
+    for (int r = 0; r < R; ++r) group_scale[r] = m.groups.of_row(n + r);
+  }
   const auto step = [&](int64_t k, int64_t count) __attribute__((always_inline)) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
@@ -138,6 +117,7 @@ template <class V, int R, int T, class W>
       }
 #pragma GCC unroll 4
       for (int v = 0; v < Load::kVectors; ++v) {
+        if constexpr (Load::kGrouped) w[v] = V::mul(w[v], V::set(scale[r]));
 #pragma GCC unroll 4
         for (int t = 0; t < T; ++t) {
           const auto a = V::load(m.x + t * m.x_stride + k + v * V::kLanes);
@@ -146,12 +126,19 @@ template <class V, int R, int T, class W>
       }
     }
   };
-  int64_t k = 0;
-  for (; k + Load::kElements <= m.num_k; k += Load::kElements) {
-    prefetch_rows<R * Load::kElements>(weight + R * (m.num_k + k));
-    step(k, Load::kElements);
+  const int64_t group_cols = Load::kGrouped ? m.groups.cols : m.num_k;
+  for (int64_t begin = 0; begin < m.num_k; begin += group_cols) {
+    const int64_t end = std::min(begin + group_cols, m.num_k);
+    if constexpr (Load::kGrouped) {
+      for (int r = 0; r < R; ++r) scale[r] = *group_scale[r]++ * kGroupedFactor;
+    }
+    int64_t k = begin;
+    for (; k + Load::kElements <= end; k += Load::kElements) {
+      prefetch_rows<R * Load::kElements>(weight + R * (m.num_k + k));
+      step(k, Load::kElements);
+    }
+    if (k < end) step(k, end - k);
   }
-  if (k < m.num_k) step(k, m.num_k - k);
   finish_tile<V, R, T>(m, n, 0, sums);
 }
 
@@ -237,6 +224,7 @@ void decode_panel(const MatmulView<W>& m, int64_t n, int64_t num_rows, const Pan
   for (int64_t r = 0; r < num_rows; ++r) {
     const W* from = m.weight + (n + r) * m.num_k;
     float* to = panel + r * chunk.stride;
+    [[maybe_unused]] GroupCursor group(m.groups, n + r, chunk.k_begin);
     for (int64_t k = chunk.k_begin; k < chunk.k_end; k += Load::kElements, to += Load::kElements) {
       typename V::Float w[Load::kVectors];
       if (k + Load::kElements <= m.num_k) {
@@ -246,6 +234,7 @@ void decode_panel(const MatmulView<W>& m, int64_t n, int64_t num_rows, const Pan
       }
       for (int v = 0; v < Load::kVectors; ++v) {
         if constexpr (Load::kScale != 1.0f) w[v] = V::mul(w[v], V::set(Load::kScale));
+        if constexpr (Load::kGrouped) w[v] = V::mul(w[v], V::set(group.scale_at(k)));
         V::store(to + v * V::kLanes, w[v]);
       }
     }
@@ -274,26 +263,6 @@ struct PanelPlan {
   int64_t scratch_bytes() const {
     return (panel_floats() + MatmulConfig::kPanelRows * num_tokens * V::kLanes) * int64_t{sizeof(float)};
   }
-};
-
-// The weights of the panel after this one, on their way to L2 while this one is multiplied: a few lines with each tile,
-// so that neither the memory nor the multiplication waits for the other.
-class NextPanel {
- public:
-  NextPanel(const void* rows, int64_t num_bytes, int64_t num_tiles)
-      : next_(static_cast<const char*>(rows)),
-        end_(next_ + num_bytes),
-        step_((num_bytes / num_tiles + kLine - 1) / kLine * kLine) {}
-  void fetch_some() {
-    const char* until = std::min(end_, next_ + step_);
-    for (; next_ < until; next_ += kLine) __builtin_prefetch(next_, 0, 2);
-  }
-
- private:
-  static constexpr int64_t kLine = 64;
-  const char* next_;
-  const char* end_;
-  int64_t step_;
 };
 
 // One chunk of a panel times a block of tokens, by groups of tokens that stay in L1.
@@ -380,18 +349,24 @@ void stage_quads(const F8E4M3* from, int64_t count, float factor, float* to) {
 template <class V, class W>
 void stage_rows(const MatmulOp& op, float factor, int64_t begin, int64_t end, float* to, int64_t stride) {
   const int64_t num_k = op.x.data.dim(1);
-  const auto stage = [&](const auto* from) {
+  const auto stage = [](const auto* from, int64_t count, float by, float* staged) {
     if constexpr (WeightLoad<V, W>::kQuads) {
-      stage_quads<V>(from, num_k, factor, to);
+      stage_quads<V>(from, count, by, staged);
     } else {
-      convert_row<V>(from, num_k, factor, to);
+      convert_row<V>(from, count, by, staged);
     }
   };
   for (int64_t t = begin; t < end; ++t, to += stride) {
     if (op.x.data.dtype == DType::kF32) {
-      stage(op.x.data.row<float>(t));
+      stage(op.x.data.row<float>(t), num_k, factor, to);
+    } else if (op.x.format.granularity != Granularity::kGroup) {
+      stage(op.x.data.row<F8E4M3>(t), num_k, factor, to);
     } else {
-      stage(op.x.data.row<F8E4M3>(t));
+      const float* scale = op.x.scale.row<float>(t);
+      const int64_t cols = op.x.format.group_cols;
+      for (int64_t k = 0; k < num_k; k += cols) {
+        stage(op.x.data.row<F8E4M3>(t) + k, std::min(cols, num_k - k), factor * *scale++, to + k);
+      }
     }
   }
 }
@@ -413,7 +388,6 @@ template <class V, class W>
 void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, int64_t num_tokens) {
   using Load = WeightLoad<V, W>;
   const float stage_factor = Load::kQuads ? 0x1p64f : 1.0f;
-  const float one = 1.0f;
   const int64_t num_k = op.x.data.dim(1);
   const int64_t num_n = op.weight.data.dim(0);
   const bool staged = must_stage<V>(op);
@@ -426,18 +400,15 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
   auto* staged_x = reinterpret_cast<float*>(scratch);
 
   MatmulView<W> m{};
-  m.weight = op.weight.data.data<W>();
+  m.weight = reinterpret_cast<const W*>(op.weight.data.bytes);
   m.num_k = num_k;
   m.x = staged ? staged_x : op.x.data.row<float>(first);
   m.x_stride = staged ? stride : op.x.data.row_stride;
   m.out = op.out.row<float>(first);
   m.out_stride = op.out.row_stride;
-  m.sum_factor = !Load::kQuads ? 1.0f : direct ? 0x1p56f : 0x1p-64f;
-  m.x_scale_step = op.x.format.granularity == Granularity::kToken ? 1 : 0;
-  m.x_scale = op.x.format.quantized() ? op.x.scale.data<float>() + first * m.x_scale_step : &one;
-  m.w_scale_step = op.weight.format.granularity == Granularity::kChannel ? 1 : 0;
-  m.w_scale = op.weight.format.quantized() ? op.weight.scale.data<float>() : &one;
-  m.bias = op.bias ? op.bias.data<float>() : nullptr;
+  m.sum_factor = !Load::kQuads ? 1.0f : !direct ? 0x1p-64f : Load::kGrouped ? 0x1p-8f : 0x1p56f;
+  m.scales = output_scales(op, first);
+  m.groups = group_scales(op.weight);
 
   if (staged) stage_tokens<V, W>(op, launch, stage_factor, first, num_tokens, staged_x, stride);
   constexpr int64_t kMostRows = 8;  // of a direct tile
@@ -446,14 +417,7 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
   const int64_t grain = direct ? direct_rows : MatmulConfig::kPanelRows;
   const int num_threads = launch.threads->num_threads();
   StealingShares shares(num_n, grain, num_threads);
-  const ReadAhead::Matrix* matrix = nullptr;
-  if (launch.read_ahead) {
-    const std::byte* weight = op.weight.data.bytes;
-    matrix = launch.read_ahead->begin(weight, [&](int thread) {
-      const auto [begin, end] = share_of(num_n, direct_rows, thread, num_threads);
-      return ReadAhead::Share{weight + begin * row_bytes, weight + end * row_bytes};
-    });
-  }
+  const ReadAhead::Matrix* matrix = begin_read_ahead(op, launch, direct_rows);
   launch.threads->run([&](int thread) {
     std::byte* own = direct        ? nullptr
                      : thread == 0 ? scratch + staged_bytes
@@ -471,6 +435,9 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
 
 template <class V>
 void run_matmul(const MatmulOp& op, const Launch& launch) {
+  if (op.x.data.dtype == DType::kI8) return run_matmul_i8<V>(op, launch);
+  const Granularity g = op.weight.format.granularity;
+  const bool grouped = g == Granularity::kGroup || g == Granularity::kBlock;
   for (int64_t t = 0; t < op.x.data.dim(0); t += MatmulConfig::kMaxStaged) {
     const int64_t count = std::min(MatmulConfig::kMaxStaged, op.x.data.dim(0) - t);
     switch (op.weight.data.dtype) {
@@ -483,8 +450,15 @@ void run_matmul(const MatmulOp& op, const Launch& launch) {
       case DType::kF16:
         run_matmul_tokens<V, F16>(op, launch, t, count);
         break;
+      case DType::kI8:
+        run_matmul_tokens<V, int8_t>(op, launch, t, count);
+        break;
       default:
-        run_matmul_tokens<V, F8E4M3>(op, launch, t, count);
+        if (grouped) {
+          run_matmul_tokens<V, GroupedF8E4M3>(op, launch, t, count);
+        } else {
+          run_matmul_tokens<V, F8E4M3>(op, launch, t, count);
+        }
         break;
     }
   }
