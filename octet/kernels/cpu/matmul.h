@@ -9,8 +9,8 @@
 // staged times 2^64 and the sum taken times 2^56: subnormal codes come out exact and no product drops below F32's
 // range. With more tokens the panel holds true values (an FMA with a subnormal input costs about 100 cycles, the panel
 // pays it once). Powers of two change no mantissa: both give the same bits as long as sums of x * q stay below 2^60.
-// FP8 weights with a scale per group or block are multiplied by it as they are decoded, x in groups by its own as it is
-// staged, each rounded to F32 once.
+// FP8 weights with a scale per group or block: the accumulator is multiplied by it at the end of each group, into a
+// second one (an FMA), and starts from 0 again. x in groups is multiplied by its scales as it is staged.
 // E4M3 NaN codes in weights are not looked for here (they read as +-480): loading refuses them.
 //
 // Many tokens: a panel of kPanelRows rows and up to kMaxChunk k is decoded to F32 once (L2), then x goes by in groups
@@ -32,7 +32,6 @@ namespace octet {
 struct GroupedF8E4M3 {
   F8E4M3 code;
 };
-inline constexpr float kGroupedFactor = 0x1p64f;  // beside a group's scale: weights * 2^-120 come back into F32's range
 
 // How weights of type W come into registers: vectors per load, and the factor the load left out.
 template <class V, class W>
@@ -71,7 +70,7 @@ struct MatmulView {
   int64_t x_stride;
   float* out;
   int64_t out_stride;
-  float sum_factor;      // of the raw sum: undoes staging and decoding
+  float sum_factor;  // of the raw sum: undoes staging and decoding
   OutputScales scales;
   GroupScales groups;
 };
@@ -93,6 +92,29 @@ template <class V, int R, int T, class W>
   }
 }
 
+// Sums over whole groups of R rows times T tokens.
+template <class V, int R, int T>
+struct GroupSums {
+  typename V::Float sums[R * T];
+  const float* scale[R];  // of the first group
+
+  [[gnu::always_inline]] inline explicit GroupSums(const typename V::Float (&start)[R * T]) {
+    std::copy_n(start, R * T, sums);
+  }
+  // Adds the sums of the group of that index, which become 0.
+  [[gnu::always_inline]] inline void add(typename V::Float (&group)[R * T], int64_t index) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const auto by = V::set(scale[r][index]);
+#pragma GCC unroll 4
+      for (int t = 0; t < T; ++t) {
+        sums[r * T + t] = V::fma(group[r * T + t], by, sums[r * T + t]);
+        group[r * T + t] = V::zero();
+      }
+    }
+  }
+};
+
 // Few tokens: R rows from n, weights decoded straight into the FMAs of all T tokens.
 template <class V, int R, int T, class W>
 [[gnu::always_inline]] inline void run_direct_rows(const MatmulView<W>& m, int64_t n) {
@@ -101,10 +123,9 @@ template <class V, int R, int T, class W>
 #pragma GCC unroll 16
   for (int i = 0; i < R * T; ++i) sums[i] = V::zero();
   const W* weight = m.weight + n * m.num_k;
-  const float* group_scale[R];
-  float scale[R];
+  GroupSums<V, R, T> groups(sums);
   if constexpr (Load::kGrouped) {
-    for (int r = 0; r < R; ++r) group_scale[r] = m.groups.of_row(n + r);
+    for (int r = 0; r < R; ++r) groups.scale[r] = m.groups.of_row(n + r);
   }
   const auto step = [&](int64_t k, int64_t count) __attribute__((always_inline)) {
 #pragma GCC unroll 16
@@ -117,7 +138,6 @@ template <class V, int R, int T, class W>
       }
 #pragma GCC unroll 4
       for (int v = 0; v < Load::kVectors; ++v) {
-        if constexpr (Load::kGrouped) w[v] = V::mul(w[v], V::set(scale[r]));
 #pragma GCC unroll 4
         for (int t = 0; t < T; ++t) {
           const auto a = V::load(m.x + t * m.x_stride + k + v * V::kLanes);
@@ -127,18 +147,17 @@ template <class V, int R, int T, class W>
     }
   };
   const int64_t group_cols = Load::kGrouped ? m.groups.cols : m.num_k;
-  for (int64_t begin = 0; begin < m.num_k; begin += group_cols) {
+  for (int64_t begin = 0, index = 0; begin < m.num_k; begin += group_cols, ++index) {
     const int64_t end = std::min(begin + group_cols, m.num_k);
-    if constexpr (Load::kGrouped) {
-      for (int r = 0; r < R; ++r) scale[r] = *group_scale[r]++ * kGroupedFactor;
-    }
     int64_t k = begin;
     for (; k + Load::kElements <= end; k += Load::kElements) {
       prefetch_rows<R * Load::kElements>(weight + R * (m.num_k + k));
       step(k, Load::kElements);
     }
     if (k < end) step(k, end - k);
+    if constexpr (Load::kGrouped) groups.add(sums, index);
   }
+  if constexpr (Load::kGrouped) std::copy_n(groups.sums, R * T, sums);
   finish_tile<V, R, T>(m, n, 0, sums);
 }
 
@@ -169,21 +188,16 @@ struct PanelChunk {
   int64_t k_end;
   const float* panel;  // F32 weights [rows][stride], zeros behind k_end
   int64_t stride;
-  float* sums;  // accumulators carried between chunks [rows][tokens][kLanes]
+  float* sums;                                // accumulators carried between chunks [rows][tokens][kLanes]
+  const float* const* group_scale = nullptr;  // of each row, the first group's
 };
 
-// R rows of the panel times T tokens.
-template <class V, int R, int T, class W>
-void run_panel_tile(const MatmulView<W>& m, const PanelChunk& chunk, int64_t row, int64_t n, int64_t token,
-                    float* carried) {
-  typename V::Float sums[R * T];
-#pragma GCC unroll 16
-  for (int i = 0; i < R * T; ++i) sums[i] = chunk.k_begin == 0 ? V::zero() : V::load(carried + i * V::kLanes);
-  const float* panel = chunk.panel + row * chunk.stride;
-  const float* x = m.x + token * m.x_stride + chunk.k_begin;
-  const int64_t stride = chunk.stride, x_stride = m.x_stride;
-  const int64_t count = chunk.k_end - chunk.k_begin;
-  for (int64_t k = 0; k < count; k += V::kLanes) {
+// Adds columns [k, end) of R rows of the panel times T tokens to `sums`.
+template <class V, int R, int T>
+[[gnu::always_inline]] inline void add_panel_columns(const float* panel, int64_t stride, const float* x,
+                                                     int64_t x_stride, int64_t k, int64_t end,
+                                                     typename V::Float (&sums)[R * T]) {
+  for (; k < end; k += V::kLanes) {
     typename V::Float w[R];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) w[r] = V::load(panel + r * stride + k);
@@ -194,9 +208,36 @@ void run_panel_tile(const MatmulView<W>& m, const PanelChunk& chunk, int64_t row
       for (int r = 0; r < R; ++r) sums[r * T + t] = V::fma(w[r], a, sums[r * T + t]);
     }
   }
+}
+
+// R rows of the panel times T tokens.
+template <class V, int R, int T, class W>
+void run_panel_tile(const MatmulView<W>& m, const PanelChunk& chunk, int64_t row, int64_t n, int64_t token,
+                    float* carried) {
+  constexpr int kCount = R * T;
+  typename V::Float sums[kCount];
+#pragma GCC unroll 16
+  for (int i = 0; i < kCount; ++i) sums[i] = chunk.k_begin == 0 ? V::zero() : V::load(carried + i * V::kLanes);
+  const float* panel = chunk.panel + row * chunk.stride;
+  const float* x = m.x + token * m.x_stride + chunk.k_begin;
+  const int64_t count = chunk.k_end - chunk.k_begin;
+  if constexpr (WeightLoad<V, W>::kGrouped) {
+    GroupSums<V, R, T> groups(sums);
+    for (int r = 0; r < R; ++r) groups.scale[r] = chunk.group_scale[row + r] + chunk.k_begin / m.groups.cols;
+    for (int64_t k = 0, index = 0; k < count; k += m.groups.cols, ++index) {
+      typename V::Float group[kCount];
+#pragma GCC unroll 16
+      for (int i = 0; i < kCount; ++i) group[i] = V::zero();
+      add_panel_columns<V, R, T>(panel, chunk.stride, x, m.x_stride, k, std::min(k + m.groups.cols, count), group);
+      groups.add(group, index);
+    }
+    std::copy_n(groups.sums, kCount, sums);
+  } else {
+    add_panel_columns<V, R, T>(panel, chunk.stride, x, m.x_stride, 0, count, sums);
+  }
   if (chunk.k_end < m.num_k) {
 #pragma GCC unroll 16
-    for (int i = 0; i < R * T; ++i) V::store(carried + i * V::kLanes, sums[i]);
+    for (int i = 0; i < kCount; ++i) V::store(carried + i * V::kLanes, sums[i]);
   } else {
     finish_tile<V, R, T>(m, n + row, token, sums);
   }
@@ -224,7 +265,6 @@ void decode_panel(const MatmulView<W>& m, int64_t n, int64_t num_rows, const Pan
   for (int64_t r = 0; r < num_rows; ++r) {
     const W* from = m.weight + (n + r) * m.num_k;
     float* to = panel + r * chunk.stride;
-    [[maybe_unused]] GroupCursor group(m.groups, n + r, chunk.k_begin);
     for (int64_t k = chunk.k_begin; k < chunk.k_end; k += Load::kElements, to += Load::kElements) {
       typename V::Float w[Load::kVectors];
       if (k + Load::kElements <= m.num_k) {
@@ -234,7 +274,6 @@ void decode_panel(const MatmulView<W>& m, int64_t n, int64_t num_rows, const Pan
       }
       for (int v = 0; v < Load::kVectors; ++v) {
         if constexpr (Load::kScale != 1.0f) w[v] = V::mul(w[v], V::set(Load::kScale));
-        if constexpr (Load::kGrouped) w[v] = V::mul(w[v], V::set(group.scale_at(k)));
         V::store(to + v * V::kLanes, w[v]);
       }
     }
@@ -250,10 +289,12 @@ struct PanelPlan {
   int64_t stride;      // of the panel's rows
   int64_t num_tokens;  // of a block
 
-  PanelPlan(int64_t num_k, int64_t all_tokens) {
+  // Chunks are whole groups, of group_cols columns.
+  PanelPlan(int64_t num_k, int64_t all_tokens, int64_t group_cols) {
     padded_k = Load::padded(num_k);
     const int64_t num_chunks = (padded_k + MatmulConfig::kMaxChunk - 1) / MatmulConfig::kMaxChunk;
     chunk_k = Load::padded((padded_k + num_chunks - 1) / num_chunks);
+    if (Load::kGrouped) chunk_k = (chunk_k + group_cols - 1) / group_cols * group_cols;
     stride = staged_stride(chunk_k);
     constexpr int64_t kGroup = MatmulConfig::kGroupTokens;
     const int64_t fitting = MatmulConfig::kStagedBytes / (padded_k * int64_t{sizeof(float)}) / kGroup * kGroup;
@@ -292,6 +333,11 @@ void run_panels(const MatmulView<W>& m, const PanelPlan<V, W>& plan, int64_t num
   auto* panel = reinterpret_cast<float*>(scratch);
   PanelChunk chunk{
       .k_begin = 0, .k_end = 0, .panel = panel, .stride = plan.stride, .sums = panel + plan.panel_floats()};
+  const float* group_scale[MatmulConfig::kPanelRows];
+  if constexpr (WeightLoad<V, W>::kGrouped) {
+    for (int64_t r = 0; r < n_end - n; ++r) group_scale[r] = m.groups.of_row(n + r);
+    chunk.group_scale = group_scale;
+  }
   const int64_t num_tiles = (n_end - n + MatmulConfig::kTileRows - 1) / MatmulConfig::kTileRows *
                             ((num_tokens + MatmulConfig::kTileTokens - 1) / MatmulConfig::kTileTokens) *
                             (plan.padded_k / plan.chunk_k);
@@ -394,7 +440,7 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
   const int64_t stride = staged_stride(Load::padded(num_k));
   const int64_t staged_bytes = staged ? num_tokens * stride * int64_t{sizeof(float)} : 0;
   const bool direct = num_tokens <= MatmulConfig::kTileTokens;
-  const PanelPlan<V, W> plan(num_k, num_tokens);
+  const PanelPlan<V, W> plan(num_k, num_tokens, op.weight.format.group_cols);
   // Thread 0's buffer: the staged x of all threads, then its own panel.
   std::byte* scratch = launch.scratch->get(0, staged_bytes + plan.scratch_bytes());
   auto* staged_x = reinterpret_cast<float*>(scratch);
@@ -406,7 +452,7 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
   m.x_stride = staged ? stride : op.x.data.row_stride;
   m.out = op.out.row<float>(first);
   m.out_stride = op.out.row_stride;
-  m.sum_factor = !Load::kQuads ? 1.0f : !direct ? 0x1p-64f : Load::kGrouped ? 0x1p-8f : 0x1p56f;
+  m.sum_factor = !Load::kQuads ? 1.0f : direct ? 0x1p56f : 0x1p-64f;
   m.scales = output_scales(op, first);
   m.groups = group_scales(op.weight);
 

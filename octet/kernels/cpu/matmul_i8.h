@@ -1,7 +1,7 @@
 // Matrix product of i8 by i8 for every number of tokens: exact I32 sums, so that no order of K matters.
 //
-// x is staged as 16-bit integers less its zero point, in [-255, 255], weights are widened to 16 bits as they are loaded;
-// the product of two pairs fits in I32, and so do sums over up to kMaxI8Columns columns (declines.h).
+// x is staged as 16-bit integers less its zero point, in [-255, 255], weights are widened to 16 bits as they are
+// loaded; the product of two pairs fits in I32, and so do sums over up to kMaxI8Columns columns (declines.h).
 //
 // Many tokens: a thread takes kPanelRows rows, whose codes stay in L2, and multiplies them by kTileTokens tokens after
 // the other, kChunk columns at a time, for which these tokens' x stays in L1.
@@ -70,9 +70,9 @@ template <class V, int R, int T, bool kPrefetch>
 #pragma GCC unroll 16
   for (int i = 0; i < kCount; i += 4) {
     const int last = kCount - 1;
-    _mm_store_si128(reinterpret_cast<__m128i*>(totals + i),
-                    V::isum4(lanes[i], lanes[std::min(i + 1, last)], lanes[std::min(i + 2, last)],
-                             lanes[std::min(i + 3, last)]));
+    _mm_store_si128(
+        reinterpret_cast<__m128i*>(totals + i),
+        V::isum4(lanes[i], lanes[std::min(i + 1, last)], lanes[std::min(i + 2, last)], lanes[std::min(i + 3, last)]));
   }
   for (int i = 0; i < kCount; ++i) sums[i] += totals[i];
 }
@@ -131,9 +131,8 @@ void run_i8_panel_tokens(const MatmulI8View& m, int64_t n, int64_t n_end, int64_
       next.fetch_some();
     });
   }
-  for_tiles([&]<int R>(int64_t row) __attribute__((always_inline)) {
-    finish_i8_tile<V, R, T>(m, row, token, sums + (row - n) * T);
-  });
+  for_tiles([&]<int R>(int64_t row)
+                __attribute__((always_inline)) { finish_i8_tile<V, R, T>(m, row, token, sums + (row - n) * T); });
 }
 
 template <class V>

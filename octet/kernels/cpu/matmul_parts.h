@@ -1,4 +1,5 @@
-// What the matrix products of this folder share and what needs no vectors. Plain code, included before any target pragma.
+// What the matrix products of this folder share and what needs no vectors. Plain code, included before any target
+// pragma.
 #pragma once
 
 #include <algorithm>
@@ -71,28 +72,6 @@ inline GroupScales group_scales(const ConstQuantTensor& weight) {
           .cols = weight.format.group_cols,
           .per_row = weight.scale.dim(1)};
 }
-
-// The scales of a row as k goes up, without a division at each step.
-class GroupCursor {
- public:
-  GroupCursor(const GroupScales& groups, int64_t n, int64_t k) : cols_(groups.cols) {
-    if (groups.scale == nullptr) return;
-    scale_ = groups.of_row(n) + k / cols_;
-    end_ = (k / cols_ + 1) * cols_;
-  }
-  [[gnu::always_inline]] inline float scale_at(int64_t k) {
-    if (k == end_) {
-      ++scale_;
-      end_ += cols_;
-    }
-    return *scale_;
-  }
-
- private:
-  const float* scale_ = nullptr;
-  int64_t cols_;
-  int64_t end_ = 0;
-};
 
 // R rows advance together, which no hardware prefetcher follows: rows of 576 bytes end before it locks on. So each step
 // fetches as many bytes as it reads, from the next R rows in memory order (`next`) and some lines on.
