@@ -20,7 +20,6 @@
 #include <algorithm>
 #include <string>
 
-#include "octet/kernels/cpu/matmul_i8.h"
 #include "octet/kernels/cpu/matmul_parts.h"
 #include "octet/kernels/cpu/split.h"
 #include "octet/kernels/cpu/vector_math.h"
@@ -481,7 +480,6 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
 
 template <class V>
 void run_matmul(const MatmulOp& op, const Launch& launch) {
-  if (op.x.data.dtype == DType::kI8) return run_matmul_i8<V>(op, launch);
   const Granularity g = op.weight.format.granularity;
   const bool grouped = g == Granularity::kGroup || g == Granularity::kBlock;
   for (int64_t t = 0; t < op.x.data.dim(0); t += MatmulConfig::kMaxStaged) {
