@@ -1,6 +1,6 @@
-// kernels_bench [threads [probe]]: the CPU kernels on the shapes of SmolLM2-135M, next to what the machine reads and
-// multiplies in the same run, and whole forward passes made of them (random weights of the real shapes, so that weights
-// come from memory).
+// kernels_bench [threads [probe|formats]]: the CPU kernels on the shapes of SmolLM2-135M, next to what the machine
+// reads and multiplies in the same run, and whole forward passes made of them (random weights of the real shapes, so
+// that weights come from memory). `formats`: matmuls in every format instead.
 #include <fmt/core.h>
 
 #include <chrono>

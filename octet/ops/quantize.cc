@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "octet/tensor/float8.h"
 
@@ -30,15 +31,15 @@ float dynamic_f8_scale(const QuantFormat& format, float amax) {
 }
 
 I8Scale dynamic_i8_scale(const QuantFormat& format, float low, float high) {
-  const float nan = std::nanf("");
-  if (std::isnan(low) || std::isnan(high)) return {.scale = nan};
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  if (std::isnan(low) || std::isnan(high)) return {.scale = kInfinity};
   if (!format.zero_point) {
     const float amax = std::max(-low, high);
-    return {.scale = std::isfinite(amax) ? std::max(amax / 127.0f, kMinI8Scale) : nan};
+    return {.scale = std::max(amax / 127.0f, kMinI8Scale)};
   }
   low = std::min(low, 0.0f);
   high = std::max(high, 0.0f);
-  if (!std::isfinite(high - low)) return {.scale = nan};
+  if (!std::isfinite(high - low)) return {.scale = kInfinity};
   const float scale = std::max((high - low) / 255.0f, kMinI8Scale);
   const float zero_point = std::nearbyint(-128.0f - low / scale);
   return {.scale = scale, .zero_point = static_cast<int32_t>(std::clamp(zero_point, -128.0f, 127.0f))};

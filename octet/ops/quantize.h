@@ -15,8 +15,8 @@
 //   with zero points:   low = min(min_k x, 0), high = max(max_k x, 0), scale[t] = max((high - low) / 255, 2^-126),
 //                       zero_point[t] = round(-128 - low / scale[t])                       (compressed-tensors' rule)
 //   static per tensor:  scale, zero_point given
-// No code is a NaN: a token with a NaN or infinity has a NaN for its scale (zero points and codes 0), so that what
-// comes of it is NaN. With a given scale a NaN is coded as zero is.
+// No code is a NaN: a token with a NaN or infinity has an infinite scale (zero point and codes 0), so that what comes
+// of it, 0 * infinity, is NaN. With a given scale a NaN is coded as zero is.
 //
 // Scale given per token (f8 or i8 without zero points, granularity kToken, not dynamic; this op only): as dynamic, but
 // for the scale; tensor parallel layers use it after taking the maximum of the ranks' dynamic scales.

@@ -113,10 +113,10 @@ TEST(Formats, I8PerToken) {
   quantize({127.0f,  -63.5f, 0.5f,  1.5f,       -2.5f,  // scale 1: halves to even
             -254.0f, 2.0f,   3.0f,  5.0f,       0.0f,   // scale 2
             0.0f,    0.0f,   -0.0f, 0.0f,       0.0f,   //
-            1.0f,    kNan,   2.0f,  -kInfinity, 0.0f},  // not to be trusted: NaN
+            1.0f,    kNan,   2.0f,  -kInfinity, 0.0f},  // not to be trusted
            out);
   EXPECT_EQ((Numbers{out.scale.begin(), out.scale.begin() + 3}), (Numbers{1.0f, 2.0f, 0x1p-126f}));
-  EXPECT_TRUE(std::isnan(out.scale[3]));
+  EXPECT_EQ(out.scale[3], kInfinity);
   EXPECT_EQ(out.numbers(), (Numbers{127, -64, 0, 2, -2, -127, 1, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}));
 }
 
@@ -129,7 +129,7 @@ TEST(Formats, I8PerTokenWithZeroPoints) {
             0.0f,    kInfinity, 1.0f,   2.0f},
            out);
   EXPECT_EQ((Numbers{out.scale.begin(), out.scale.begin() + 4}), (Numbers{1.0f, 1.0f, 2.0f, 0x1p-126f}));
-  EXPECT_TRUE(std::isnan(out.scale[4]));
+  EXPECT_EQ(out.scale[4], kInfinity);
   EXPECT_EQ(out.zero_point, (std::vector<int32_t>{-64, -128, 127, -128, 0}));
   EXPECT_EQ(out.numbers(), (Numbers{-128, 127,  -64,  -62,  -77, 127, -28, -28, -128, 126, 127, 127,  //
                                     -128, -128, -128, -128, 0,   0,   0,   0}));
@@ -164,6 +164,39 @@ TEST(Formats, ZeroPointsAreTakenOffBeforeTheProduct) {
   weight.scale = {0.25f, 1.0f};
   // Less the zero points: 8 -5 5 | 0 255 128. By the weights: 33, 630 | -126, 16511.
   EXPECT_EQ(multiply(x, weight, {1.0f, 0.0f}), (Numbers{5.125f, 315.0f, -62.0f, 33022.0f}));
+}
+
+// What a row-parallel linear does: every rank finds the scale of its columns, all take the largest.
+TEST(Formats, TheLargestScaleOfTheRanksIsTheWholeRows) {
+  const std::vector<std::pair<Numbers, Numbers>> rows = {{{1.0f, -3.0f}, {6.35f, 0.1f}}, {{0.5f, kNan}, {-2.0f, 1.0f}}};
+  for (const QuantFormat& format : {kF8DynamicToken, kI8DynamicToken}) {
+    for (const auto& [left, right] : rows) {
+      Quantized whole(format, Shape{1, 4}), a(format, Shape{1, 2}), b(format, Shape{1, 2});
+      quantize({left[0], left[1], right[0], right[1]}, whole);
+      quantize(left, a);
+      quantize(right, b);
+      a.scale[0] = b.scale[0] = std::max(a.scale[0], b.scale[0]);
+      a.format.dynamic = b.format.dynamic = false;
+      quantize(left, a);
+      quantize(right, b);
+      EXPECT_EQ(whole.scale, a.scale) << format.to_string();
+      std::vector<uint8_t> codes = a.codes;
+      codes.insert(codes.end(), b.codes.begin(), b.codes.end());
+      EXPECT_EQ(whole.codes, codes) << format.to_string();
+    }
+  }
+}
+
+TEST(Formats, ATokenWithNanGivesNan) {
+  for (const QuantFormat& format : {kI8DynamicToken, kAsymmetricToken}) {
+    Quantized x(format, Shape{2, 2}), weight(kI8Channel, Shape{1, 2});
+    quantize({1.0f, kNan, 1.0f, 1.0f}, x);
+    weight.set({1, 2});
+    weight.scale = {1.0f};
+    const Numbers out = multiply(x, weight);
+    EXPECT_TRUE(std::isnan(out[0]));
+    EXPECT_NEAR(out[1], 3.0f, 1e-5f);
+  }
 }
 
 TEST(Formats, BlocksAndGroupsAreScaledBeforeTheSum) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include "octet/kernels/cpu/vector_math.h"
 #include "octet/ops/quantize.h"
@@ -121,8 +122,8 @@ void quantize_i8_row(const float* row, const QuantTensor& out, int64_t t) {
     if (zero_point) *zero_point = by.zero_point;
   }
   int8_t* codes = out.data.template row<int8_t>(t);
-  if (by.scale == by.scale) return encode_i8_row<V>(row, count, by, codes);
-  std::memset(codes, 0, static_cast<size_t>(count));  // a NaN
+  if (by.scale <= std::numeric_limits<float>::max()) return encode_i8_row<V>(row, count, by, codes);
+  std::memset(codes, 0, static_cast<size_t>(count));
 }
 
 // Row t of an activation in out's 8-bit format.

@@ -84,7 +84,7 @@ void write_i8_row(const QuantTensor& out, int64_t t, std::span<const float> valu
   } else if (out.format.zero_point) {
     by.zero_point = out.zero_point.data<int32_t>()[at];
   }
-  if (!std::isnan(by.scale)) return write_i8_codes(out, t, values, by);
+  if (std::isfinite(by.scale)) return write_i8_codes(out, t, values, by);
   std::fill_n(out.data.row<int8_t>(t), values.size(), int8_t{0});
 }
 
