@@ -5,11 +5,12 @@
 namespace octet::ops_test {
 namespace {
 
-// x and w are about 1, so a sum of K products is about sqrt(K), and an F32 sum's error grows like its terms' root.
-// Tensor cores cut bits off where they add: those of BF16 after F32's, Hopper's FP8 unit after 14.
+// x and w are about 1, with scales up to 1.5 each, so a sum of K products is about 2 sqrt(K), and rounding it K times
+// adds up to some 2^-24 K in the worst of many sums. Tensor cores cut bits off where they add: those of BF16 after
+// F32's, Hopper's FP8 unit after 14.
 Bound matmul_bound(const MatmulFormats& formats, int64_t k, bool on_gpu) {
   const double root = std::sqrt(static_cast<double>(k));
-  Bound f32{.absolute = 1e-6 * root + 2e-8 * static_cast<double>(k), .relative = 1e-6};
+  Bound f32{.absolute = 1e-6 * root + 5e-8 * static_cast<double>(k), .relative = 1e-6};
   if (on_gpu) f32 = {.absolute = 1e-5 * root, .relative = 2e-5};
   if (on_gpu && formats.x.dtype == DType::kF8E4M3 && formats.weight.dtype == DType::kF8E4M3)
     f32.absolute += 4e-3 * root;
@@ -79,7 +80,7 @@ std::vector<Case<MatmulOp>> cases() {
       list.push_back({fmt::format("{} of one token and a long K", name),
                       [=](CaseMemory& m) { return make_matmul(m, formats, 1, 96, 1536); }});
       list.push_back({fmt::format("{} of many tokens and a long, odd K", name),
-                      [=](CaseMemory& m) { return make_matmul(m, formats, 21, 27, 4133); }});
+                      [=](CaseMemory& m) { return make_matmul(m, formats, 21, 27, 2053); }});
     }
   }
   return list;
