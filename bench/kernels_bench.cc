@@ -1,6 +1,6 @@
-// kernels_bench [threads [probe]]: the CPU kernels on the shapes of SmolLM2-135M, next to what the machine reads and
-// multiplies in the same run, and whole forward passes made of them (random weights of the real shapes, so that weights
-// come from memory).
+// kernels_bench [threads [probe|formats]]: the CPU kernels on the shapes of SmolLM2-135M, next to what the machine
+// reads and multiplies in the same run, and whole forward passes made of them (random weights of the real shapes, so
+// that weights come from memory). `formats`: matmuls in every format instead.
 #include <fmt/core.h>
 
 #include <chrono>
@@ -11,6 +11,7 @@
 
 #include "machine_probe.h"
 #include "octet/kernels/backends.h"
+#include "octet/tensor/dispatch.h"
 
 namespace octet {
 namespace {
@@ -49,6 +50,7 @@ class Memory {
       const float value = static_cast<float>(sum - 2 * 0xffff) * (1.0f / 37837.0f);
       if (dtype == DType::kF32) tensor.data<float>()[i] = value;
       if (dtype == DType::kBF16) tensor.data<BF16>()[i] = to_bf16(value);
+      if (dtype == DType::kI8) tensor.data<int8_t>()[i] = from_f32<int8_t>(value * 40.0f);
       if (dtype == DType::kF8E4M3) tensor.data<F8E4M3>()[i] = to_f8_e4m3(value * 128.0f);  // the largest near 448
     }
     return tensor;
@@ -65,6 +67,13 @@ class Memory {
   QuantTensor activation(WeightType type, int64_t rows, int64_t cols) {
     if (type == WeightType::kBf16) return QuantTensor(random(DType::kF32, {rows, cols}));
     return QuantTensor(random(DType::kF8E4M3, {rows, cols}), ones({rows}, 1e-2f), kF8DynamicToken);
+  }
+  QuantTensor matrix(const QuantFormat& format, int64_t rows, int64_t cols) {
+    const Tensor data = random(format.dtype, {rows, cols});
+    if (!format.quantized()) return QuantTensor(data);
+    QuantTensor made(data, ones(format.scale_shape(rows, cols), 1e-3f), format);
+    if (format.zero_point) made.zero_point = make(DType::kI32, made.scale.shape);
+    return made;
   }
 
  private:
@@ -246,6 +255,46 @@ void bench_matmul(const Backend& backend, const ModelWeights& model, int64_t num
   }
 }
 
+// Every pair of formats on one shape, with more weights than the processor caches.
+void bench_formats(const Backend& backend, ThreadPool& threads) {
+  constexpr int64_t kN = 3072, kK = 3072;
+  constexpr size_t kMatrices = 12;
+  const QuantFormat f32 = plain_format(DType::kF32);
+  const QuantFormat f8_group{.dtype = DType::kF8E4M3, .granularity = Granularity::kGroup, .group_cols = 128};
+  QuantFormat i8_asymmetric = kI8DynamicToken;
+  i8_asymmetric.zero_point = true;
+  const std::pair<QuantFormat, QuantFormat> pairs[] = {{kF8DynamicToken, kF8Channel},
+                                                       {kF8DynamicGroup, kF8Block},
+                                                       {kF8DynamicGroup, f8_group},
+                                                       {kI8DynamicToken, kI8Channel},
+                                                       {i8_asymmetric, kI8Channel},
+                                                       {f32, kF8Channel},
+                                                       {f32, kF8Block},
+                                                       {f32, kI8Channel},
+                                                       {f32, plain_format(DType::kBF16)}};
+  for (const int64_t num_tokens : {1, 4, 16, 256}) {
+    print_machine(threads);
+    for (const auto& [x_format, weight_format] : pairs) {
+      Memory memory;
+      std::vector<QuantTensor> weights;
+      for (size_t i = 0; i < kMatrices; ++i) weights.push_back(memory.matrix(weight_format, kN, kK));
+      const QuantTensor x = memory.matrix(x_format, num_tokens, kK);
+      const Tensor out = memory.make(DType::kF32, {num_tokens, kN});
+      const double seconds = best_seconds(num_tokens > 16 ? 4 : 40,
+                                          [&] {
+                                            for (const QuantTensor& weight : weights)
+                                              backend(MatmulOp{.out = out, .x = x, .weight = weight, .bias = {}});
+                                          }) /
+                             static_cast<double>(kMatrices);
+      fmt::print("  T={:<4} {:30} x {:28} {:9.1f} us  {:6.1f} GB/s  {:6.1f} GFLOP/s\n", num_tokens,
+                 x_format.to_string(), weight_format.to_string(), seconds * 1e6,
+                 static_cast<double>(weights[0].num_bytes()) / seconds / 1e9,
+                 2.0 * static_cast<double>(num_tokens * kN * kK) / seconds / 1e9);
+      std::fflush(stdout);
+    }
+  }
+}
+
 void bench_model(const Backend& backend, ThreadPool& threads, WeightType type) {
   const ModelWeights model(type, 512);
   fmt::print("\n{} linears, bf16 lm_head: {:.1f} MB of weights per token\n", type == WeightType::kF8 ? "fp8" : "bf16",
@@ -281,7 +330,7 @@ int main(int argc, char** argv) {
   using namespace octet;
   const int num_threads = argc > 1 ? std::atoi(argv[1]) : ThreadPool::default_num_threads();
   if (num_threads < 1) {
-    fmt::print(stderr, "usage: kernels_bench [threads [probe]]\n");
+    fmt::print(stderr, "usage: kernels_bench [threads [probe|formats]]\n");
     return 2;
   }
   ThreadPool threads(num_threads);
@@ -294,6 +343,10 @@ int main(int argc, char** argv) {
                         Launch{.stream = {}, .threads = &threads, .scratch = &scratch, .features = cpu_features()},
                         DType::kF32);
   fmt::print("{}, {} threads\n", cpu_description(), num_threads);
+  if (argc > 2 && std::string_view(argv[2]) == "formats") {
+    bench_formats(backend, threads);
+    return 0;
+  }
   bench_model(backend, threads, WeightType::kF8);
   bench_model(backend, threads, WeightType::kBf16);
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that the CPU's vector instructions stay in the kernels of their instruction set: in the objects of avx2.cc and avx512.cc
+"""Checks that the CPU's vector instructions stay in the kernels of their instruction set: in the objects of avx2.cc, avx512.cc and avx512_vnni.cc
 only functions that are made for the set may hold VEX or EVEX instructions. Others run before it is known what the processor can
 do, or are copies of inline functions that the linker may keep for the whole program.
 
@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 
-SETS = {"avx2.cc.o": "Avx2", "avx512.cc.o": "Avx512"}
+SETS = {"avx2.cc.o": "Avx2", "avx512.cc.o": "Avx512", "avx512_vnni.cc.o": "Avx512Vnni"}
 
 
 def vector_functions(object_file):

@@ -43,7 +43,9 @@ QuantTensor described(const QuantFormat& format, int64_t rows, int64_t cols) {
   alignas(64) static std::byte place[64];
   const Tensor data(place, format.dtype, Shape{rows, cols});
   if (!format.quantized()) return QuantTensor(data);
-  return QuantTensor(data, Tensor(place, DType::kF32, format.scale_shape(rows, cols)), format);
+  QuantTensor matrix(data, Tensor(place, DType::kF32, format.scale_shape(rows, cols)), format);
+  if (format.zero_point) matrix.zero_point = Tensor(place, DType::kI32, matrix.scale.shape);
+  return matrix;
 }
 
 }  // namespace

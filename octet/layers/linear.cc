@@ -18,12 +18,24 @@ std::string linear_name(const Weights& weights, const LinearRequest& request) {
   return weights.full_name(fmt::format("{{{}}}", fmt::join(names, ",")));
 }
 
-QuantTensor make_dynamic(Step& step, int64_t rows, int64_t cols) {
-  return QuantTensor(step.arena.make(kF8DynamicToken.dtype, Shape{rows, cols}),
-                     step.arena.make(DType::kF32, Shape{rows}), kF8DynamicToken);
+// Memory for [rows, cols] in a dynamic format: data, scales, zero points.
+QuantTensor make_dynamic(Step& step, const QuantFormat& format, int64_t rows, int64_t cols) {
+  const Shape scale_shape = format.scale_shape(rows, cols);
+  QuantTensor x(step.arena.make(format.dtype, Shape{rows, cols}), step.arena.make(DType::kF32, scale_shape), format);
+  if (format.zero_point) x.zero_point = step.arena.make(DType::kI32, scale_shape);
+  return x;
 }
 
-int64_t dynamic_bytes(int64_t rows, int64_t cols) { return arena_bytes(rows * cols, 1) + arena_bytes(rows); }
+int64_t quantized_bytes(const QuantFormat& format, int64_t rows, int64_t cols) {
+  const int64_t scales = arena_bytes(format.scale_shape(rows, cols).num_elements());
+  return arena_bytes(rows * cols, dtype_bytes(format.dtype)) + scales * (format.zero_point ? 2 : 1);
+}
+
+// Whether the scale of a row is one number whose maximum over ranks is the scale of the whole row. Groups lie on one
+// rank each; with zero points every rank has a range of its own: its share of the sum is scaled before it is added.
+bool has_shareable_scale(const QuantFormat& format) {
+  return format.granularity == Granularity::kToken && format.dynamic && !format.zero_point;
+}
 
 }  // namespace
 
@@ -50,20 +62,20 @@ int64_t Partial::num_bytes(int64_t num_tokens, int64_t hidden_size) { return are
 Linear::Linear(const Weights& weights, const LinearRequest& request)
     : name_(linear_name(weights, request)), loaded_(weights.linear(request)) {
   const bool sharded_input = request.shard == Shard::kRow && weights.source().world_size > 1;
-  shares_token_scale_ = sharded_input && loaded_.activation.quantized() && loaded_.activation.dynamic;
+  shares_token_scale_ = sharded_input && has_shareable_scale(loaded_.activation);
 }
 
 QuantTensor Linear::make_input(Step& step, int64_t num_rows) const {
   const QuantFormat& format = loaded_.activation;
   if (!format.quantized() || shares_token_scale_) return QuantTensor(step.make(Shape{num_rows, k()}));
-  if (format == kF8DynamicToken) return make_dynamic(step, num_rows, k());
-  OCTET_CHECK(format == kF8StaticTensor);
+  if (format.dynamic) return make_dynamic(step, format, num_rows, k());
+  OCTET_CHECK(format.granularity == Granularity::kTensor && !format.zero_point);
   return QuantTensor(step.arena.make(format.dtype, Shape{num_rows, k()}), loaded_.input_scale, format);
 }
 
 int64_t Linear::input_bytes(int64_t num_rows) const {
   if (!loaded_.activation.quantized() || shares_token_scale_) return arena_bytes(num_rows * k());
-  return dynamic_bytes(num_rows, k());
+  return quantized_bytes(loaded_.activation, num_rows, k());
 }
 
 void Linear::multiply(Step& step, const Activation& x, Tensor out) const {
@@ -81,7 +93,7 @@ int64_t ColumnLinear::output_bytes(int64_t num_rows) const { return arena_bytes(
 void RowLinear::operator()(Step& step, const Activation& x, Partial& out) const {
   if (!shares_token_scale()) return multiply(step, x, out.fill());
   const Arena::Scope scope(step.arena);
-  const QuantTensor quantized = make_dynamic(step, x.data.dim(0), k());
+  const QuantTensor quantized = make_dynamic(step, activation_format(), x.data.dim(0), k());
   // A first pass for this rank's scales; the largest over ranks are the scales that one rank would have found.
   step.backend(QuantizeOp{.out = quantized, .x = x.data});
   step.comm.all_reduce_max(quantized.scale, step.backend.launch().stream);
@@ -92,7 +104,7 @@ void RowLinear::operator()(Step& step, const Activation& x, Partial& out) const 
 }
 
 int64_t RowLinear::scratch_bytes(int64_t num_rows) const {
-  return shares_token_scale() ? dynamic_bytes(num_rows, k()) : 0;
+  return shares_token_scale() ? quantized_bytes(activation_format(), num_rows, k()) : 0;
 }
 
 Activation GatedLinear::operator()(Step& step, const Activation& x, const Linear& consumer) const {

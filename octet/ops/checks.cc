@@ -7,12 +7,28 @@ namespace {
 constexpr std::initializer_list<DType> kActivation = {DType::kF32, DType::kBF16};
 constexpr std::initializer_list<DType> kCache = {DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kF8E5M2};
 
-void check_output(ShapeCheck& check, const QuantTensor& out, std::initializer_list<std::string_view> dims) {
-  check.quantized("out", out, dims);
-  check.dtype("out", out.data, {DType::kF32, DType::kBF16, DType::kF8E4M3});
-  const Granularity g = out.format.granularity;
-  check.that(g == Granularity::kNone || g == Granularity::kToken || g == Granularity::kTensor,
-             "an activation is plain, per token or per tensor");
+void check_output(ShapeCheck& check, std::string_view name, const QuantTensor& out,
+                  std::initializer_list<std::string_view> dims) {
+  check.quantized(name, out, dims);
+  check.dtype(name, out.data, {DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kI8});
+  check.that(!out.format.quantized() || is_quantized_activation(out.format) || token_scale_given(out.format),
+             "an activation is plain or in a format of quantize.h");
+}
+
+// The operands of a matmul: what matmul.h lists.
+bool is_matmul_x(const QuantFormat& format) {
+  const Granularity g = format.granularity;
+  if (g == Granularity::kNone) return true;
+  const bool rows = g == Granularity::kToken || g == Granularity::kTensor;
+  if (format.dtype == DType::kI8) return rows;
+  return !format.zero_point && (rows || (g == Granularity::kGroup && format.group_cols > 0));
+}
+bool is_matmul_weight(const QuantFormat& format) {
+  const Granularity g = format.granularity;
+  if (format.zero_point) return false;
+  if (g == Granularity::kGroup) return format.group_cols > 0;
+  if (g == Granularity::kBlock) return format.group_cols > 0 && format.group_rows > 0;
+  return g != Granularity::kToken;
 }
 
 }  // namespace
@@ -39,7 +55,7 @@ void GatherRowsOp::check() const {
 
 void RmsNormOp::check() const {
   ShapeCheck check(kName);
-  check_output(check, out, {"T", "H"});
+  check_output(check, "out", out, {"T", "H"});
   check.tensor("residual", residual, {"T", "H"});
   check.dtype("residual", residual, kActivation);
   if (x) {
@@ -52,7 +68,7 @@ void RmsNormOp::check() const {
 
 void QuantizeOp::check() const {
   ShapeCheck check(kName);
-  check_output(check, out, {"T", "K"});
+  check_output(check, "out", out, {"T", "K"});
   check.tensor("x", x, {"T", "K"});
   check.dtype("x", x, kActivation);
 }
@@ -63,6 +79,8 @@ void MatmulOp::check() const {
   check.dtype("out", out, kActivation);
   check.quantized("x", x, {"T", "K"});
   check.quantized("weight", weight, {"N", "K"});
+  check.that(is_matmul_x(x.format), "x is plain, or per token, tensor or group");
+  check.that(is_matmul_weight(weight.format), "weight is plain, or per tensor, channel, group or block");
   if (bias) {
     check.tensor("bias", bias, {"N"});
     check.dtype("bias", bias, {DType::kF32});
@@ -84,7 +102,7 @@ void SampleOp::check() const {
 
 void SiluAndMulOp::check() const {
   ShapeCheck check(kName);
-  check_output(check, out, {"T", "I"});
+  check_output(check, "out", out, {"T", "I"});
   check.tensor("x", x, {"T", "2I"});
   check.dtype("x", x, kActivation);
   check.that(x.dim(1) == 2 * out.data.dim(1), "x has twice the columns of out");
@@ -133,7 +151,7 @@ void PagedAttentionOp::check() const {
   check.tensor("out", out, {"T", "Hq*D"});
   check.dtype("q", q, kActivation);
   check.dtype("out", out, kActivation);
-  if (quantized.data) check.quantized("quantized", quantized, {"T", "Hq*D"});
+  if (quantized.data) check_output(check, "quantized", quantized, {"T", "Hq*D"});
   check.that(q.dim(1) % (head_dim() * num_kv_heads()) == 0, "Hq is a multiple of Hkv");
   check.tensor("seq_lens", seq_lens, {"S"});
   check.tensor("block_table", block_table, {"S", "B"});

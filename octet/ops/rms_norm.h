@@ -1,8 +1,7 @@
 // RMSNorm with the residual addition before it and the quantisation after it (Zhang & Sennrich 2019; HF LlamaRMSNorm).
 //   residual[t] += x[t]                       (only if x is given)
 //   y[t] = residual[t] * rsqrt(mean(residual[t]^2) + epsilon) * weight
-//   out[t] = y[t] in out's format: f32|bf16, or f8_e4m3 with dynamic per-token or static per-tensor scale (see
-//   quantize.h)
+//   out[t] = y[t] in out's format: f32|bf16, or 8 bits (see quantize.h)
 // x [T, H] and residual [T, H] f32|bf16, weight [H] f32, out [T, H]. Sums in at least F32.
 #pragma once
 

@@ -47,6 +47,9 @@ void ShapeCheck::quantized(std::string_view name, const ConstQuantTensor& tensor
     fail(ErrorCode::kInternal, "{}: {}: scale is {} {}, expected f32 {}", op_, name, dtype_name(tensor.scale.dtype),
          tensor.scale.shape.to_string(), expected.to_string());
   }
+  if (!tensor.format.zero_point) return;
+  that(tensor.zero_point.dtype == DType::kI32 && tensor.zero_point.shape == expected,
+       "zero points are i32 of the scale's shape");
 }
 
 void ShapeCheck::that(bool condition, std::string_view what) {

@@ -19,7 +19,7 @@ class ShapeCheck {
 
   void tensor(std::string_view name, const ConstTensor& tensor, std::initializer_list<std::string_view> dims);
   void dtype(std::string_view name, const ConstTensor& tensor, std::initializer_list<DType> allowed);
-  // Data [rows, cols] and the scale its format asks for.
+  // Data [rows, cols] and the scale and zero points its format asks for.
   void quantized(std::string_view name, const ConstQuantTensor& tensor, std::initializer_list<std::string_view> dims);
   void that(bool condition, std::string_view what);
   // Binds a dimension given as a plain number.

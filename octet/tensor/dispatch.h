@@ -1,6 +1,9 @@
 // DType dispatch without macros: dispatch<DType::kBF16, DType::kF32>(x.dtype, [&]<DType D>() { use<CType<D>>(); });
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+
 #include "octet/base/error.h"
 #include "octet/tensor/tensor.h"
 
@@ -65,6 +68,12 @@ constexpr F8E4M3 from_f32<F8E4M3>(float value) {
 template <>
 constexpr F8E5M2 from_f32<F8E5M2>(float value) {
   return to_f8_e5m2(value);
+}
+// To nearest even, saturating; a NaN becomes 0.
+template <>
+inline int8_t from_f32<int8_t>(float value) {
+  if (std::isnan(value)) return 0;
+  return static_cast<int8_t>(std::nearbyint(std::min(std::max(value, -128.0f), 127.0f)));
 }
 
 }  // namespace octet

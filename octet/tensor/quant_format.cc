@@ -41,7 +41,11 @@ std::string QuantFormat::to_string() const {
       text += fmt::format(" per {}x{} block", group_rows, group_cols);
       break;
   }
-  return text + (dynamic ? " (dynamic)" : "");
+  if (dynamic) text += " (dynamic)";
+  if (zero_point) text += " with zero points";
+  if (power_of_two) text += ", scales powers of two";
+  if (amax_cap > 0.0f) text += fmt::format(", amax at most {}", amax_cap);
+  return text;
 }
 
 }  // namespace octet

@@ -1,5 +1,5 @@
-// How one stored matrix is quantised, as a value, and the matrix itself. One contract everywhere: real = q * scale,
-// with scales in F32.
+// How one stored matrix is quantised, as a value, and the matrix itself. One contract everywhere: real = q * scale, or
+// (q - zero_point) * scale, with scales in F32 and zero points in I32.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +24,9 @@ struct QuantFormat {
   bool dynamic = false;  // activations: the scale is computed from the values at run time
   int32_t group_rows = 0;
   int32_t group_cols = 0;
+  bool zero_point = false;    // activations in i8: has zero points, one per scale
+  bool power_of_two = false;  // dynamic: scales are rounded up to powers of two (scale_fmt "ue8m0")
+  float amax_cap = 0.0f;      // dynamic: magnitudes above it do not raise the scale (FBGEMM's bound); 0: none
 
   bool quantized() const { return granularity != Granularity::kNone; }
   bool operator==(const QuantFormat&) const = default;
@@ -39,13 +42,23 @@ inline constexpr QuantFormat kF8Channel{.dtype = DType::kF8E4M3, .granularity = 
 inline constexpr QuantFormat kF8DynamicToken{
     .dtype = DType::kF8E4M3, .granularity = Granularity::kToken, .dynamic = true};
 inline constexpr QuantFormat kF8StaticTensor{.dtype = DType::kF8E4M3, .granularity = Granularity::kTensor};
+// DeepSeek's: weights in squares of 128, activations by 128 channels of a token.
+inline constexpr QuantFormat kF8Block{
+    .dtype = DType::kF8E4M3, .granularity = Granularity::kBlock, .group_rows = 128, .group_cols = 128};
+inline constexpr QuantFormat kF8DynamicGroup{
+    .dtype = DType::kF8E4M3, .granularity = Granularity::kGroup, .dynamic = true, .group_cols = 128};
+inline constexpr QuantFormat kI8Channel{.dtype = DType::kI8, .granularity = Granularity::kChannel};
+inline constexpr QuantFormat kI8DynamicToken{.dtype = DType::kI8, .granularity = Granularity::kToken, .dynamic = true};
+inline constexpr QuantFormat kI8StaticTensor{.dtype = DType::kI8, .granularity = Granularity::kTensor};
 
-// data [rows, cols] and scale (empty for kNone) as views.
+// data [rows, cols], scale (empty for kNone) and zero_point (i32 of scale's shape; empty unless format.zero_point) as
+// views.
 template <class Bytes>
 struct BasicQuantTensor {
   BasicTensor<Bytes> data;
   BasicTensor<Bytes> scale;
   QuantFormat format;
+  BasicTensor<Bytes> zero_point;
 
   BasicQuantTensor() = default;
   BasicQuantTensor(BasicTensor<Bytes> data_, BasicTensor<Bytes> scale_, QuantFormat format_)
@@ -55,7 +68,7 @@ struct BasicQuantTensor {
   template <class Other>
   requires(std::is_const_v<Bytes> && !std::is_const_v<Other>)
       BasicQuantTensor(const BasicQuantTensor<Other>& other)  // NOLINT
-      : data(other.data), scale(other.scale), format(other.format) {}
+      : data(other.data), scale(other.scale), format(other.format), zero_point(other.zero_point) {}
 
   int64_t num_bytes() const { return data.num_bytes() + (scale.empty() ? 0 : scale.num_bytes()); }
 };

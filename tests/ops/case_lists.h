@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -117,7 +118,33 @@ RopeAttentionOp make_rope_attention(CaseMemory& memory, const AttentionShape& sh
 inline constexpr QuantFormat kF8GivenToken{.dtype = DType::kF8E4M3, .granularity = Granularity::kToken};
 inline constexpr DType kActivations[] = {DType::kF32, DType::kBF16};
 inline constexpr DType kCaches[] = {DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kF8E5M2};
-inline const QuantFormat kOutputFormats[] = {plain_format(DType::kF32), plain_format(DType::kBF16), kF8DynamicToken,
-                                             kF8StaticTensor};
+inline constexpr QuantFormat kI8GivenToken{.dtype = DType::kI8, .granularity = Granularity::kToken};
+inline constexpr QuantFormat kF8PowerOfTwoGroup{.dtype = DType::kF8E4M3,
+                                                .granularity = Granularity::kGroup,
+                                                .dynamic = true,
+                                                .group_cols = 128,
+                                                .power_of_two = true};
+inline constexpr QuantFormat kF8SmallGroup{
+    .dtype = DType::kF8E4M3, .granularity = Granularity::kGroup, .dynamic = true, .group_cols = 32};
+inline constexpr QuantFormat kF8CappedToken{
+    .dtype = DType::kF8E4M3, .granularity = Granularity::kToken, .dynamic = true, .amax_cap = 1.5f};
+inline constexpr QuantFormat kI8AsymmetricToken{
+    .dtype = DType::kI8, .granularity = Granularity::kToken, .dynamic = true, .zero_point = true};
+inline constexpr QuantFormat kI8AsymmetricTensor{
+    .dtype = DType::kI8, .granularity = Granularity::kTensor, .zero_point = true};
+// What an op's output may be, and those of it that are quantised.
+inline constexpr QuantFormat kOutputFormats[] = {plain_format(DType::kF32),
+                                                 plain_format(DType::kBF16),
+                                                 kF8DynamicToken,
+                                                 kF8StaticTensor,
+                                                 kF8DynamicGroup,
+                                                 kF8PowerOfTwoGroup,
+                                                 kF8SmallGroup,
+                                                 kF8CappedToken,
+                                                 kI8DynamicToken,
+                                                 kI8StaticTensor,
+                                                 kI8AsymmetricToken,
+                                                 kI8AsymmetricTensor};
+inline constexpr std::span<const QuantFormat> kQuantizedFormats = std::span(kOutputFormats).subspan(2);
 
 }  // namespace octet::ops_test

@@ -23,18 +23,19 @@ int64_t row_elements(const Tensor& view) { return num_rows(view) == 0 ? 0 : view
 double element(const std::byte* bytes, DType dtype, int64_t i) {
   if (dtype == DType::kI32) return reinterpret_cast<const int32_t*>(bytes)[i];
   float value = 0.0f;
-  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kF8E5M2>(
+  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kF8E5M2, DType::kI8>(
       dtype, [&]<DType D>() { value = to_f32(reinterpret_cast<const CType<D>*>(bytes)[i]); });
   return value;
 }
 
 // Codes of 8-bit formats in the order of their values: neighbours differ by one.
-int code_order(std::byte code) {
+int code_order(DType dtype, std::byte code) {
+  if (dtype == DType::kI8) return static_cast<int8_t>(code);
   const int bits = static_cast<int>(code);
   return (bits & 0x80) != 0 ? -(bits & 0x7f) : bits;
 }
 
-bool is_8_bit(DType dtype) { return dtype == DType::kF8E4M3 || dtype == DType::kF8E5M2; }
+bool is_8_bit(DType dtype) { return dtype == DType::kF8E4M3 || dtype == DType::kF8E5M2 || dtype == DType::kI8; }
 
 }  // namespace
 
@@ -78,12 +79,13 @@ ConstTensor CaseMemory::on_host(const ConstTensor& input) const { return block_o
 
 void CaseMemory::fill_block(Block& block, const Fill& fill) {
   const Tensor& view = block.view;
-  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kF8E5M2>(view.dtype, [&]<DType D>() {
-    for (int64_t i = 0; i < num_rows(view); ++i) {
-      auto* row = view.data<CType<D>>() + row_begin(view, i);
-      for (int64_t k = 0; k < row_elements(view); ++k) row[k] = from_f32<CType<D>>(fill(random_));
-    }
-  });
+  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kF8E5M2, DType::kI8>(
+      view.dtype, [&]<DType D>() {
+        for (int64_t i = 0; i < num_rows(view); ++i) {
+          auto* row = view.data<CType<D>>() + row_begin(view, i);
+          for (int64_t k = 0; k < row_elements(view); ++k) row[k] = from_f32<CType<D>>(fill(random_));
+        }
+      });
 }
 
 ConstTensor CaseMemory::input(DType dtype, Shape shape, const Fill& fill, Layout layout) {
@@ -99,6 +101,10 @@ ConstTensor CaseMemory::weight(DType dtype, Shape shape, const Fill& fill) {
 }
 
 ConstTensor CaseMemory::integers(Shape shape, const std::vector<int32_t>& values) {
+  return add_integers(shape, values);
+}
+
+Tensor CaseMemory::add_integers(Shape shape, const std::vector<int32_t>& values) {
   OCTET_CHECK(shape.num_elements() == static_cast<int64_t>(values.size()));
   Block& block = add("integers", DType::kI32, shape, Layout::kContiguous, 0);
   if (!values.empty()) std::memcpy(block.memory.data(), values.data(), values.size() * sizeof(int32_t));
@@ -142,6 +148,12 @@ void CaseMemory::written_before_step(const ConstTensor& argument, const std::fun
   }
 }
 
+Tensor CaseMemory::add_zero_points(Shape shape) {
+  std::vector<int32_t> values(static_cast<size_t>(shape.num_elements()));
+  for (int32_t& value : values) value = static_cast<int32_t>(random_.between(-128, 127));
+  return add_integers(shape, values);
+}
+
 ConstQuantTensor CaseMemory::quant_input(const QuantFormat& format, int64_t rows, int64_t cols, Layout layout) {
   if (!format.quantized()) return ConstQuantTensor(input(format.dtype, Shape{rows, cols}, normal_values, layout));
   // Codes of up to about 200 and scales that bring them back to about 1.
@@ -149,8 +161,13 @@ ConstQuantTensor CaseMemory::quant_input(const QuantFormat& format, int64_t rows
       format.dtype, Shape{rows, cols}, [](Random& r) { return 64.0f * r.normal(); }, layout);
   const ConstTensor scale = input(DType::kF32, format.scale_shape(rows, cols),
                                   [](Random& r) { return static_cast<float>((0.5 + r.uniform()) / 64.0); });
-  blocks_.back()->is_early = format.granularity == Granularity::kTensor;  // a checkpoint's
-  return ConstQuantTensor(data, scale, format);
+  const bool is_early = format.granularity == Granularity::kTensor;  // a checkpoint's
+  blocks_.back()->is_early = is_early;
+  ConstQuantTensor tensor(data, scale, format);
+  if (!format.zero_point) return tensor;
+  tensor.zero_point = add_zero_points(scale.shape);
+  blocks_.back()->is_early = is_early;
+  return tensor;
 }
 
 ConstQuantTensor CaseMemory::quant_weight(const QuantFormat& format, int64_t rows, int64_t cols) {
@@ -166,7 +183,10 @@ QuantTensor CaseMemory::quant_output(const std::string& name, const QuantFormat&
     return QuantTensor(output(name, format.dtype, Shape{rows, cols}, rounded_bound(format.dtype, f32), layout),
                        Tensor(), format);
   }
-  const Tensor data = output(name, format.dtype, Shape{rows, cols}, Bound{.share_of_neighbours = share}, layout);
+  // A zero point that is rounded the other way moves all codes of its row.
+  const bool moves = share > 0.0 && format.zero_point && format.dynamic;
+  const Tensor data =
+      output(name, format.dtype, Shape{rows, cols}, Bound{.share_of_neighbours = moves ? 1.0 : share}, layout);
   const Shape scale_shape = format.scale_shape(rows, cols);
   const Bound of_scale =
       share > 0.0 ? Bound{.absolute = f32.absolute / 448.0, .relative = f32.relative + 0x1p-23} : kExact;
@@ -174,8 +194,18 @@ QuantTensor CaseMemory::quant_output(const std::string& name, const QuantFormat&
                                       : in_out(name + ".scale", DType::kF32, scale_shape, kExact, [](Random& r) {
                                           return static_cast<float>((0.5 + r.uniform()) / 150.0);
                                         });
-  blocks_.back()->is_early = format.granularity == Granularity::kTensor && !format.dynamic;  // a checkpoint's
-  return QuantTensor(data, scale, format);
+  const bool is_early = format.granularity == Granularity::kTensor && !format.dynamic;  // a checkpoint's
+  blocks_.back()->is_early = is_early;
+  QuantTensor tensor(data, scale, format);
+  if (!format.zero_point) return tensor;
+  if (format.dynamic) {
+    const Bound bound{.absolute = moves ? 1.0 : 0.0};
+    tensor.zero_point = output(name + ".zero_point", DType::kI32, scale_shape, bound);
+  } else {
+    tensor.zero_point = add_zero_points(scale_shape);
+  }
+  blocks_.back()->is_early = is_early;
+  return tensor;
 }
 
 void CaseMemory::poison_outputs(std::byte poison) {
@@ -269,7 +299,7 @@ std::string CaseMemory::difference(const Block& block, const std::vector<std::by
       const double got = element(found.data() + first, view.dtype, at);
       if (want == got || (std::isnan(want) && std::isnan(got))) continue;
       if (is_8_bit(view.dtype) && !std::isnan(want) && !std::isnan(got) &&
-          std::abs(code_order(expected[byte]) - code_order(found[byte])) == 1) {
+          std::abs(code_order(view.dtype, expected[byte]) - code_order(view.dtype, found[byte])) == 1) {
         ++num_neighbours;
         continue;
       }

@@ -110,6 +110,8 @@ class CaseMemory {
   };
   Block& block_of(const ConstTensor& argument) const;
   Block& add(std::string name, DType dtype, Shape shape, Layout layout, size_t guard_bytes);
+  Tensor add_integers(Shape shape, const std::vector<int32_t>& values);
+  Tensor add_zero_points(Shape shape);
   // The host's outputs as before the first call.
   void poison_outputs(std::byte poison);
   void fill_block(Block& block, const Fill& fill);

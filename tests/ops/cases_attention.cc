@@ -125,7 +125,8 @@ std::vector<Case<PagedAttentionOp>> cases() {
   for (const DType q : {DType::kF32, DType::kBF16}) {
     for (const DType cache : kCaches) {
       for (const auto& [name, sequences] : batches) {
-        for (const QuantFormat& quantized : {plain, kF8DynamicToken, kF8StaticTensor}) {
+        for (const QuantFormat& quantized : {plain, kF8DynamicToken, kF8StaticTensor, kF8DynamicGroup, kI8DynamicToken,
+                                             kI8AsymmetricToken, kI8StaticTensor}) {
           list.push_back(
               {fmt::format("{} of {}, cache {}, written {}", name, dtype_name(q), dtype_name(cache),
                            quantized.quantized() ? quantized.to_string() : "plain"),

@@ -177,8 +177,9 @@ std::vector<Case<QuantizeOp>> cases() {
                                                            {"tiny", [](Random& r) { return 1e-5f * r.normal(); }}};
   std::vector<Case<QuantizeOp>> list;
   for (const DType x : kActivations) {
-    for (const QuantFormat& out :
-         {kOutputFormats[0], kOutputFormats[1], kF8DynamicToken, kF8StaticTensor, kF8GivenToken}) {
+    std::vector<QuantFormat> outputs(std::begin(kOutputFormats), std::end(kOutputFormats));
+    outputs.insert(outputs.end(), {kF8GivenToken, kI8GivenToken});
+    for (const QuantFormat& out : outputs) {
       for (const auto& [name, fill] : fills) {
         list.push_back(
             {fmt::format("{} to {}, {} values", dtype_name(x), out.to_string(), name),

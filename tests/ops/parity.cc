@@ -12,7 +12,10 @@ namespace {
 template <class Bytes>
 BasicQuantTensor<Bytes> rows_of(BasicQuantTensor<Bytes> x, int64_t begin, int64_t count) {
   x.data = x.data.rows(begin, count);
-  if (x.format.granularity == Granularity::kToken) x.scale = x.scale.rows(begin, count);
+  const Granularity g = x.format.granularity;
+  if (g != Granularity::kToken && g != Granularity::kGroup) return x;
+  x.scale = x.scale.rows(begin, count);
+  if (x.format.zero_point) x.zero_point = x.zero_point.rows(begin, count);
   return x;
 }
 MatmulOp rows_of(MatmulOp op, int64_t begin, int64_t count) {
@@ -66,10 +69,7 @@ void run_in_chunks(const Kernel<PagedAttentionOp>& kernel, const PagedAttentionO
       PagedAttentionOp part = op;
       part.q = op.q.rows(starts[s] + begin, count);
       part.out = op.out.rows(starts[s] + begin, count);
-      if (op.quantized.data) {
-        part.quantized.data = op.quantized.data.rows(starts[s] + begin, count);
-        if (op.quantized.format.dynamic) part.quantized.scale = op.quantized.scale.rows(starts[s] + begin, count);
-      }
+      if (op.quantized.data) part.quantized = rows_of(op.quantized, starts[s] + begin, count);
       part.query_start = memory.integers(Shape{2}, {0, static_cast<int32_t>(count)});
       part.seq_lens = memory.integers(Shape{1}, {seq_lens[s] - static_cast<int32_t>(num_queries - begin - count)});
       part.block_table = op.block_table.rows(s, 1);

@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "octet/kernels/cpu/declines.h"
+#include "octet/kernels/cpu/matmul_parts.h"
 #include "octet/kernels/cpu/split.h"
 
 #if defined(__clang__)
@@ -25,6 +26,7 @@
 #include "octet/kernels/cpu/avx2_vector.h"
 #include "octet/kernels/cpu/elementwise.h"
 #include "octet/kernels/cpu/matmul.h"
+#include "octet/kernels/cpu/matmul_i8.h"
 #include "octet/kernels/cpu/rope.h"
 
 #if defined(__clang__)
@@ -38,6 +40,7 @@ namespace octet {
 void add_avx2_kernels(KernelTable& table) {
   add_vector_row<NeedsAvx2, EmbeddingOp>(table, "cpu.avx2.embedding", &run_embedding<Avx2>);
   add_vector_row<NeedsAvx2, MatmulOp>(table, "cpu.avx2.matmul", &run_matmul<Avx2>);
+  add_matmul_i8_row<NeedsAvx2>(table, "cpu.avx2.matmul_i8", &run_matmul_i8<Avx2>);
   add_vector_row<NeedsAvx2, PagedAttentionOp>(table, "cpu.avx2.paged_attention", &run_paged_attention<Avx2>);
   add_vector_row<NeedsAvx2, QuantizeOp>(table, "cpu.avx2.quantize", &run_quantize<Avx2>);
   add_vector_row<NeedsAvx2, RmsNormOp>(table, "cpu.avx2.rms_norm", &run_rms_norm<Avx2>);

@@ -5,6 +5,7 @@
 //   load_quads(F8E4M3*)   gives value * 2^-120 (kQuadsScale undoes it); NaN codes read as +-480
 //   load_true(F8E4M3*)    gives values, NaN codes too
 //   *_partial(.., n)      touch n < kLanes elements only; missing lanes read as 0
+//   load_words, *_words   two 16-bit integers to a lane
 //   sum4, sum             add lanes in one fixed tree: ((0+1)+(2+3)) + ((4+5)+(6+7))
 #pragma once
 
@@ -95,10 +96,35 @@ struct Avx2 {
     const __m128i nan = _mm_cmpeq_epi16(_mm_and_si128(half, magnitude_bits), magnitude_bits);
     return _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(half, nan)), _mm256_set1_ps(0x1p8f));
   }
+  [[gnu::always_inline]] static inline Float load(const int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
   // E5M2 is the upper byte of FP16.
   [[gnu::always_inline]] static inline Float load(const F8E5M2* p) {
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
     return _mm256_cvtph_ps(_mm_unpacklo_epi8(_mm_setzero_si128(), bytes));
+  }
+
+  // 16-bit integers, two to a lane.
+  static constexpr int kWords = 2 * kLanes;
+  [[gnu::always_inline]] static inline Int wset(int16_t value) { return _mm256_set1_epi16(value); }
+  [[gnu::always_inline]] static inline Int wsub(Int a, Int b) { return _mm256_sub_epi16(a, b); }
+  [[gnu::always_inline]] static inline Int load_words(const int8_t* p) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  [[gnu::always_inline]] static inline Int load_words(const int16_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const Int*>(p));
+  }
+  [[gnu::always_inline]] static inline void store_words(int16_t* p, Int a) {
+    _mm256_storeu_si256(reinterpret_cast<Int*>(p), a);
+  }
+  // Each lane of `sum` plus the products of its two words.
+  [[gnu::always_inline]] static inline Int add_products(Int a, Int b, Int sum) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+  }
+  [[gnu::always_inline]] static inline __m128i isum4(Int a, Int b, Int c, Int d) {
+    const Int quarters = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    return _mm_add_epi32(_mm256_castsi256_si128(quarters), _mm256_extracti128_si256(quarters, 1));
   }
 
   [[gnu::always_inline]] static inline void store(float* p, Float a) { _mm256_storeu_ps(p, a); }

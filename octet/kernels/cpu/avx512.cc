@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "octet/kernels/cpu/declines.h"
+#include "octet/kernels/cpu/matmul_parts.h"
 #include "octet/kernels/cpu/split.h"
 
 #if defined(__clang__)
@@ -28,6 +29,7 @@
 #include "octet/kernels/cpu/avx512_vector.h"
 #include "octet/kernels/cpu/elementwise.h"
 #include "octet/kernels/cpu/matmul.h"
+#include "octet/kernels/cpu/matmul_i8.h"
 #include "octet/kernels/cpu/rope.h"
 
 #if defined(__clang__)
@@ -41,6 +43,7 @@ namespace octet {
 void add_avx512_kernels(KernelTable& table) {
   add_vector_row<NeedsAvx512, EmbeddingOp>(table, "cpu.avx512.embedding", &run_embedding<Avx512>);
   add_vector_row<NeedsAvx512, MatmulOp>(table, "cpu.avx512.matmul", &run_matmul<Avx512>);
+  add_matmul_i8_row<NeedsAvx512>(table, "cpu.avx512.matmul_i8", &run_matmul_i8<Avx512>);
   add_vector_row<NeedsAvx512, PagedAttentionOp>(table, "cpu.avx512.paged_attention", &run_paged_attention<Avx512>);
   add_vector_row<NeedsAvx512, QuantizeOp>(table, "cpu.avx512.quantize", &run_quantize<Avx512>);
   add_vector_row<NeedsAvx512, RmsNormOp>(table, "cpu.avx512.rms_norm", &run_rms_norm<Avx512>);

@@ -79,9 +79,32 @@ struct Avx512 {
     const __m256i nan = _mm256_cmpeq_epi16(_mm256_and_si256(half, magnitude_bits), magnitude_bits);
     return _mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(half, nan)), _mm512_set1_ps(0x1p8f));
   }
+  [[gnu::always_inline]] static inline Float load(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
   [[gnu::always_inline]] static inline Float load(const F8E5M2* p) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(bytes), 8));
+  }
+
+  static constexpr int kWords = 2 * kLanes;
+  [[gnu::always_inline]] static inline Int wset(int16_t value) { return _mm512_set1_epi16(value); }
+  [[gnu::always_inline]] static inline Int wsub(Int a, Int b) { return _mm512_sub_epi16(a, b); }
+  [[gnu::always_inline]] static inline Int load_words(const int8_t* p) {
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  [[gnu::always_inline]] static inline Int load_words(const int16_t* p) { return _mm512_loadu_si512(p); }
+  [[gnu::always_inline]] static inline void store_words(int16_t* p, Int a) { _mm512_storeu_si512(p, a); }
+  [[gnu::always_inline]] static inline Int add_products(Int a, Int b, Int sum) {
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+  }
+  [[gnu::always_inline]] static inline __m256i ifold(Int a) {
+    return _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+  }
+  [[gnu::always_inline]] static inline __m128i isum4(Int a, Int b, Int c, Int d) {
+    const __m256i quarters =
+        _mm256_hadd_epi32(_mm256_hadd_epi32(ifold(a), ifold(b)), _mm256_hadd_epi32(ifold(c), ifold(d)));
+    return _mm_add_epi32(_mm256_castsi256_si128(quarters), _mm256_extracti128_si256(quarters, 1));
   }
 
   [[gnu::always_inline]] static inline void store(float* p, Float a) { _mm512_storeu_ps(p, a); }

@@ -6,51 +6,12 @@
 #include <string>
 
 #include "octet/kernels/cpu/declines.h"
+#include "octet/kernels/cpu/quantize_row.h"
 #include "octet/kernels/cpu/split.h"
 #include "octet/kernels/cpu/vector_math.h"
 #include "octet/ops/ops.h"
 
 namespace octet {
-
-// to = sat_e4m3(from / scale), a true division as in the reference.
-template <class V>
-void encode_row_divided(const float* from, int64_t count, float scale, F8E4M3* to) {
-  const auto by = V::set(scale);
-  int64_t i = 0;
-  for (; i + V::kLanes <= count; i += V::kLanes) store_as<V>(to + i, V::div(V::load(from + i), by));
-  if (i < count) store_as_partial<V>(to + i, V::div(load_partial<V>(from + i, count - i), by), count - i);
-}
-
-// to = sat_e4m3(from * factor).
-template <class V>
-void encode_row_multiplied(const float* from, int64_t count, float factor, F8E4M3* to) {
-  const auto by = V::set(factor);
-  int64_t i = 0;
-  for (; i + V::kLanes <= count; i += V::kLanes) store_as<V>(to + i, V::mul(V::load(from + i), by));
-  if (i < count) store_as_partial<V>(to + i, V::mul(load_partial<V>(from + i, count - i), by), count - i);
-}
-
-template <class V>
-float max_abs(const float* row, int64_t count) {
-  auto most = V::zero();  // second operand of max: a NaN does not replace it
-  int64_t i = 0;
-  for (; i + V::kLanes <= count; i += V::kLanes) most = V::max(abs<V>(V::load(row + i)), most);
-  if (i < count) most = V::max(abs<V>(load_partial<V>(row + i, count - i)), most);
-  return V::max_lane(most);
-}
-
-// Row t of an activation in out's 8-bit format; see quantize.h.
-template <class V>
-void quantize_row(const float* row, const QuantTensor& out, int64_t t) {
-  const int64_t count = out.data.dim(1);
-  float* scale = out.scale.template data<float>();
-  if (out.format.granularity == Granularity::kTensor) {
-    encode_row_multiplied<V>(row, count, 1.0f / scale[0], out.data.template row<F8E4M3>(t));
-    return;
-  }
-  scale[t] = std::max(max_abs<V>(row, count) / kMaxF8E4M3, kMinTokenScale);
-  encode_row_divided<V>(row, count, scale[t], out.data.template row<F8E4M3>(t));
-}
 
 // Where a kernel writes row t before quantisation: out itself when it is plain, scratch otherwise.
 inline float* output_row(const QuantTensor& out, const Launch& launch, int thread, int64_t t) {
@@ -63,14 +24,11 @@ void run_quantize(const QuantizeOp& op, const Launch& launch) {
   const int64_t count = op.x.dim(1);
   for_rows(launch, op.x.dim(0), count, [&](int, int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      if (token_scale_given(op.out.format)) {
-        const float scale = op.out.scale.template data<float>()[t];
-        encode_row_divided<V>(op.x.template row<float>(t), count, scale, op.out.data.template row<F8E4M3>(t));
-      } else if (op.out.format.quantized()) {
-        quantize_row<V>(op.x.template row<float>(t), op.out, t);
+      const float* x = op.x.template row<float>(t);
+      if (op.out.format.quantized()) {
+        quantize_row<V>(x, op.out, t);
       } else {
-        std::memcpy(op.out.data.template row<float>(t), op.x.template row<float>(t),
-                    static_cast<size_t>(count) * sizeof(float));
+        std::memcpy(op.out.data.template row<float>(t), x, static_cast<size_t>(count) * sizeof(float));
       }
     }
   });

@@ -9,6 +9,8 @@
 // staged times 2^64 and the sum taken times 2^56: subnormal codes come out exact and no product drops below F32's
 // range. With more tokens the panel holds true values (an FMA with a subnormal input costs about 100 cycles, the panel
 // pays it once). Powers of two change no mantissa: both give the same bits as long as sums of x * q stay below 2^60.
+// FP8 weights with a scale per group or block: the accumulator is multiplied by it at the end of each group, into a
+// second one (an FMA), and starts from 0 again. x in groups is multiplied by its scales as it is staged.
 // E4M3 NaN codes in weights are not looked for here (they read as +-480): loading refuses them.
 //
 // Many tokens: a panel of kPanelRows rows and up to kMaxChunk k is decoded to F32 once (L2), then x goes by in groups
@@ -18,35 +20,30 @@
 #include <algorithm>
 #include <string>
 
+#include "octet/kernels/cpu/matmul_parts.h"
 #include "octet/kernels/cpu/split.h"
 #include "octet/kernels/cpu/vector_math.h"
 #include "octet/ops/ops.h"
 
 namespace octet {
 
-struct MatmulConfig {
-  static constexpr int64_t kStagedBytes = 256 << 10;  // x of a block of tokens, which stays in L2
-  static constexpr int64_t kMaxChunk = 640;           // k per pass: 8 tokens' x and 3 rows stay in L1
-  static constexpr int64_t kMaxStaged = 256;          // tokens of x staged at once
-  static constexpr int64_t kDirectBytes = 32 << 10;   // of weights that a thread takes at a time: few tokens
-  static constexpr int64_t kPanelRows = 24;           // rows that it takes at a time: many tokens
-  static constexpr int64_t kPrefetchBytes = 2048;     // beyond the rows after these
-  static constexpr int kTileRows = 3;
-  static constexpr int kTileTokens = 4;
-  static constexpr int64_t kGroupTokens = 8;
+// An FP8 code of a weight with scales per group or block of columns.
+struct GroupedF8E4M3 {
+  F8E4M3 code;
 };
 
 // How weights of type W come into registers: vectors per load, and the factor the load left out.
 template <class V, class W>
 struct WeightLoad {
-  static constexpr bool kQuads = std::is_same_v<W, F8E4M3>;
+  static constexpr bool kGrouped = std::is_same_v<W, GroupedF8E4M3>;
+  static constexpr bool kQuads = std::is_same_v<W, F8E4M3> || kGrouped;
   static constexpr int kVectors = kQuads ? 4 : 1;
   static constexpr int kElements = kVectors * V::kLanes;
   static constexpr float kScale = kQuads ? kQuadsScale : 1.0f;
 
   [[gnu::always_inline]] static inline void load(const W* p, typename V::Float (&out)[kVectors]) {
     if constexpr (kQuads) {
-      V::load_quads(p, out);
+      V::load_quads(reinterpret_cast<const F8E4M3*>(p), out);
     } else {
       out[0] = V::load(p);
     }
@@ -62,13 +59,6 @@ struct WeightLoad {
   static constexpr int64_t padded(int64_t num_k) { return (num_k + kElements - 1) / kElements * kElements; }
 };
 
-// Floats from row to row of a staged matrix of num_columns: an odd number of cache lines, so that rows side by side do
-// not fall into the same sets of L1.
-constexpr int64_t staged_stride(int64_t num_columns) {
-  constexpr int64_t kLine = 64 / sizeof(float);
-  return ((num_columns + kLine - 1) / kLine | 1) * kLine;
-}
-
 // A matmul as the inner loops see it. x lies in the order of K that the weights are decoded in, with zeros up to a
 // multiple of WeightLoad::kElements behind each row of num_k.
 template <class W>
@@ -79,12 +69,9 @@ struct MatmulView {
   int64_t x_stride;
   float* out;
   int64_t out_stride;
-  float sum_factor;      // of the raw sum: undoes staging and decoding
-  const float* x_scale;  // per token (x_scale_step 1), one (0)
-  int64_t x_scale_step;
-  const float* w_scale;
-  int64_t w_scale_step;
-  const float* bias;  // or null
+  float sum_factor;  // of the raw sum: undoes staging and decoding
+  OutputScales scales;
+  GroupScales groups;
 };
 
 template <class V, int R, int T, class W>
@@ -99,25 +86,33 @@ template <class V, int R, int T, class W>
                                      sums[std::min(i + 3, last)]));
   }
   for (int t = 0; t < T; ++t) {
-    const float scale_x = m.x_scale[(token + t) * m.x_scale_step];
     float* out = m.out + (token + t) * m.out_stride + n;
-    for (int r = 0; r < R; ++r) {
-      const float scale = scale_x * m.w_scale[(n + r) * m.w_scale_step];
-      const float value = totals[r * T + t] * m.sum_factor * scale;
-      out[r] = m.bias ? value + m.bias[n + r] : value;
-    }
+    for (int r = 0; r < R; ++r) out[r] = m.scales.finish(totals[r * T + t] * m.sum_factor, token + t, n + r);
   }
 }
 
-// R rows advance together, which no hardware prefetcher follows: rows of 576 bytes end before it locks on. So each step
-// fetches as many bytes as it reads, from the next R rows in memory order (`next`) and some lines on.
-template <int kElements, class W>
-[[gnu::always_inline]] inline void prefetch_rows(const W* next) {
-  constexpr int kStepBytes = kElements * static_cast<int>(sizeof(W));
-  for (int i = 0; i < std::max(1, kStepBytes / 64); ++i) {
-    __builtin_prefetch(reinterpret_cast<const char*>(next) + MatmulConfig::kPrefetchBytes + 64 * i);
+// Sums over whole groups of R rows times T tokens.
+template <class V, int R, int T>
+struct GroupSums {
+  typename V::Float sums[R * T];
+  const float* scale[R];  // of the first group
+
+  [[gnu::always_inline]] inline explicit GroupSums(const typename V::Float (&start)[R * T]) {
+    std::copy_n(start, R * T, sums);
   }
-}
+  // Adds the sums of the group of that index, which become 0.
+  [[gnu::always_inline]] inline void add(typename V::Float (&group)[R * T], int64_t index) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const auto by = V::set(scale[r][index]);
+#pragma GCC unroll 4
+      for (int t = 0; t < T; ++t) {
+        sums[r * T + t] = V::fma(group[r * T + t], by, sums[r * T + t]);
+        group[r * T + t] = V::zero();
+      }
+    }
+  }
+};
 
 // Few tokens: R rows from n, weights decoded straight into the FMAs of all T tokens.
 template <class V, int R, int T, class W>
@@ -127,6 +122,10 @@ template <class V, int R, int T, class W>
 #pragma GCC unroll 16
   for (int i = 0; i < R * T; ++i) sums[i] = V::zero();
   const W* weight = m.weight + n * m.num_k;
+  GroupSums<V, R, T> groups(sums);
+  if constexpr (Load::kGrouped) {
+    for (int r = 0; r < R; ++r) groups.scale[r] = m.groups.of_row(n + r);
+  }
   const auto step = [&](int64_t k, int64_t count) __attribute__((always_inline)) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
@@ -146,12 +145,18 @@ template <class V, int R, int T, class W>
       }
     }
   };
-  int64_t k = 0;
-  for (; k + Load::kElements <= m.num_k; k += Load::kElements) {
-    prefetch_rows<R * Load::kElements>(weight + R * (m.num_k + k));
-    step(k, Load::kElements);
+  const int64_t group_cols = Load::kGrouped ? m.groups.cols : m.num_k;
+  for (int64_t begin = 0, index = 0; begin < m.num_k; begin += group_cols, ++index) {
+    const int64_t end = std::min(begin + group_cols, m.num_k);
+    int64_t k = begin;
+    for (; k + Load::kElements <= end; k += Load::kElements) {
+      prefetch_rows<R * Load::kElements>(weight + R * (m.num_k + k));
+      step(k, Load::kElements);
+    }
+    if (k < end) step(k, end - k);
+    if constexpr (Load::kGrouped) groups.add(sums, index);
   }
-  if (k < m.num_k) step(k, m.num_k - k);
+  if constexpr (Load::kGrouped) std::copy_n(groups.sums, R * T, sums);
   finish_tile<V, R, T>(m, n, 0, sums);
 }
 
@@ -182,21 +187,16 @@ struct PanelChunk {
   int64_t k_end;
   const float* panel;  // F32 weights [rows][stride], zeros behind k_end
   int64_t stride;
-  float* sums;  // accumulators carried between chunks [rows][tokens][kLanes]
+  float* sums;                                // accumulators carried between chunks [rows][tokens][kLanes]
+  const float* const* group_scale = nullptr;  // of each row, the first group's
 };
 
-// R rows of the panel times T tokens.
-template <class V, int R, int T, class W>
-void run_panel_tile(const MatmulView<W>& m, const PanelChunk& chunk, int64_t row, int64_t n, int64_t token,
-                    float* carried) {
-  typename V::Float sums[R * T];
-#pragma GCC unroll 16
-  for (int i = 0; i < R * T; ++i) sums[i] = chunk.k_begin == 0 ? V::zero() : V::load(carried + i * V::kLanes);
-  const float* panel = chunk.panel + row * chunk.stride;
-  const float* x = m.x + token * m.x_stride + chunk.k_begin;
-  const int64_t stride = chunk.stride, x_stride = m.x_stride;
-  const int64_t count = chunk.k_end - chunk.k_begin;
-  for (int64_t k = 0; k < count; k += V::kLanes) {
+// Adds columns [k, end) of R rows of the panel times T tokens to `sums`.
+template <class V, int R, int T>
+[[gnu::always_inline]] inline void add_panel_columns(const float* panel, int64_t stride, const float* x,
+                                                     int64_t x_stride, int64_t k, int64_t end,
+                                                     typename V::Float (&sums)[R * T]) {
+  for (; k < end; k += V::kLanes) {
     typename V::Float w[R];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) w[r] = V::load(panel + r * stride + k);
@@ -207,9 +207,36 @@ void run_panel_tile(const MatmulView<W>& m, const PanelChunk& chunk, int64_t row
       for (int r = 0; r < R; ++r) sums[r * T + t] = V::fma(w[r], a, sums[r * T + t]);
     }
   }
+}
+
+// R rows of the panel times T tokens.
+template <class V, int R, int T, class W>
+void run_panel_tile(const MatmulView<W>& m, const PanelChunk& chunk, int64_t row, int64_t n, int64_t token,
+                    float* carried) {
+  constexpr int kCount = R * T;
+  typename V::Float sums[kCount];
+#pragma GCC unroll 16
+  for (int i = 0; i < kCount; ++i) sums[i] = chunk.k_begin == 0 ? V::zero() : V::load(carried + i * V::kLanes);
+  const float* panel = chunk.panel + row * chunk.stride;
+  const float* x = m.x + token * m.x_stride + chunk.k_begin;
+  const int64_t count = chunk.k_end - chunk.k_begin;
+  if constexpr (WeightLoad<V, W>::kGrouped) {
+    GroupSums<V, R, T> groups(sums);
+    for (int r = 0; r < R; ++r) groups.scale[r] = chunk.group_scale[row + r] + chunk.k_begin / m.groups.cols;
+    for (int64_t k = 0, index = 0; k < count; k += m.groups.cols, ++index) {
+      typename V::Float group[kCount];
+#pragma GCC unroll 16
+      for (int i = 0; i < kCount; ++i) group[i] = V::zero();
+      add_panel_columns<V, R, T>(panel, chunk.stride, x, m.x_stride, k, std::min(k + m.groups.cols, count), group);
+      groups.add(group, index);
+    }
+    std::copy_n(groups.sums, kCount, sums);
+  } else {
+    add_panel_columns<V, R, T>(panel, chunk.stride, x, m.x_stride, 0, count, sums);
+  }
   if (chunk.k_end < m.num_k) {
 #pragma GCC unroll 16
-    for (int i = 0; i < R * T; ++i) V::store(carried + i * V::kLanes, sums[i]);
+    for (int i = 0; i < kCount; ++i) V::store(carried + i * V::kLanes, sums[i]);
   } else {
     finish_tile<V, R, T>(m, n + row, token, sums);
   }
@@ -261,10 +288,12 @@ struct PanelPlan {
   int64_t stride;      // of the panel's rows
   int64_t num_tokens;  // of a block
 
-  PanelPlan(int64_t num_k, int64_t all_tokens) {
+  // Chunks are whole groups, of group_cols columns.
+  PanelPlan(int64_t num_k, int64_t all_tokens, int64_t group_cols) {
     padded_k = Load::padded(num_k);
     const int64_t num_chunks = (padded_k + MatmulConfig::kMaxChunk - 1) / MatmulConfig::kMaxChunk;
     chunk_k = Load::padded((padded_k + num_chunks - 1) / num_chunks);
+    if (Load::kGrouped) chunk_k = (chunk_k + group_cols - 1) / group_cols * group_cols;
     stride = staged_stride(chunk_k);
     constexpr int64_t kGroup = MatmulConfig::kGroupTokens;
     const int64_t fitting = MatmulConfig::kStagedBytes / (padded_k * int64_t{sizeof(float)}) / kGroup * kGroup;
@@ -274,26 +303,6 @@ struct PanelPlan {
   int64_t scratch_bytes() const {
     return (panel_floats() + MatmulConfig::kPanelRows * num_tokens * V::kLanes) * int64_t{sizeof(float)};
   }
-};
-
-// The weights of the panel after this one, on their way to L2 while this one is multiplied: a few lines with each tile,
-// so that neither the memory nor the multiplication waits for the other.
-class NextPanel {
- public:
-  NextPanel(const void* rows, int64_t num_bytes, int64_t num_tiles)
-      : next_(static_cast<const char*>(rows)),
-        end_(next_ + num_bytes),
-        step_((num_bytes / num_tiles + kLine - 1) / kLine * kLine) {}
-  void fetch_some() {
-    const char* until = std::min(end_, next_ + step_);
-    for (; next_ < until; next_ += kLine) __builtin_prefetch(next_, 0, 2);
-  }
-
- private:
-  static constexpr int64_t kLine = 64;
-  const char* next_;
-  const char* end_;
-  int64_t step_;
 };
 
 // One chunk of a panel times a block of tokens, by groups of tokens that stay in L1.
@@ -323,6 +332,11 @@ void run_panels(const MatmulView<W>& m, const PanelPlan<V, W>& plan, int64_t num
   auto* panel = reinterpret_cast<float*>(scratch);
   PanelChunk chunk{
       .k_begin = 0, .k_end = 0, .panel = panel, .stride = plan.stride, .sums = panel + plan.panel_floats()};
+  const float* group_scale[MatmulConfig::kPanelRows];
+  if constexpr (WeightLoad<V, W>::kGrouped) {
+    for (int64_t r = 0; r < n_end - n; ++r) group_scale[r] = m.groups.of_row(n + r);
+    chunk.group_scale = group_scale;
+  }
   const int64_t num_tiles = (n_end - n + MatmulConfig::kTileRows - 1) / MatmulConfig::kTileRows *
                             ((num_tokens + MatmulConfig::kTileTokens - 1) / MatmulConfig::kTileTokens) *
                             (plan.padded_k / plan.chunk_k);
@@ -380,18 +394,24 @@ void stage_quads(const F8E4M3* from, int64_t count, float factor, float* to) {
 template <class V, class W>
 void stage_rows(const MatmulOp& op, float factor, int64_t begin, int64_t end, float* to, int64_t stride) {
   const int64_t num_k = op.x.data.dim(1);
-  const auto stage = [&](const auto* from) {
+  const auto stage = [](const auto* from, int64_t count, float by, float* staged) {
     if constexpr (WeightLoad<V, W>::kQuads) {
-      stage_quads<V>(from, num_k, factor, to);
+      stage_quads<V>(from, count, by, staged);
     } else {
-      convert_row<V>(from, num_k, factor, to);
+      convert_row<V>(from, count, by, staged);
     }
   };
   for (int64_t t = begin; t < end; ++t, to += stride) {
     if (op.x.data.dtype == DType::kF32) {
-      stage(op.x.data.row<float>(t));
+      stage(op.x.data.row<float>(t), num_k, factor, to);
+    } else if (op.x.format.granularity != Granularity::kGroup) {
+      stage(op.x.data.row<F8E4M3>(t), num_k, factor, to);
     } else {
-      stage(op.x.data.row<F8E4M3>(t));
+      const float* scale = op.x.scale.row<float>(t);
+      const int64_t cols = op.x.format.group_cols;
+      for (int64_t k = 0; k < num_k; k += cols) {
+        stage(op.x.data.row<F8E4M3>(t) + k, std::min(cols, num_k - k), factor * *scale++, to + k);
+      }
     }
   }
 }
@@ -413,31 +433,27 @@ template <class V, class W>
 void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, int64_t num_tokens) {
   using Load = WeightLoad<V, W>;
   const float stage_factor = Load::kQuads ? 0x1p64f : 1.0f;
-  const float one = 1.0f;
   const int64_t num_k = op.x.data.dim(1);
   const int64_t num_n = op.weight.data.dim(0);
   const bool staged = must_stage<V>(op);
   const int64_t stride = staged_stride(Load::padded(num_k));
   const int64_t staged_bytes = staged ? num_tokens * stride * int64_t{sizeof(float)} : 0;
   const bool direct = num_tokens <= MatmulConfig::kTileTokens;
-  const PanelPlan<V, W> plan(num_k, num_tokens);
+  const PanelPlan<V, W> plan(num_k, num_tokens, op.weight.format.group_cols);
   // Thread 0's buffer: the staged x of all threads, then its own panel.
   std::byte* scratch = launch.scratch->get(0, staged_bytes + plan.scratch_bytes());
   auto* staged_x = reinterpret_cast<float*>(scratch);
 
   MatmulView<W> m{};
-  m.weight = op.weight.data.data<W>();
+  m.weight = reinterpret_cast<const W*>(op.weight.data.bytes);
   m.num_k = num_k;
   m.x = staged ? staged_x : op.x.data.row<float>(first);
   m.x_stride = staged ? stride : op.x.data.row_stride;
   m.out = op.out.row<float>(first);
   m.out_stride = op.out.row_stride;
   m.sum_factor = !Load::kQuads ? 1.0f : direct ? 0x1p56f : 0x1p-64f;
-  m.x_scale_step = op.x.format.granularity == Granularity::kToken ? 1 : 0;
-  m.x_scale = op.x.format.quantized() ? op.x.scale.data<float>() + first * m.x_scale_step : &one;
-  m.w_scale_step = op.weight.format.granularity == Granularity::kChannel ? 1 : 0;
-  m.w_scale = op.weight.format.quantized() ? op.weight.scale.data<float>() : &one;
-  m.bias = op.bias ? op.bias.data<float>() : nullptr;
+  m.scales = output_scales(op, first);
+  m.groups = group_scales(op.weight);
 
   if (staged) stage_tokens<V, W>(op, launch, stage_factor, first, num_tokens, staged_x, stride);
   constexpr int64_t kMostRows = 8;  // of a direct tile
@@ -446,14 +462,7 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
   const int64_t grain = direct ? direct_rows : MatmulConfig::kPanelRows;
   const int num_threads = launch.threads->num_threads();
   StealingShares shares(num_n, grain, num_threads);
-  const ReadAhead::Matrix* matrix = nullptr;
-  if (launch.read_ahead) {
-    const std::byte* weight = op.weight.data.bytes;
-    matrix = launch.read_ahead->begin(weight, [&](int thread) {
-      const auto [begin, end] = share_of(num_n, direct_rows, thread, num_threads);
-      return ReadAhead::Share{weight + begin * row_bytes, weight + end * row_bytes};
-    });
-  }
+  const ReadAhead::Matrix* matrix = begin_read_ahead(op, launch, direct_rows);
   launch.threads->run([&](int thread) {
     std::byte* own = direct        ? nullptr
                      : thread == 0 ? scratch + staged_bytes
@@ -471,6 +480,8 @@ void run_matmul_tokens(const MatmulOp& op, const Launch& launch, int64_t first, 
 
 template <class V>
 void run_matmul(const MatmulOp& op, const Launch& launch) {
+  const Granularity g = op.weight.format.granularity;
+  const bool grouped = g == Granularity::kGroup || g == Granularity::kBlock;
   for (int64_t t = 0; t < op.x.data.dim(0); t += MatmulConfig::kMaxStaged) {
     const int64_t count = std::min(MatmulConfig::kMaxStaged, op.x.data.dim(0) - t);
     switch (op.weight.data.dtype) {
@@ -483,8 +494,15 @@ void run_matmul(const MatmulOp& op, const Launch& launch) {
       case DType::kF16:
         run_matmul_tokens<V, F16>(op, launch, t, count);
         break;
+      case DType::kI8:
+        run_matmul_tokens<V, int8_t>(op, launch, t, count);
+        break;
       default:
-        run_matmul_tokens<V, F8E4M3>(op, launch, t, count);
+        if (grouped) {
+          run_matmul_tokens<V, GroupedF8E4M3>(op, launch, t, count);
+        } else {
+          run_matmul_tokens<V, F8E4M3>(op, launch, t, count);
+        }
         break;
     }
   }

@@ -23,13 +23,21 @@ float scale_at(const ConstQuantTensor& matrix, int64_t row, int64_t col) {
   return 1.0f;
 }
 
-// The real values of a row: q * scale, exact in F64 (24 + 24 bits). With scales in the sum instead of after it every
-// granularity is one case; the sum differs from the contract's by F64 rounding only.
+int32_t zero_point_of_row(const ConstQuantTensor& matrix, int64_t row) {
+  if (!matrix.format.zero_point) return 0;
+  return matrix.zero_point.data<int32_t>()[matrix.format.granularity == Granularity::kTensor ? 0 : row];
+}
+
+// The real values of a row: (q - zero_point) * scale, exact in F64 (24 + 24 bits). With scales in the sum instead of
+// after it every granularity is one case; the sum differs from the contract's by F64 rounding only.
 std::vector<double> real_row(const ConstQuantTensor& matrix, int64_t row) {
   const std::vector<float> q = read_row(matrix.data, row);
   std::vector<double> real(q.begin(), q.end());
   if (!matrix.format.quantized()) return real;
-  for (size_t i = 0; i < real.size(); ++i) real[i] *= scale_at(matrix, row, static_cast<int64_t>(i));
+  const double zero_point = zero_point_of_row(matrix, row);
+  for (size_t i = 0; i < real.size(); ++i) {
+    real[i] = (real[i] - zero_point) * scale_at(matrix, row, static_cast<int64_t>(i));
+  }
   return real;
 }
 

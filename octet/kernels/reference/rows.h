@@ -22,7 +22,7 @@ inline void write_row(const Tensor& matrix, int64_t t, std::span<const float> va
   write_elements(matrix, t * matrix.row_stride, values);
 }
 
-// Row t of an activation in its format: plain, dynamic per token or static per tensor, by the rules of ops/quantize.h.
+// Row t of an activation in its format: plain or in 8 bits, by the rules of ops/quantize.h.
 void write_activation_row(const QuantTensor& out, int64_t t, std::span<const float> values);
 // Why that function cannot write this format; empty = it can.
 std::string declines_activation(const QuantFormat& format);
