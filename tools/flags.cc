@@ -50,7 +50,7 @@ void ModelFlags::add_to(CLI::App& command, Model model_kind) {
       ->capture_default_str();
   command
       .add_option("--quantization", engine.quant.quantization,
-                  "quantise while loading: fp8 (= fp8_channel), fp8_tensor, fp8_channel")
+                  "quantise while loading: fp8 (= fp8_channel), fp8_tensor, fp8_channel, fp8_block, int8")
       ->group("Quantisation");
   command.add_option("--quantization-ignore", engine.quant.ignore, "modules to leave as they are (name or re:pattern)")
       ->group("Quantisation");

@@ -122,15 +122,26 @@ std::string architecture_of(const Json& json, const std::string& path) {
 }
 
 const Json* ModelConfig::quantization_config() const {
-  const auto it = json.find("quantization_config");
-  return it == json.end() || it->is_null() ? nullptr : &*it;
+  const auto found_in = [](const Json& object, const char* key) -> const Json* {
+    const auto it = object.find(key);
+    return it == object.end() || it->is_null() ? nullptr : &*it;
+  };
+  if (const Json* found = found_in(json, "quantization_config")) return found;
+  if (!hf_quant_config.is_null()) return &hf_quant_config;
+  if (const Json* text = found_in(json, "text_config"); text != nullptr && text->is_object()) {
+    if (const Json* found = found_in(*text, "quantization_config")) return found;
+  }
+  return found_in(json, "compression_config");
 }
 
 ModelConfig ModelConfig::from_folder(const std::string& folder) {
   const std::string path = (std::filesystem::path(folder) / "config.json").string();
   if (!std::filesystem::exists(path))
     fail(ErrorCode::kModel, "{}: no config.json; is this a Hugging Face model folder?", folder);
-  return from_json(read_json_file(path, kMaxConfigBytes), path);
+  ModelConfig config = from_json(read_json_file(path, kMaxConfigBytes), path);
+  const std::string modelopt = (std::filesystem::path(folder) / "hf_quant_config.json").string();
+  if (std::filesystem::exists(modelopt)) config.hf_quant_config = read_json_file(modelopt, kMaxConfigBytes);
+  return config;
 }
 
 ModelConfig ModelConfig::from_json(const Json& json, const std::string& path) {

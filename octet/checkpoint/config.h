@@ -37,9 +37,11 @@ struct ModelConfig {
   DType dtype = DType::kBF16;             // torch_dtype / dtype; f32 when absent, as in Hugging Face
   std::vector<int32_t> bos_token_id;
   std::vector<int32_t> eos_token_id;
-  Json json;  // the whole document
+  Json json;             // the whole document
+  Json hf_quant_config;  // ModelOpt's file beside it, or null
 
-  // The quantization_config object, or nullptr.
+  // What says how the weights are quantised, or nullptr: quantization_config of config.json, hf_quant_config.json,
+  // text_config's quantization_config, or compression_config, in this order.
   const Json* quantization_config() const;
   // config.json of a folder. Every integer is range-checked, cross-checked (heads divide, head_dim even, ...) before
   // anything is allocated. Throws Error{kModel} naming the field.

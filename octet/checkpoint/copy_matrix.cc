@@ -139,7 +139,14 @@ NanCodes find_nan_codes(ConstTensor codes, ThreadPool& threads) {
 }
 
 NanCodes copy_codes(ConstTensor from, Tensor to, ThreadPool& threads) {
-  OCTET_CHECK(from.shape == to.shape && to.dtype == DType::kF8E4M3);
+  OCTET_CHECK(from.shape == to.shape && from.dtype == to.dtype);
+  if (to.dtype == DType::kI8) {  // has no NaN
+    threads.parallel_for(from.dim(0), rows_per_piece(from), [&](int, int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row)
+        std::memcpy(to.bytes + row * to.row_stride, row_bytes(from, row), static_cast<size_t>(from.dim(1)));
+    });
+    return {};
+  }
   return scan_codes(from, threads, [&](int64_t row) {
     std::memcpy(to.bytes + row * to.row_stride, row_bytes(from, row), static_cast<size_t>(from.dim(1)));
   });

@@ -27,7 +27,7 @@ struct NanCodes {
   int64_t first_column = 0;
 };
 NanCodes find_nan_codes(ConstTensor codes, ThreadPool& threads);
-// to = from, both f8_e4m3 [R, C], and the search in the same pass over memory.
+// to = from, both f8_e4m3 or i8 [R, C], and the search in the same pass over memory.
 NanCodes copy_codes(ConstTensor from, Tensor to, ThreadPool& threads);
 
 // A number that stands for a name, the same on every machine.

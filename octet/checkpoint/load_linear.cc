@@ -4,10 +4,12 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "octet/base/error.h"
 #include "octet/base/log.h"
 #include "octet/checkpoint/copy_matrix.h"
+#include "octet/checkpoint/stored_scales.h"
 #include "octet/checkpoint/tensor_source.h"
 
 namespace octet {
@@ -41,15 +43,20 @@ class LinearLoader {
   LinearScheme scheme_of(const std::string& rule_name, const std::string& module) const;
   bool stored_quantised(const PartPlan& plan) const { return plan.scheme.on_disk->weight_format().quantized(); }
   void choose_format();
+  QuantFormat held_format(const QuantFormat& format) const;
+  void check_parts_agree_with_files() const;
   void load_part(const PartPlan& plan);
   void record_part(const PartPlan& plan);
   void load_stored(const PartPlan& plan);
-  void take_stored(const PartPlan& plan, ConstTensor weight, const std::vector<float>& scales);
+  void take_stored(const PartPlan& plan, ConstTensor weight, const ScaleGrid& scales);
+  std::optional<FoundTensor> find(const PartPlan& plan, const StoredTensor& tensor) {
+    return find_stored(tensors_, source_.files, plan.module, tensor);
+  }
   void load_real(const PartPlan& plan, ConstTensor values);
   void quantise(const PartPlan& plan, ConstTensor values);
   std::vector<float> shared_maxima(const PartPlan& plan, ConstTensor values, Granularity granularity);
-  std::vector<float> stored_scales(const PartPlan& plan, ConstTensor stored, const std::string& name) const;
-  void write_scales(const PartPlan& plan, const std::vector<float>& scales);
+  void check_weight_zero_points(const PartPlan& plan);
+  void put_scales(const PartPlan& plan, const ScaleGrid& scales, const Region& from);
   void clear_padding(const PartPlan& plan);
   void load_input_scale();
   void load_bias();
@@ -91,11 +98,14 @@ LoadedLinear LinearLoader::load() {
   if (loaded_.weight.format.quantized()) {
     loaded_.weight.scale = allocate(DType::kF32, loaded_.weight.format.scale_shape(total_n_, local_k_), "weight_scale");
     source_.scale_bytes += loaded_.weight.scale.num_bytes();
+    if (!tensors_.recording())  // rows that pad the matrix keep this
+      std::fill_n(loaded_.weight.scale.data<float>(), loaded_.weight.scale.num_elements(), 1.0f);
   }
   for (const PartPlan& plan : plans_) load_part(plan);
   load_input_scale();
   if (request_.bias) load_bias();
-  for (Tensor* tensor : {&loaded_.weight.data, &loaded_.weight.scale, &loaded_.input_scale, &loaded_.bias}) {
+  for (Tensor* tensor :
+       {&loaded_.weight.data, &loaded_.weight.scale, &loaded_.input_scale, &loaded_.input_zero_point, &loaded_.bias}) {
     if (*tensor) *tensor = source_.place(*tensor);
   }
   return loaded_;
@@ -122,16 +132,21 @@ void LinearLoader::plan_parts() {
 
 // The rule's scheme, corrected by what is on disk: the file's dtype is the truth about how a weight is stored.
 LinearScheme LinearLoader::scheme_of(const std::string& rule_name, const std::string& module) const {
-  LinearScheme scheme = source_.quant->scheme_for(rule_name);
   const TensorEntry* entry = tensors_.find(module + ".weight");
+  const auto stored = entry != nullptr ? std::optional(entry->dtype) : std::nullopt;
+  LinearScheme scheme = source_.quant->scheme_for(rule_name, stored);
   if (entry == nullptr) return scheme;
   const bool rule_quantised = scheme.on_disk->weight_format().quantized();
   if (rule_quantised && is_real(entry->dtype)) {
     const QuantScheme* plain = find_scheme("bf16");  // its format in memory becomes that of source.plain_dtype
     OCTET_CHECK(plain != nullptr);
-    warn_once(fmt::format("{}.weight is {} although quantization_config says {}: loaded as it is", module,
-                          dtype_name(entry->dtype), scheme.on_disk->name()));
-    return LinearScheme{.on_disk = plain, .in_memory = plain};
+    source_.found_plain.insert(module);
+    return LinearScheme{.on_disk = plain, .in_memory = plain, .activation = {}};
+  }
+  if (rule_quantised && entry->dtype != scheme.on_disk->weight_format().dtype) {
+    fail_dtype(*source_.files, module + ".weight", entry->dtype,
+               fmt::format("{}: quantization_config says {}", dtype_name(scheme.on_disk->weight_format().dtype),
+                           scheme.on_disk->name()));
   }
   if (!rule_quantised && !is_real(entry->dtype)) {
     fail_dtype(*source_.files, module + ".weight", entry->dtype,
@@ -140,7 +155,50 @@ LinearScheme LinearLoader::scheme_of(const std::string& rule_name, const std::st
   return scheme;
 }
 
+// A part that the file has plain beside one in 8 bits, although quantization_config says the same of both: damaged.
+void LinearLoader::check_parts_agree_with_files() const {
+  const PartPlan* plain = nullptr;
+  const PartPlan* quantised = nullptr;
+  for (const PartPlan& plan : plans_) {
+    if (source_.found_plain.contains(plan.module)) plain = &plan;
+    if (stored_quantised(plan)) quantised = &plan;
+  }
+  if (plain == nullptr || quantised == nullptr) return;
+  fail(ErrorCode::kModel, "{}.weight is in 8 bits and {}.weight is not: quantization_config says {} for both",
+       quantised->module, plain->module, quantised->scheme.on_disk->name());
+}
+
+// How a weight of `format` is held when it is fused and cut: scales get finer where they must, never other values.
+QuantFormat LinearLoader::held_format(const QuantFormat& format) const {
+  const QuantFormat channel = format.dtype == DType::kI8 ? kI8Channel : kF8Channel;
+  if (format.granularity == Granularity::kTensor)
+    return plans_.size() > 1 || format.dtype == DType::kI8 ? channel : format;
+  if (format.granularity != Granularity::kBlock) return format;
+  const bool cut = source_.world_size > 1;
+  const bool columns_fit = local_k_ == request_.k || local_k_ % format.group_cols == 0;
+  bool rows_fit = true;
+  for (const PartPlan& plan : plans_) {
+    rows_fit = rows_fit && plan.offset % format.group_rows == 0 && plan.part->first_n % format.group_rows == 0 &&
+               (!cut || request_.shard != Shard::kColumn || plan.part->local_n % format.group_rows == 0);
+  }
+  if (rows_fit && columns_fit) return format;
+  // Every row has its blocks' scales. Columns that begin within a block have groups that divide it.
+  constexpr int64_t kSmallestGroup = 16;
+  const int64_t group = columns_fit ? format.group_cols : std::gcd<int64_t>(format.group_cols, local_k_);
+  if (group < kSmallestGroup) {
+    std::string degrees;
+    for (int ranks = 1; ranks <= 16; ++ranks) {
+      if (request_.k % ranks == 0 && std::gcd<int64_t>(format.group_cols, request_.k / ranks) >= kSmallestGroup)
+        degrees += (degrees.empty() ? "" : ", ") + std::to_string(ranks);
+    }
+    fail(ErrorCode::kUnsupported, "{}: {} input channels in blocks of {} cannot be split over {} ranks; {} can",
+         plans_[0].module, request_.k, format.group_cols, source_.world_size, degrees.empty() ? "none" : degrees);
+  }
+  return {.dtype = format.dtype, .granularity = Granularity::kGroup, .group_cols = static_cast<int32_t>(group)};
+}
+
 void LinearLoader::choose_format() {
+  check_parts_agree_with_files();
   const LinearScheme& first = plans_.at(0).scheme;
   const bool agree = std::all_of(plans_.begin(), plans_.end(), [&](const PartPlan& plan) {
     return plan.scheme.in_memory == first.in_memory && plan.scheme.activation == first.activation;
@@ -156,8 +214,11 @@ void LinearLoader::choose_format() {
     loaded_.weight.format = plain_format(source_.plain_dtype);
     return;
   }
-  if (format.granularity == Granularity::kTensor && plans_.size() > 1) format = kF8Channel;
+  format = held_format(format);
   loaded_.weight.format = format;
+  // A group of activations lies within one of the weight's.
+  if (format.granularity == Granularity::kGroup && loaded_.activation.granularity == Granularity::kGroup)
+    loaded_.activation.group_cols = format.group_cols;
   if (runs_fast(format, loaded_.activation)) return;
   // Real numbers are larger but run; where no kernel is fast, as on an old processor, they would gain nothing.
   if (!runs_fast(plain_format(source_.plain_dtype), plain_format(DType::kF32))) return;
@@ -174,15 +235,8 @@ void LinearLoader::hold_in_plain() {
 
 // Asks for the part's tensors without reading them.
 void LinearLoader::record_part(const PartPlan& plan) {
-  for (const StoredTensor& tensor : plan.scheme.on_disk->stored_tensors(plan.part->n, request_.k)) {
-    if (tensor.role == WeightRole::kInputScale) continue;  // load_input_scale
-    const std::string name = fmt::format("{}.{}", plan.module, tensor.suffix);
-    if (tensor.presence == StoredTensor::Presence::kRequired) {
-      tensors_.require(name, tensor.shapes);
-    } else {
-      tensors_.optional(name, tensor.shapes);
-    }
-  }
+  for (const StoredTensor& tensor : plan.scheme.on_disk->stored_tensors(plan.part->n, request_.k)) find(plan, tensor);
+  if (stored_quantised(plan)) check_weight_zero_points(plan);
 }
 
 void LinearLoader::load_part(const PartPlan& plan) {
@@ -192,11 +246,13 @@ void LinearLoader::load_part(const PartPlan& plan) {
   const Shape shape{plan.part->n, request_.k};
   if (!loaded_.weight.format.quantized() && !stored_quantised(plan))
     return tensors_.read(name, shape, region(plan), target(plan));
-  if (tensors_.dummy() && loaded_.weight.format.quantized() && source_.dummies == WeightSource::Dummies::kTiled) {
+  if (tensors_.dummy() && loaded_.weight.format.dtype == DType::kF8E4M3 &&
+      source_.dummies == WeightSource::Dummies::kTiled) {
     const Region part = region(plan);
     const DummyPlace place{.first_row = part.first_row, .first_column = part.first_column, .num_columns = request_.k};
+    const Region part_at_0{.num_rows = part.num_rows, .num_columns = part.num_columns};
     tensors_.dummy_tile().fill(name, place, target(plan), *source_.threads);
-    return write_scales(plan, {DummyTile::kF8Scale});
+    return put_scales(plan, ScaleGrid(kF8Tensor, part.num_rows, part.num_columns, {DummyTile::kF8Scale}), part_at_0);
   }
   if (tensors_.dummy()) {
     std::vector<std::byte> bytes(static_cast<size_t>(plan.num_stored * local_k_ * dtype_bytes(DType::kBF16)));
@@ -231,19 +287,24 @@ void LinearLoader::load_real(const PartPlan& plan, ConstTensor values) {
 void LinearLoader::quantise(const PartPlan& plan, ConstTensor values) {
   const QuantScheme& scheme = *plan.scheme.in_memory;
   const QuantFormat format = scheme.weight_format();
-  if (format.granularity != Granularity::kTensor && format.granularity != Granularity::kChannel) {
-    fail(ErrorCode::kUnsupported, "{}: quantising to {} while loading", plan.module, format.to_string());
+  if (format.granularity == Granularity::kBlock && source_.world_size > 1 &&
+      loaded_.weight.format.granularity != Granularity::kBlock) {
+    fail(ErrorCode::kUnsupported, "{}: {} ranks cut blocks of {}: quantise to fp8_channel instead", plan.module,
+         source_.world_size, format.group_cols);
   }
   const std::vector<float> maxima = shared_maxima(plan, values, format.granularity);
   const Shape scale_shape = format.scale_shape(plan.num_stored, local_k_);
   std::vector<float> scales(static_cast<size_t>(scale_shape.num_elements()));
   const Tensor scale(reinterpret_cast<std::byte*>(scales.data()), DType::kF32, scale_shape);
   if (plan.num_stored > 0) scheme.quantize(values, QuantTensor(target(plan), scale, format), *source_.threads, maxima);
-  write_scales(plan, scales);
+  if (plan.num_stored == 0) return;
+  put_scales(plan, ScaleGrid(format, plan.num_stored, local_k_, std::move(scales)),
+             Region{.num_rows = plan.num_stored, .num_columns = local_k_});
 }
 
 // Where the scale of local values covers values of other ranks too: their common maxima. Empty otherwise.
 std::vector<float> LinearLoader::shared_maxima(const PartPlan& plan, ConstTensor values, Granularity granularity) {
+  if (granularity == Granularity::kBlock) return {};  // whole blocks
   const bool per_tensor = granularity == Granularity::kTensor;
   const bool shared = request_.shard == Shard::kRow || (request_.shard == Shard::kColumn && per_tensor);
   if (!shared || source_.world_size == 1) return {};
@@ -260,75 +321,63 @@ std::vector<float> LinearLoader::shared_maxima(const PartPlan& plan, ConstTensor
 // Weight and scales that the checkpoint has already quantised.
 void LinearLoader::load_stored(const PartPlan& plan) {
   const QuantScheme& scheme = *plan.scheme.on_disk;
-  std::optional<ConstTensor> weight;
-  std::vector<float> scales;
+  std::optional<FoundTensor> weight, scale;
   for (const StoredTensor& tensor : scheme.stored_tensors(plan.part->n, request_.k)) {
-    if (tensor.role == WeightRole::kInputScale) continue;  // load_input_scale
-    const std::string name = fmt::format("{}.{}", plan.module, tensor.suffix);
-    const bool required = tensor.presence == StoredTensor::Presence::kRequired;
-    const std::optional<ConstTensor> stored =
-        required ? tensors_.require(name, tensor.shapes) : tensors_.optional(name, tensor.shapes);
-    if (!stored) continue;
-    if (std::find(tensor.dtypes.begin(), tensor.dtypes.end(), stored->dtype) == tensor.dtypes.end()) {
-      fail_dtype(*source_.files, name, stored->dtype,
-                 fmt::format("{} for scheme {}", dtype_name(tensor.dtypes.at(0)), scheme.name()));
-    }
-    if (tensor.role == WeightRole::kWeight) weight = region_of(*stored, region(plan));
-    if (tensor.role == WeightRole::kWeightScale) scales = stored_scales(plan, *stored, name);
+    std::optional<FoundTensor> found = find(plan, tensor);
+    if (tensor.role == WeightRole::kWeight) weight = std::move(found);
+    if (tensor.role == WeightRole::kWeightScale) scale = std::move(found);
   }
-  if (!weight || scales.empty()) return;  // recorded as missing
-  take_stored(plan, *weight, scales);
-  tensors_.done(plan.module + ".weight", weight->num_bytes());
+  check_weight_zero_points(plan);
+  if (!weight || !scale) return;  // recorded as missing
+  const ScaleGrid scales(scheme.weight_format(), plan.part->n, request_.k, read_scales(*source_.files, *scale));
+  const ConstTensor part = region_of(weight->data, region(plan));
+  take_stored(plan, part, scales);
+  tensors_.done(weight->name, part.num_bytes());
 }
 
-void LinearLoader::take_stored(const PartPlan& plan, ConstTensor weight, const std::vector<float>& scales) {
+// Older compressed-tensors wrote them for symmetric weights too.
+void LinearLoader::check_weight_zero_points(const PartPlan& plan) {
+  const int64_t n = plan.part->n;
+  const auto found = find(plan, {.suffixes = {"weight_zero_point"},
+                                 .role = WeightRole::kWeightZeroPoint,
+                                 .dtypes = {DType::kI8, DType::kI32, DType::kI64, DType::kF8E4M3},
+                                 .shapes = {Shape{}, Shape{1}, Shape{n}, Shape{n, 1}},
+                                 .presence = StoredTensor::Presence::kOptional});
+  if (!found || tensors_.recording()) return;
+  for (const int32_t point : read_zero_points(*found)) {
+    if (point != 0)
+      fail(ErrorCode::kModel, "{}: a zero point is {}, expected zeros: quantization_config says symmetric", found->name,
+           point);
+  }
+}
+
+void LinearLoader::take_stored(const PartPlan& plan, ConstTensor weight, const ScaleGrid& scales) {
   NanCodes nans;
+  const Region from = region(plan);
   if (loaded_.weight.format.quantized()) {
     OCTET_CHECK(weight.dtype == loaded_.weight.format.dtype);
     nans = copy_codes(weight, target(plan), *source_.threads);
-    write_scales(plan, scales);
+    put_scales(plan, scales, from);
   } else {  // held as real numbers
-    nans = find_nan_codes(weight, *source_.threads);
-    const QuantFormat format = scales.size() == 1 ? kF8Tensor : kF8Channel;
-    const ConstTensor scale(reinterpret_cast<const std::byte*>(scales.data()), DType::kF32,
-                            Shape{static_cast<int64_t>(scales.size())});
-    plan.scheme.on_disk->dequantize(ConstQuantTensor(weight, scale, format), target(plan), *source_.threads);
+    if (weight.dtype == DType::kF8E4M3) nans = find_nan_codes(weight, *source_.threads);
+    write_real(scales, from, weight, target(plan), *source_.threads);
   }
   if (nans.count == 0) return;
   const std::string name = plan.module + ".weight";
-  const Region from = region(plan);
   fail(ErrorCode::kModel,
        "{}: {} of its f8_e4m3 codes are NaN (0x7f or 0xff), the first at [{}, {}]: expected numbers (in {})", name,
        nans.count, from.first_row + nans.first_row, from.first_column + nans.first_column,
        source_.files->file_of(name));
 }
 
-// One scale, or one for each of this rank's rows, checked.
-std::vector<float> LinearLoader::stored_scales(const PartPlan& plan, ConstTensor stored,
-                                               const std::string& name) const {
-  const int64_t count = stored.num_elements();
-  std::vector<float> all(static_cast<size_t>(count));
-  const Tensor values(reinterpret_cast<std::byte*>(all.data()), DType::kF32, Shape{count, 1});
-  copy_matrix(ConstTensor(stored.bytes, stored.dtype, Shape{count, 1}), values, *source_.threads);
-  for (const float scale : all) {
-    if (!std::isfinite(scale) || scale < 0.0f) fail(ErrorCode::kModel, "{}: a scale is {}", name, scale);
-  }
-  if (count == 1 && plan.part->n != 1) return all;
-  const auto first = all.begin() + std::min(plan.part->first_n, plan.part->n);
-  return std::vector<float>(first, first + plan.num_stored);
-}
-
-// `scales`: one, or one per stored row of the part.
-void LinearLoader::write_scales(const PartPlan& plan, const std::vector<float>& scales) {
-  float* to = loaded_.weight.scale.data<float>();
-  if (loaded_.weight.format.granularity == Granularity::kTensor) {
-    OCTET_CHECK(scales.size() == 1);
-    to[0] = scales[0];
-    return;
-  }
-  OCTET_CHECK(scales.size() == 1 || static_cast<int64_t>(scales.size()) == plan.num_stored);
-  for (int64_t r = 0; r < plan.num_stored; ++r)
-    to[plan.offset + r] = scales.size() == 1 ? scales[0] : scales[static_cast<size_t>(r)];
+// `from`: the part's place in what `scales` are of.
+void LinearLoader::put_scales(const PartPlan& plan, const ScaleGrid& scales, const Region& from) {
+  const QuantFormat& format = loaded_.weight.format;
+  const Tensor& to = loaded_.weight.scale;
+  if (plan.num_stored == 0) return;
+  if (format.granularity == Granularity::kTensor) return write_scales(scales, from, format, to);
+  const int64_t rows = format.granularity == Granularity::kBlock ? format.group_rows : 1;
+  write_scales(scales, from, format, to.rows(plan.offset / rows, (plan.num_stored + rows - 1) / rows));
 }
 
 void LinearLoader::clear_padding(const PartPlan& plan) {
@@ -336,37 +385,51 @@ void LinearLoader::clear_padding(const PartPlan& plan) {
   if (num_padded == 0) return;
   const Tensor padding = loaded_.weight.data.rows(plan.offset + plan.num_stored, num_padded);
   std::memset(padding.bytes, 0, static_cast<size_t>(padding.num_bytes()));
-  if (loaded_.weight.format.granularity != Granularity::kChannel) return;
-  std::fill_n(loaded_.weight.scale.data<float>() + plan.offset + plan.num_stored, num_padded, 1.0f);
 }
 
+// The parts share one input, so that they share one range: the smallest that holds all of theirs.
 void LinearLoader::load_input_scale() {
-  const bool wanted = loaded_.activation.granularity == Granularity::kTensor && !loaded_.activation.dynamic;
-  float largest = 0.0f;
+  const QuantFormat& format = loaded_.activation;
+  const bool wanted = format.granularity == Granularity::kTensor && !format.dynamic;
+  float low = 0.0f, high = 0.0f, largest = 0.0f;
+  std::optional<std::pair<float, int32_t>> first;
   bool differ = false;
-  const Shape shapes[] = {Shape{}, Shape{1}};
   for (const PartPlan& plan : plans_) {
     if (!stored_quantised(plan) || tensors_.dummy()) continue;
-    const std::string name = plan.module + ".input_scale";
-    // Read even when it is not wanted: an unused scale is no left-over.
-    const auto stored = wanted ? tensors_.require(name, shapes) : tensors_.optional(name, shapes);
-    if (!stored || !wanted) continue;
-    if (!is_real(stored->dtype)) fail_dtype(*source_.files, name, stored->dtype, "f32");
-    float scale = 0.0f;
-    copy_matrix(ConstTensor(stored->bytes, stored->dtype, Shape{1, 1}),
-                Tensor(reinterpret_cast<std::byte*>(&scale), DType::kF32, Shape{1, 1}), *source_.threads);
-    if (!std::isfinite(scale) || scale <= 0.0f) fail(ErrorCode::kModel, "{}: the scale is {}", name, scale);
-    differ = differ || (largest > 0.0f && scale != largest);
-    largest = std::max(largest, scale);
+    // Found even when they are not wanted: an unused scale is no left-over.
+    const std::vector<StoredTensor> tensors = stored_input_tensors(wanted ? format : QuantFormat{});
+    const std::optional<FoundTensor> scale = find(plan, tensors.at(0)), point = find(plan, tensors.at(1));
+    if (!scale || !wanted || tensors_.recording()) continue;
+    const float step = read_scales(*source_.files, *scale).at(0);
+    const int32_t zero = point ? read_zero_points(*point).at(0) : 0;
+    if (zero < -128 || zero > 127 || (zero != 0 && !format.zero_point)) {
+      fail(ErrorCode::kModel, "{}: the zero point is {}, expected {} (in {})", point->name, zero,
+           format.zero_point ? "-128 to 127" : "0: quantization_config says symmetric",
+           source_.files->file_of(point->name));
+    }
+    const auto own = std::pair(step, zero);
+    differ = differ || (first && *first != own);
+    if (!first) first = own;
+    largest = std::max(largest, step);
+    low = std::min(low, static_cast<float>(-128 - zero) * step);
+    high = std::max(high, static_cast<float>(127 - zero) * step);
   }
   if (!wanted) return;
   if (differ) {
-    warn_once(fmt::format("{} and the parts it is fused with have different input scales: the largest is used",
+    warn_once(fmt::format("{} and the parts it is fused with have different input scales: the largest range is used",
                           plans_[0].module));
   }
   loaded_.input_scale = allocate(DType::kF32, Shape{1}, "input_scale");
   source_.scale_bytes += loaded_.input_scale.num_bytes();
-  loaded_.input_scale.data<float>()[0] = tensors_.dummy() ? kDummyInputScale : largest;
+  if (format.zero_point) loaded_.input_zero_point = allocate(DType::kI32, Shape{1}, "input_zero_point");
+  float scale = tensors_.dummy() ? kDummyInputScale : largest;
+  int32_t zero = first ? first->second : 0;
+  if (differ && format.zero_point) {
+    scale = (high - low) / 255.0f;
+    zero = static_cast<int32_t>(std::nearbyint(-128.0f - low / scale));
+  }
+  loaded_.input_scale.data<float>()[0] = scale;
+  if (format.zero_point) loaded_.input_zero_point.data<int32_t>()[0] = zero;
 }
 
 void LinearLoader::load_bias() {

@@ -66,6 +66,7 @@ struct LoadedLinear {
   // of the parts' input scales, with a warning when they differ (calibration of one tensor gives equal ones). Weights
   // are not touched.
   Tensor input_scale;
+  Tensor input_zero_point;  // i32 [1] where activation.zero_point and it is static, else empty
 };
 
 // One checkpoint being loaded by one rank: shared by all cursors.
@@ -98,6 +99,7 @@ struct WeightSource {
   // Bookkeeping, filled by the cursors.
   std::set<std::string, std::less<>> consumed;
   std::vector<std::string> missing;
+  std::set<std::string, std::less<>> found_plain;  // modules not in 8 bits although quantization_config says so
   std::map<std::string, int64_t> dequantised;  // formats without a fast kernel -> linears held in plain_dtype instead
   int64_t weight_bytes = 0;                    // as allocated, scales included
   int64_t scale_bytes = 0;

@@ -29,14 +29,21 @@ class TestCheckpoint {
     Json dims = Json::array();
     for (int i = 0; i < shape.rank(); ++i) dims.push_back(shape[i]);
     const size_t begin = bytes_.size();
+    if (dtype == DType::kI8 || dtype == DType::kU8) {
+      for (const float value : values) bytes_ += static_cast<char>(static_cast<int>(value));
+    } else {
+      add_real(dtype, values);
+    }
+    header_[name] = {
+        {"dtype", dtype_safetensors_name(dtype)}, {"shape", dims}, {"data_offsets", {begin, bytes_.size()}}};
+  }
+  void add_real(DType dtype, const std::vector<float>& values) {
     dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3>(dtype, [&]<DType D>() {
       for (const float value : values) {
         const CType<D> element = from_f32<CType<D>>(value);
         bytes_.append(reinterpret_cast<const char*>(&element), sizeof(element));
       }
     });
-    header_[name] = {
-        {"dtype", dtype_safetensors_name(dtype)}, {"shape", dims}, {"data_offsets", {begin, bytes_.size()}}};
   }
   // `misalign`: the data begins at an odd address.
   void write(const TestFolder& folder, bool misalign = false) const {
@@ -61,9 +68,9 @@ std::vector<float> ramp(size_t count, float first, float step) {
 std::vector<float> floats(ConstTensor tensor) {
   std::vector<float> values;
   const int64_t columns = tensor.rank() == 2 ? tensor.dim(1) : 1;
-  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3>(tensor.dtype, [&]<DType D>() {
+  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kI8>(tensor.dtype, [&]<DType D>() {
     for (int64_t r = 0; r < tensor.dim(0); ++r) {
-      for (int64_t c = 0; c < columns; ++c) values.push_back(to_f32(tensor.row<CType<D>>(r)[c]));
+      for (int64_t c = 0; c < columns; ++c) values.push_back(static_cast<float>(to_f32(tensor.row<CType<D>>(r)[c])));
     }
   });
   return values;
@@ -325,12 +332,17 @@ TEST(Weights, TheFileSaysWhatIsQuantised) {
   Loader loader(folder.path(), {.quantization_config = kStatic});
   const LoadedLinear plain = loader.root().linear(LinearRequest{.parts = {whole("b", 1)}, .k = 2});
   EXPECT_EQ(plain.weight.format, plain_format(DType::kF32));
-  // Parts that disagree are held as real numbers.
-  const LoadedLinear mixed = loader.root().linear(LinearRequest{.parts = {whole("a", 1), whole("b", 1)}, .k = 2});
+  // Half of a fused linear in 8 bits is damage, unless quantization_config says so.
+  const LinearRequest both{.parts = {whole("a", 1), whole("b", 1)}, .k = 2};
+  EXPECT_THAT(error_text([&] { loader.root().linear(both); }), HasSubstr("a.weight is in 8 bits and b.weight is not"));
+  Loader told(
+      folder.path(),
+      {.quantization_config = R"({"quant_method": "fp8", "activation_scheme": "static", "ignored_layers": ["b"]})"});
+  const LoadedLinear mixed = told.root().linear(both);
   EXPECT_THAT(floats(mixed.weight.data), ElementsAre(224, 0.5, 1, 2));
   EXPECT_FALSE(mixed.activation.quantized());
   EXPECT_TRUE(mixed.input_scale.empty());
-  check_all_consumed(loader.source, [](std::string_view) { return false; });
+  check_all_consumed(told.source, [](std::string_view) { return false; });
   Loader unaware(folder.path());
   EXPECT_THAT(error_text([&] { unaware.root().linear(LinearRequest{.parts = {whole("a", 1)}, .k = 2}); }),
               HasSubstr("a.weight: dtype f8_e4m3, expected f32, bf16 or f16: quantization_config does not say"));
@@ -347,9 +359,115 @@ TEST(Weights, BadScalesAreErrors) {
   const auto load = [&](const std::string& name) {
     return error_text([&] { loader.root().linear(LinearRequest{.parts = {whole(name, 1)}, .k = 2}); });
   };
-  EXPECT_THAT(load("a"), HasSubstr("a.weight_scale: a scale is nan"));
+  EXPECT_THAT(load("a"), HasSubstr("a.weight_scale: the scale is nan, expected a number above 0"));
   EXPECT_EQ(load("b"), "no error");
   EXPECT_THAT(load("c"), HasSubstr("c.input_scale: the scale is inf"));
+}
+
+constexpr const char* kBlocks =
+    R"({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]})";
+
+// [n, k] of codes one, and scales that count their blocks from one.
+void add_blocks(TestCheckpoint& checkpoint, const std::string& module, int64_t n, int64_t k, DType dtype) {
+  checkpoint.add(module + ".weight", DType::kF8E4M3, Shape{n, k}, std::vector<float>(static_cast<size_t>(n * k), 1.0f));
+  const Shape blocks = kF8Block.scale_shape(n, k);
+  checkpoint.add(module + ".weight_scale_inv", dtype, blocks, ramp(static_cast<size_t>(blocks.num_elements()), 1, 1));
+}
+
+TEST(Weights, StoredBlocksKeepTheirScales) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  add_blocks(checkpoint, "a", 128, 320, DType::kF32);
+  add_blocks(checkpoint, "b", 130, 320, DType::kBF16);
+  add_blocks(checkpoint, "c", 64, 320, DType::kF32);
+  checkpoint.write(folder);
+  Loader loader(folder.path(), {.quantization_config = kBlocks});
+  const LoadedLinear fits = loader.root().linear(LinearRequest{.parts = {whole("a", 128), whole("b", 130)}, .k = 320});
+  EXPECT_EQ(fits.weight.format, kF8Block);
+  EXPECT_EQ(fits.activation, kF8DynamicGroup);
+  EXPECT_THAT(floats(fits.weight.scale), ElementsAre(1, 2, 3, 1, 2, 3, 4, 5, 6));
+  // The second part begins within a block: every row has its blocks' scales.
+  const LoadedLinear rows = loader.root().linear(LinearRequest{.parts = {whole("c", 64), whole("b", 130)}, .k = 320});
+  EXPECT_EQ(rows.weight.format.to_string(), "f8_e4m3 per group of 128");
+  EXPECT_THAT(floats(rows.weight.scale.rows(63, 2)), ElementsAre(1, 2, 3, 1, 2, 3));
+  EXPECT_THAT(floats(rows.weight.scale.rows(191, 2)), ElementsAre(1, 2, 3, 4, 5, 6));
+  check_all_consumed(loader.source, [](std::string_view) { return false; });
+  // A rank whose 160 columns begin within a block.
+  Loader second(folder.path(), {.quantization_config = kBlocks, .rank = 1, .world_size = 2});
+  const LoadedLinear columns =
+      second.root().linear(LinearRequest{.parts = {whole("a", 128)}, .k = 320, .shard = Shard::kRow});
+  EXPECT_EQ(columns.weight.format.to_string(), "f8_e4m3 per group of 32");
+  EXPECT_EQ(columns.activation.group_cols, 32);
+  EXPECT_THAT(floats(columns.weight.scale.rows(5, 1)), ElementsAre(2, 2, 2, 3, 3));
+  Loader many(folder.path(), {.quantization_config = kBlocks, .rank = 1, .world_size = 40});
+  EXPECT_THAT(error_text([&] {
+                many.root().linear(LinearRequest{.parts = {whole("a", 128)}, .k = 320, .shard = Shard::kRow});
+              }),
+              HasSubstr("320 input channels in blocks of 128 cannot be split over 40 ranks; 1, 2, 4, 5, 10 can"));
+  // Without a kernel, real numbers.
+  Loader real(folder.path(), {.quantization_config = kBlocks});
+  real.source.runs_fast = [](const QuantFormat& weight, const QuantFormat&, int64_t, int64_t) {
+    return !weight.quantized();
+  };
+  const std::vector<float> values =
+      floats(real.root().linear(LinearRequest{.parts = {whole("b", 130)}, .k = 320}).weight.data);
+  EXPECT_EQ(values[127 * 320 + 127], 1.0f);
+  EXPECT_EQ(values[127 * 320 + 319], 3.0f);
+  EXPECT_EQ(values[128 * 320 + 128], 5.0f);
+}
+
+std::string int8_config(std::string_view input) {
+  return fmt::format(R"({{"quant_method": "compressed-tensors", "format": "int-quantized", "config_groups": {{"group_0":
+      {{"targets": ["Linear"], "weights": {{"type": "int", "strategy": "channel"}}, "input_activations": {}}}}}}})",
+                     input);
+}
+
+TEST(Weights, StoredIntegersWithZeroPoints) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  for (const std::string name : {"a", "b"}) {
+    checkpoint.add(name + ".weight", DType::kI8, Shape{1, 2}, {-128, 3});
+    checkpoint.add(name + ".weight_scale", DType::kBF16, Shape{1, 1}, {0.5f});
+    checkpoint.add(name + ".input_scale", DType::kBF16, Shape{1}, {name == "a" ? 0.5f : 1.0f});
+    checkpoint.add(name + ".input_zero_point", DType::kI8, Shape{1}, {name == "a" ? 28.0f : -28.0f});
+  }
+  checkpoint.add("layers.0.self_attn.k_proj.output_scale", DType::kF32, Shape{1}, {1.0f});
+  checkpoint.write(folder);
+  Loader loader(folder.path(),
+                {.quantization_config = int8_config(R"({"type": "int", "strategy": "tensor", "symmetric": false})")});
+  const LoadedLinear one = loader.root().linear(LinearRequest{.parts = {whole("a", 1)}, .k = 2});
+  EXPECT_EQ(one.weight.format, kI8Channel);
+  EXPECT_THAT(floats(one.weight.data), ElementsAre(-128, 3));
+  EXPECT_THAT(floats(one.weight.scale), ElementsAre(0.5));
+  EXPECT_TRUE(one.activation.zero_point);
+  EXPECT_THAT(floats(one.input_scale), ElementsAre(0.5));
+  EXPECT_EQ(one.input_zero_point.data<int32_t>()[0], 28);
+  // Ranges -78 to 49.5 and -100 to 155: together the second.
+  const LoadedLinear two = loader.root().linear(LinearRequest{.parts = {whole("a", 1), whole("b", 1)}, .k = 2});
+  EXPECT_THAT(floats(two.input_scale), ElementsAre(1.0));
+  EXPECT_EQ(two.input_zero_point.data<int32_t>()[0], -28);
+  check_all_consumed(loader.source, [](std::string_view) { return false; });  // nor are the cache's scales left over
+  Loader symmetric(folder.path(), {.quantization_config = int8_config(R"({"type": "int", "strategy": "tensor"})")});
+  EXPECT_THAT(error_text([&] { symmetric.root().linear(LinearRequest{.parts = {whole("a", 1)}, .k = 2}); }),
+              HasSubstr("a.input_zero_point: the zero point is 28, expected 0"));
+  Loader floating(folder.path(), {.quantization_config = kDynamic});
+  EXPECT_THAT(error_text([&] { floating.root().linear(LinearRequest{.parts = {whole("a", 1)}, .k = 2}); }),
+              HasSubstr("a.weight: dtype i8, expected f8_e4m3: quantization_config says fp8_tensor"));
+}
+
+TEST(Weights, QuantisesToBlocksAndIntegersWhileLoading) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  checkpoint.add("a.weight", DType::kBF16, Shape{1, 2}, {127, -2.5f});
+  checkpoint.write(folder);
+  Loader integers(folder.path(), {.quantization = "int8"});
+  const LoadedLinear int8 = integers.root().linear(LinearRequest{.parts = {whole("a", 1)}, .k = 2});
+  EXPECT_EQ(int8.activation, kI8DynamicToken);
+  EXPECT_THAT(floats(int8.weight.data), ElementsAre(127, -2));
+  Loader blocks(folder.path(), {.quantization = "fp8_block"});
+  const LoadedLinear block = blocks.root().linear(LinearRequest{.parts = {whole("a", 1)}, .k = 2});
+  EXPECT_EQ(block.weight.format, kF8Block);
+  EXPECT_THAT(floats(block.weight.scale), ElementsAre(127.0f / 448));
 }
 
 TEST(Weights, NanCodesAreErrors) {
@@ -365,7 +483,9 @@ TEST(Weights, NanCodesAreErrors) {
   add_fp8(checkpoint, "bad", Shape{kRows, kColumns}, values, 1.0f, Shape{}, 1.0f);
   checkpoint.add("plain.weight", DType::kBF16, Shape{1, kColumns}, std::vector<float>(kColumns, 1.0f));
   checkpoint.write(folder);
-  Loader loader(folder.path(), {.quantization_config = kStatic});
+  Loader loader(folder.path(),
+                {.quantization_config =
+                     R"({"quant_method": "fp8", "activation_scheme": "static", "ignored_layers": ["plain"]})"});
   const auto load = [&](std::vector<LinearPart> parts) {
     return error_text([&] { loader.root().linear(LinearRequest{.parts = std::move(parts), .k = kColumns}); });
   };

@@ -13,11 +13,7 @@ class Fp8ChannelScheme final : public QuantScheme {
   QuantFormat activation_format() const override { return kF8DynamicToken; }
 
   std::vector<StoredTensor> stored_tensors(int64_t n, int64_t k) const override {
-    return {{.suffix = "weight", .role = WeightRole::kWeight, .dtypes = {DType::kF8E4M3}, .shapes = {Shape{n, k}}},
-            {.suffix = "weight_scale",
-             .role = WeightRole::kWeightScale,
-             .dtypes = {DType::kF32, DType::kBF16, DType::kF16},
-             .shapes = {Shape{n, 1}, Shape{n}}}};
+    return {stored_weight(DType::kF8E4M3, n, k), stored_scale({Shape{n, 1}, Shape{n}})};
   }
 
  private:

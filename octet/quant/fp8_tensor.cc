@@ -1,5 +1,4 @@
-// "fp8_tensor": E4M3 with one scale for the whole matrix, as AutoFP8 writes it: weight_scale [] and, for static
-// activations, input_scale [].
+// "fp8_tensor": E4M3 with one scale for the whole matrix: weight_scale [] (AutoFP8) or [1] (compressed-tensors).
 #include "octet/quant/schemes.h"
 #include "octet/quant/weight_rows.h"
 
@@ -13,15 +12,7 @@ class Fp8TensorScheme final : public QuantScheme {
   QuantFormat activation_format() const override { return kF8DynamicToken; }
 
   std::vector<StoredTensor> stored_tensors(int64_t n, int64_t k) const override {
-    const std::vector<DType> scale_dtypes = {DType::kF32, DType::kBF16, DType::kF16};
-    const std::vector<Shape> scalar = {Shape{}, Shape{1}};
-    return {{.suffix = "weight", .role = WeightRole::kWeight, .dtypes = {DType::kF8E4M3}, .shapes = {Shape{n, k}}},
-            {.suffix = "weight_scale", .role = WeightRole::kWeightScale, .dtypes = scale_dtypes, .shapes = scalar},
-            {.suffix = "input_scale",
-             .role = WeightRole::kInputScale,
-             .dtypes = scale_dtypes,
-             .shapes = scalar,
-             .presence = StoredTensor::Presence::kOptional}};
+    return {stored_weight(DType::kF8E4M3, n, k), stored_scale({Shape{}, Shape{1}, Shape{1, 1}})};
   }
 
  private:

@@ -1,5 +1,7 @@
 #include "octet/quant/module_pattern.h"
 
+#include <algorithm>
+
 #include "octet/base/error.h"
 
 namespace octet {
@@ -23,80 +25,64 @@ std::vector<std::string> unfused(std::string_view entry) {
   return {std::string(entry)};
 }
 
-}  // namespace
-
-ModulePattern::ModulePattern(std::string_view entry) : text_(entry) {
-  if (entry.empty() || entry == "re:") fail(ErrorCode::kUnsupported, "ignore entry \"{}\": it names no module", entry);
-  if (entry.starts_with("re:")) {
-    parse_expression(entry.substr(3));
-  } else {
-    names_ = unfused(entry);
-  }
-}
-
-void ModulePattern::parse_expression(std::string_view expression) {
-  const bool from_start = expression.starts_with('^');
-  if (from_start) expression.remove_prefix(1);
-  const bool to_end = expression.ends_with('$') && !expression.ends_with("\\$");
-  if (to_end) expression.remove_suffix(1);
-  if (!from_start) pieces_.push_back({Token::kAnyRun});
-  for (size_t i = 0; i < expression.size(); ++i) {
-    const char c = expression[i];
-    if (c == '.' && i + 1 < expression.size() && expression[i + 1] == '*') {
-      pieces_.push_back({Token::kAnyRun});
-      ++i;
-    } else if (c == '.') {
-      pieces_.push_back({Token::kAnyCharacter});
-    } else if (c == '\\' && i + 1 < expression.size() &&
-               std::string_view(".-_\\$^*+?()[]{}|").find(expression[i + 1]) != std::string_view::npos) {
-      pieces_.push_back({Token::kLiteral, expression[++i]});
-    } else if (std::string_view("\\*+?()[]{}|^$").find(c) != std::string_view::npos) {
-      fail(ErrorCode::kUnsupported,
-           "ignore entry \"{}\": '{}' of regular expressions is not supported; octet knows plain module names and, "
-           "after "
-           "\"re:\", literal characters, '.', '.*', '^' at the start and '$' at the end",
-           text_, c);
+// The expression of a name with wildcards. A set in brackets begins with ! where expressions have ^.
+std::string expression_of(std::string_view entry) {
+  std::string expression = "^";
+  bool in_brackets = false;
+  for (size_t i = 0; i < entry.size(); ++i) {
+    const char c = entry[i];
+    if (in_brackets) {
+      expression += c == '!' && entry[i - 1] == '[' ? '^' : c;
+      in_brackets = c != ']';
+    } else if (c == '*') {
+      expression += ".*";
+    } else if (c == '?') {
+      expression += '.';
+    } else if (c == '[') {
+      expression += c;
+      in_brackets = true;
     } else {
-      pieces_.push_back({Token::kLiteral, c});
+      if (std::string_view("\\.+(){}|^$").find(c) != std::string_view::npos) expression += '\\';
+      expression += c;
     }
   }
-  if (!to_end) pieces_.push_back({Token::kAnyRun});
+  // "path.*" names the module at the path too.
+  if (expression.ends_with("\\..*")) expression = expression.substr(0, expression.size() - 4) + "(\\..*)?";
+  return expression + "$";
+}
+
+// Whether the parts between the dots of `name` stand in a row in `module`.
+bool contains_path(std::string_view module, std::string_view name) {
+  const std::string padded = "." + std::string(module) + ".";
+  return padded.find("." + std::string(name) + ".") != std::string::npos;
+}
+
+}  // namespace
+
+ModulePattern::ModulePattern(std::string_view entry, Dialect dialect) : text_(entry), dialect_(dialect) {
+  if (entry.empty() || entry == "re:") fail(ErrorCode::kUnsupported, "ignore entry \"{}\": it names no module", entry);
+  const bool wildcards = dialect == Dialect::kWildcard && entry.find_first_of("*?[") != std::string_view::npos;
+  if (!wildcards && !entry.starts_with("re:")) {
+    names_ = unfused(entry);
+    return;
+  }
+  try {
+    regex_.emplace(entry.starts_with("re:") ? std::string(entry.substr(3)) : expression_of(entry));
+  } catch (const Error& error) {
+    fail(error.code(), "ignore entry \"{}\": {}", entry, error.what());
+  }
 }
 
 bool ModulePattern::matches(std::string_view module) const {
-  if (names_.empty()) return expression_matches(module);
-  for (const std::string& name : names_) {
-    if (module == name) return true;
-    if (module.size() > name.size() && module.ends_with(name) && module[module.size() - name.size() - 1] == '.')
-      return true;
-  }
-  return false;
+  if (regex_) return dialect_ == Dialect::kMatch ? regex_->matches_start(module) : regex_->found_in(module);
+  return std::any_of(names_.begin(), names_.end(), [&](const std::string& name) {
+    if (module == name || (module.ends_with(name) && module[module.size() - name.size() - 1] == '.')) return true;
+    return dialect_ == Dialect::kWildcard && contains_path(module, name);
+  });
 }
 
-// The classic match with one remembered run: when a later piece fails, the last run takes one more character.
-bool ModulePattern::expression_matches(std::string_view name) const {
-  constexpr size_t kNone = static_cast<size_t>(-1);
-  size_t piece = 0;
-  size_t at = 0;
-  size_t run_piece = kNone;
-  size_t run_at = 0;
-  while (at < name.size()) {
-    if (piece < pieces_.size() && pieces_[piece].token == Token::kAnyRun) {
-      run_piece = piece++;
-      run_at = at;
-    } else if (piece < pieces_.size() &&
-               (pieces_[piece].token == Token::kAnyCharacter || pieces_[piece].literal == name[at])) {
-      ++piece;
-      ++at;
-    } else if (run_piece != kNone) {
-      piece = run_piece + 1;
-      at = ++run_at;
-    } else {
-      return false;
-    }
-  }
-  while (piece < pieces_.size() && pieces_[piece].token == Token::kAnyRun) ++piece;
-  return piece == pieces_.size();
+bool matches_any(const std::vector<ModulePattern>& patterns, std::string_view module) {
+  return std::any_of(patterns.begin(), patterns.end(), [&](const ModulePattern& p) { return p.matches(module); });
 }
 
 }  // namespace octet

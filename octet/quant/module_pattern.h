@@ -1,38 +1,38 @@
-// ModulePattern: which modules an `ignore` entry names. Patterns come with checkpoints from anywhere, so there is no
-// regular expression engine behind them: matching takes at most pattern x name steps.
+// ModulePattern: which modules an entry of a list names. Dialects read the same entries differently:
 //   "lm_head", "mlp.gate", "model.layers.0.mlp.down_proj"   that module, or every module whose name ends in ".<entry>"
 //   "...qkv_proj", "...gate_up_proj"                         names of fused projections stand for their parts
-//   "re:.*lm_head", "re:model\.layers\.0\..*", "re:gate$"    found anywhere in the name unless anchored with ^ and $,
-//   as
-//                                                            AutoFP8 does; of regular expressions only . .* \c ^ $ are
-//                                                            known
+//   "re:.*lm_head", "re:.*self_attn.(q|k|v)_proj$"           a regular expression (regex.h)
+//   "lm_head*", "*.mlp.gate"                                 with wildcards, in the lists of ModelOpt and Quark
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "octet/quant/regex.h"
 
 namespace octet {
 
 class ModulePattern {
  public:
+  enum class Dialect : uint8_t {
+    kSearch,    // AutoFP8, and the user's own: an expression may be found anywhere in the name
+    kMatch,     // compressed-tensors: it is found at the name's beginning
+    kWildcard,  // ModelOpt, Quark: * ? [ ] as in file names; a plain entry also names all modules below it
+  };
   // Throws Error{kUnsupported} naming the entry and what in it is not known.
-  explicit ModulePattern(std::string_view entry);
+  explicit ModulePattern(std::string_view entry, Dialect dialect = Dialect::kSearch);
   bool matches(std::string_view module) const;
   const std::string& text() const { return text_; }
 
  private:
-  enum class Token : char { kLiteral, kAnyCharacter, kAnyRun };
-  struct Piece {
-    Token token;
-    char literal = 0;
-  };
-  void parse_expression(std::string_view expression);
-  bool expression_matches(std::string_view name) const;
-
   std::string text_;
+  Dialect dialect_;
   std::vector<std::string> names_;  // of a plain entry: itself, or the parts of a fused projection
-  std::vector<Piece> pieces_;       // of a "re:" entry: to match the whole name
+  std::optional<Regex> regex_;      // of any other
 };
+
+bool matches_any(const std::vector<ModulePattern>& patterns, std::string_view module);
 
 }  // namespace octet

@@ -13,7 +13,7 @@ class PlainScheme final : public QuantScheme {
   QuantFormat activation_format() const override { return plain_format(dtype_); }
 
   std::vector<StoredTensor> stored_tensors(int64_t n, int64_t k) const override {
-    return {{.suffix = "weight",
+    return {{.suffixes = {"weight"},
              .role = WeightRole::kWeight,
              .dtypes = {DType::kBF16, DType::kF16, DType::kF32},
              .shapes = {Shape{n, k}}}};

@@ -1,7 +1,7 @@
 #include "octet/quant/quant_config.h"
 
 #include <algorithm>
-#include <array>
+#include <set>
 
 #include "octet/base/error.h"
 #include "octet/quant/schemes.h"
@@ -9,85 +9,56 @@
 namespace octet {
 namespace {
 
-constexpr std::string_view kWhere = "config.json: quantization_config";
-constexpr std::string_view kSupported =
-    "octet reads quant_method \"fp8\" with one scale per tensor (AutoFP8), and quantises plain checkpoints while "
-    "loading";
-
 bool is_lm_head(std::string_view module) { return module == "lm_head" || module.ends_with(".lm_head"); }
-
-bool is_null(const Json* value) { return value == nullptr || value->is_null(); }
-
-std::vector<ModulePattern> read_module_list(const JsonObject& config, std::string_view key) {
-  std::vector<ModulePattern> patterns;
-  const Json* list = config.find_raw(key);
-  if (is_null(list)) return patterns;
-  if (!list->is_array()) fail(ErrorCode::kModel, "{}: {}: expected a list of module names", kWhere, key);
-  for (const Json& entry : *list) {
-    if (!entry.is_string())
-      fail(ErrorCode::kModel, "{}: {}: expected module names, found {}", kWhere, key, entry.dump());
-    patterns.emplace_back(entry.get_ref<const std::string&>());
-  }
-  return patterns;
-}
 
 const QuantScheme* online_scheme(const std::string& name) {
   if (name == "fp8" || name == "fp8_channel") return &fp8_channel_scheme();
   if (name == "fp8_tensor") return &fp8_tensor_scheme();
-  fail(ErrorCode::kUnsupported, "quantization \"{}\": octet has fp8 (= fp8_channel), fp8_channel, fp8_tensor", name);
+  if (name == "fp8_block") return &fp8_block_scheme();
+  if (name == "int8" || name == "int8_channel") return &int8_channel_scheme();
+  fail(ErrorCode::kUnsupported,
+       "quantization \"{}\": octet has fp8 (= fp8_channel), fp8_channel, fp8_tensor, fp8_block, int8", name);
+}
+
+// The schemes of a checkpoint's groups, by name.
+std::string scheme_names(const CheckpointQuant& quant) {
+  std::set<std::string_view> names;
+  for (const QuantGroup& group : quant.groups) names.insert(group.scheme.on_disk->name());
+  std::string text;
+  for (const std::string_view name : names) text += (text.empty() ? "" : " and ") + std::string(name);
+  return text.empty() ? "plain" : text;
+}
+
+std::string activation_words(const QuantFormat& format) {
+  if (!format.quantized()) return "not quantised";
+  if (format.granularity == Granularity::kTensor) return "static per tensor";
+  if (format.granularity == Granularity::kToken) return "dynamic per token";
+  return fmt::format("dynamic per group of {}", format.group_cols);
 }
 
 }  // namespace
 
-QuantFormat LinearScheme::activation_format() const {
-  const QuantFormat format = in_memory->activation_format();
-  return format.quantized() && activation == ActivationScale::kStatic ? kF8StaticTensor : format;
-}
-
 QuantConfig::QuantConfig(const Json* quantization_config, const QuantOptions& options, DType plain_dtype)
     : plain_(find_scheme(dtype_name(plain_dtype))) {
   OCTET_CHECK(plain_ != nullptr && !plain_->weight_format().quantized());
-  if (!is_null(quantization_config)) {
-    const JsonObject config(*quantization_config, std::string(kWhere));
-    const std::string method = config.get_string("quant_method");
-    if (method != "fp8")
-      fail(ErrorCode::kUnsupported, "{}: quant_method \"{}\" is not supported; {}", kWhere, method, kSupported);
-    read_fp8_dialect(*quantization_config);
+  if (quantization_config != nullptr && !quantization_config->is_null()) {
+    stored_ = read_dialect(*quantization_config);
+    kv_cache_ = stored_->kv_cache;
   }
   choose_online(options);
 }
 
-void QuantConfig::read_fp8_dialect(const Json& object) {
-  const JsonObject config(object, std::string(kWhere));
-  constexpr std::array<std::string_view, 4> kKnown = {"quant_method", "activation_scheme", "ignored_layers",
-                                                      "modules_to_not_convert"};
-  for (const auto& [key, value] : object.items()) {
-    if (value.is_null() || std::find(kKnown.begin(), kKnown.end(), key) != kKnown.end()) continue;
-    if (key == "fmt" && (value == "e4m3" || value == "float8_e4m3fn")) continue;
-    fail(ErrorCode::kUnsupported, "{}: {} = {} is not supported; {}", kWhere, key, value.dump(), kSupported);
-  }
-  const std::string activation = config.get_string("activation_scheme");
-  if (activation != "static" && activation != "dynamic") {
-    fail(ErrorCode::kUnsupported, "{}: activation_scheme \"{}\" is not supported, expected \"static\" or \"dynamic\"",
-         kWhere, activation);
-  }
-  stored_ = &fp8_tensor_scheme();
-  activation_ =
-      activation == "static" ? LinearScheme::ActivationScale::kStatic : LinearScheme::ActivationScale::kDynamic;
-  ignore_ = read_module_list(config, "ignored_layers");
-  for (ModulePattern& pattern : read_module_list(config, "modules_to_not_convert"))
-    ignore_.push_back(std::move(pattern));
-}
-
 void QuantConfig::choose_online(const QuantOptions& options) {
   const QuantScheme* chosen = options.quantization.empty() ? nullptr : online_scheme(options.quantization);
-  if (stored_ != nullptr) {
-    if (chosen != nullptr && chosen != stored_ && options.quantization != "fp8") {
+  if (stored_) {
+    const bool same = std::any_of(stored_->groups.begin(), stored_->groups.end(),
+                                  [&](const QuantGroup& group) { return group.scheme.on_disk == chosen; });
+    if (chosen != nullptr && !same && options.quantization != "fp8") {
       fail(ErrorCode::kModel, "quantization \"{}\": the checkpoint is already quantised, as {}", options.quantization,
-           stored_->name());
+           scheme_names(*stored_));
     }
     if (!options.ignore.empty()) {
-      fail(ErrorCode::kModel, "ignore \"{}\": the checkpoint is already quantised (its own ignored_layers apply)",
+      fail(ErrorCode::kModel, "ignore \"{}\": the checkpoint is already quantised (its own list applies)",
            options.ignore.front());
     }
   } else {
@@ -99,29 +70,36 @@ void QuantConfig::choose_online(const QuantOptions& options) {
   }
   lm_head_ = plain_;
   if (!options.quantize_lm_head) return;
-  if (online_ == nullptr && stored_ == nullptr)
+  if (online_ == nullptr && !stored_)
     fail(ErrorCode::kUsage, "quantize_lm_head: nothing is quantised; say which quantization");
   lm_head_ = online_ != nullptr ? online_ : &fp8_channel_scheme();
 }
 
-LinearScheme QuantConfig::scheme_for(std::string_view module) const {
-  // No known producer of the dialect quantises lm_head, whether or not its list says so.
-  if (is_lm_head(module)) return {.on_disk = plain_, .in_memory = lm_head_};
-  const bool ignored =
-      std::any_of(ignore_.begin(), ignore_.end(), [&](const ModulePattern& p) { return p.matches(module); });
-  if (ignored) return {.on_disk = plain_, .in_memory = plain_};
-  if (stored_ != nullptr) return {.on_disk = stored_, .in_memory = stored_, .activation = activation_};
-  return {.on_disk = plain_, .in_memory = online_ != nullptr ? online_ : plain_};
+LinearScheme QuantConfig::scheme_for(std::string_view module, std::optional<DType> stored) const {
+  const QuantGroup* group = stored_ ? stored_->group_of(module) : nullptr;
+  if (is_lm_head(module)) {
+    // Lists often leave it out although it is plain: the file tells.
+    const bool in_8_bits = stored && dtype_bytes(*stored) == 1;
+    if (group != nullptr && in_8_bits) return group->scheme;
+    return {.on_disk = plain_, .in_memory = lm_head_, .activation = lm_head_->activation_format()};
+  }
+  if (stored_) return group != nullptr ? group->scheme : plain();
+  if (online_ == nullptr || matches_any(ignore_, module)) return plain();
+  return {.on_disk = plain_, .in_memory = online_, .activation = online_->activation_format()};
 }
 
 std::string QuantConfig::description() const {
-  if (stored_ == nullptr && online_ == nullptr) return std::string(plain_->name());
-  const bool is_static = activation_ == LinearScheme::ActivationScale::kStatic;
-  std::string text = fmt::format("{}, {}, activations {}; lm_head {}", (stored_ != nullptr ? stored_ : online_)->name(),
-                                 stored_ != nullptr ? "as stored (AutoFP8)" : "quantised while loading",
-                                 is_static ? "static per tensor" : "dynamic per token", lm_head_->name());
+  if (!stored_ && online_ == nullptr) return std::string(plain_->name());
+  const QuantFormat activation = !stored_                  ? online_->activation_format()
+                                 : stored_->groups.empty() ? QuantFormat{}
+                                                           : stored_->groups.front().scheme.activation;
+  std::string text =
+      fmt::format("{}, {}, activations {}; lm_head {}", stored_ ? scheme_names(*stored_) : std::string(online_->name()),
+                  stored_ ? fmt::format("as stored ({})", stored_->dialect) : "quantised while loading",
+                  activation_words(activation), lm_head_->name());
   size_t num_others = 0;
-  for (const ModulePattern& pattern : ignore_) num_others += is_lm_head(pattern.text()) ? 0 : 1;
+  for (const ModulePattern& pattern : stored_ ? stored_->ignore : ignore_)
+    num_others += is_lm_head(pattern.text()) ? 0 : 1;
   if (num_others > 0)
     text += fmt::format("; {} {} left {}", num_others, num_others == 1 ? "entry" : "entries", plain_->name());
   return text;

@@ -8,23 +8,14 @@
 #include <vector>
 
 #include "octet/base/json.h"
+#include "octet/quant/dialect.h"
 #include "octet/quant/module_pattern.h"
 #include "octet/quant/scheme.h"
 
 namespace octet {
 
-// How one linear is stored on disk and held in memory. `on_disk == in_memory` unless it is quantised while loading.
-struct LinearScheme {
-  const QuantScheme* on_disk = nullptr;
-  const QuantScheme* in_memory = nullptr;
-  enum class ActivationScale : uint8_t { kDynamic, kStatic } activation = ActivationScale::kDynamic;
-
-  // What the linear wants as input: in_memory's, per tensor for static scales; not quantized() for a plain weight.
-  QuantFormat activation_format() const;
-};
-
 struct QuantOptions {
-  std::string quantization;         // "", "fp8" (= fp8_channel), "fp8_tensor", "fp8_channel"
+  std::string quantization;         // "", "fp8" (= fp8_channel), "fp8_channel", "fp8_tensor", "fp8_block", "int8"
   std::vector<std::string> ignore;  // modules left as they are: see module_pattern.h
   bool quantize_lm_head = false;    // option: FP8 lm_head too
 };
@@ -36,21 +27,23 @@ class QuantConfig {
   QuantConfig(const Json* quantization_config, const QuantOptions& options, DType plain_dtype);
 
   // `module`: the linear's full name, "model.layers.0.self_attn.q_proj". Linears only; everything else stays plain.
-  // lm_head is plain unless quantize_lm_head. The parts of a fused linear may differ: the caller checks.
-  LinearScheme scheme_for(std::string_view module) const;
+  // `stored`: the dtype of its weight in the file, if there is one. lm_head is plain unless quantize_lm_head or unless
+  // the file has it in 8 bits. The parts of a fused linear may differ: the caller checks.
+  LinearScheme scheme_for(std::string_view module, std::optional<DType> stored = std::nullopt) const;
+  // What the checkpoint says about its KV cache.
+  const std::optional<KvCacheQuant>& kv_cache() const { return kv_cache_; }
   // "fp8_channel, quantised while loading, activations dynamic per token; lm_head bf16": for the start-up report.
   std::string description() const;
-  // kv cache scales etc. join here with the dialects.
 
  private:
-  void read_fp8_dialect(const Json& config);
   void choose_online(const QuantOptions& options);
+  LinearScheme plain() const { return {.on_disk = plain_, .in_memory = plain_, .activation = {}}; }
 
   const QuantScheme* plain_ = nullptr;
-  const QuantScheme* online_ = nullptr;  // quantise plain weights with this while loading
-  const QuantScheme* stored_ = nullptr;  // the checkpoint's own scheme
-  LinearScheme::ActivationScale activation_ = LinearScheme::ActivationScale::kDynamic;
-  std::vector<ModulePattern> ignore_;
+  const QuantScheme* online_ = nullptr;    // quantise plain weights with this while loading
+  std::optional<CheckpointQuant> stored_;  // what the checkpoint says
+  std::optional<KvCacheQuant> kv_cache_;
+  std::vector<ModulePattern> ignore_;     // the user's
   const QuantScheme* lm_head_ = nullptr;  // in memory
 };
 

@@ -68,24 +68,100 @@ TEST(QuantConfigTest, ReadsAutoFp8) {
 }
 
 TEST(QuantConfigTest, NamesWhatItDoesNotKnow) {
-  for (const std::string_view method : {"compressed-tensors", "fbgemm_fp8", "modelopt", "gptq", "awq"}) {
+  for (const std::string_view method : {"quark", "gptq", "awq"}) {
     const std::string text = error_of(ErrorCode::kUnsupported, fmt::format(R"({{"quant_method": "{}"}})", method));
     EXPECT_THAT(text, HasSubstr(fmt::format("quant_method \"{}\" is not supported; octet reads", method)));
   }
   EXPECT_THAT(error_of(ErrorCode::kUnsupported,
-                       R"({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]})"),
-              HasSubstr("weight_block_size = [128,128] is not supported"));
+                       R"({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [64, 128]})"),
+              HasSubstr("weight_block_size = [64,128] is not supported, expected [128, 128]"));
   EXPECT_THAT(error_of(ErrorCode::kUnsupported,
-                       R"({"quant_method": "fp8", "activation_scheme": "static", "kv_cache_scheme": "static"})"),
+                       R"({"quant_method": "fp8", "activation_scheme": "static", "kv_cache_scheme": "dynamic"})"),
               HasSubstr("kv_cache_scheme"));
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported, R"({"quant_method": "fbgemm_fp8", "activation_scale_ub": -1})"),
+              HasSubstr("activation_scale_ub = -1"));
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported, R"({"quantization": {"quant_algo": "NVFP4"}})"),
+              HasSubstr("hf_quant_config.json: quantization: quant_algo = \"NVFP4\""));
   EXPECT_THAT(error_of(ErrorCode::kUnsupported, R"({"quant_method": "fp8", "activation_scheme": "group"})"),
-              HasSubstr("activation_scheme \"group\""));
+              HasSubstr("activation_scheme = \"group\""));
   EXPECT_THAT(error_of(ErrorCode::kModel, R"({"quant_method": "fp8"})"), HasSubstr("activation_scheme"));
   EXPECT_THAT(error_of(ErrorCode::kModel, R"({"activation_scheme": "static"})"), HasSubstr("quant_method"));
   EXPECT_THAT(error_of(ErrorCode::kModel, R"(["fp8"])"), HasSubstr("expected a JSON object"));
   EXPECT_THAT(
       error_of(ErrorCode::kModel, R"({"quant_method": "fp8", "activation_scheme": "static", "ignored_layers": [3]})"),
       HasSubstr("ignored_layers: expected module names, found 3"));
+}
+
+// As in the configurations of published checkpoints.
+TEST(QuantConfigTest, ReadsBlocks) {
+  const QuantConfig qwen3 = config_of(
+      R"({"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]})");
+  EXPECT_EQ(schemes_of(qwen3, "model.layers.0.mlp.up_proj"), "fp8_block fp8_block f8_e4m3 per group of 128 (dynamic)");
+  EXPECT_EQ(schemes_of(qwen3, "lm_head"), "bf16 bf16 bf16");
+  EXPECT_EQ(qwen3.description(),
+            "fp8_block, as stored (FP8 blocks), activations dynamic per group of 128; lm_head bf16");
+  const QuantConfig powers = config_of(
+      R"({"activation_scheme": "dynamic", "quant_method": "fp8", "scale_fmt": "ue8m0", "weight_block_size": [128, 128],
+          "modules_to_not_convert": ["gate", "model.layers.0.mlp.up_proj"]})");
+  EXPECT_TRUE(powers.scheme_for("model.layers.1.mlp.up_proj").activation.power_of_two);
+  EXPECT_EQ(schemes_of(powers, "model.layers.0.mlp.up_proj"), "bf16 bf16 bf16");
+}
+
+std::string compressed_tensors(std::string_view weights, std::string_view input, std::string_view rest = "") {
+  return fmt::format(
+      R"({{"quant_method": "compressed-tensors", "format": "naive-quantized", "quantization_status": "compressed",
+      "ignore": ["lm_head", "re:.*self_attn.(q|k)_proj$"], {} "config_groups": {{"group_0": {{"targets": ["Linear"],
+      "weights": {{"num_bits": 8, "symmetric": true, {}}}, "input_activations": {}}}}}}})",
+      rest, weights, input);
+}
+
+TEST(QuantConfigTest, ReadsCompressedTensors) {
+  struct Case {
+    std::string_view weights, input, expected;
+  };
+  const Case cases[] = {
+      {R"("type": "float", "strategy": "tensor", "dynamic": false)",
+       R"({"num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": false, "symmetric": true})",
+       "fp8_tensor fp8_tensor f8_e4m3 per tensor"},
+      {R"("type": "float", "strategy": "channel")", R"({"type": "float", "strategy": "token", "dynamic": true})",
+       "fp8_channel fp8_channel f8_e4m3 per token (dynamic)"},
+      {R"("type": "float", "strategy": "block", "block_structure": [128, 128])",
+       R"({"type": "float", "strategy": "group", "group_size": 128, "dynamic": true})",
+       "fp8_block fp8_block f8_e4m3 per group of 128 (dynamic)"},
+      {R"("type": "float", "strategy": "channel")", "null", "fp8_channel fp8_channel f32"},
+      {R"("type": "int", "group_size": -1)", R"({"type": "int", "strategy": "token", "dynamic": true})",
+       "int8_channel int8_channel i8 per token (dynamic)"},
+      {R"("type": "int", "strategy": "tensor")", R"({"type": "int", "strategy": "tensor", "symmetric": false})",
+       "int8_tensor int8_tensor i8 per tensor with zero points"},
+  };
+  for (const Case& c : cases) {
+    const QuantConfig config = config_of(compressed_tensors(c.weights, c.input));
+    EXPECT_EQ(schemes_of(config, "model.layers.0.mlp.up_proj"), c.expected);
+    EXPECT_EQ(schemes_of(config, "model.layers.0.self_attn.k_proj"), "bf16 bf16 bf16");
+  }
+  const std::string channel(cases[1].weights), token(cases[1].input);
+  const QuantConfig cache = config_of(compressed_tensors(
+      channel, token, R"("kv_cache_scheme": {"num_bits": 8, "type": "float", "strategy": "attn_head"},)"));
+  ASSERT_TRUE(cache.kv_cache().has_value());
+  EXPECT_TRUE(cache.kv_cache()->per_head);
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported, compressed_tensors(R"("type": "float", "strategy": "group")", token)),
+              HasSubstr("group_0: weights: strategy = \"group\" is not supported"));
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported, compressed_tensors(R"("type": "int", "strategy": "channel")", token)),
+              HasSubstr("input_activations: type = \"float\" is not supported"));
+}
+
+TEST(QuantConfigTest, ReadsFbgemmAndModelOpt) {
+  const QuantConfig fbgemm = config_of(
+      R"({"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0, "modules_to_not_convert": ["model.layers.0.mlp.up_proj"]})");
+  EXPECT_EQ(schemes_of(fbgemm, "model.layers.1.mlp.up_proj"),
+            "fp8_channel fp8_channel f8_e4m3 per token (dynamic), amax at most 1200");
+  const QuantConfig old = config_of(
+      R"({"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head", "*.layers.1.*"]}})");
+  EXPECT_EQ(schemes_of(old, "model.layers.0.mlp.up_proj"), "fp8_tensor fp8_tensor f8_e4m3 per tensor");
+  EXPECT_EQ(schemes_of(old, "model.layers.1.mlp.up_proj"), "bf16 bf16 bf16");
+  EXPECT_TRUE(old.kv_cache().has_value());
+  const QuantConfig blocks = config_of(R"({"quant_method": "modelopt", "quant_algo": "fp8_pb_wo"})");
+  EXPECT_EQ(schemes_of(blocks, "a"), "fp8_block fp8_block f8_e4m3 per group of 128 (dynamic)");
 }
 
 TEST(QuantConfigTest, RefusesContradictions) {
@@ -121,6 +197,13 @@ TEST(ModulePatternTest, Matches) {
       {"re:l.yers", "model.layers.0", true},
       {R"(re:l\.yers)", "model.layers.0", false},
       {"re:aab", "aaab", true},
+      {"re:.*self_attn.(q|k|v)_proj$", "model.layers.0.self_attn.v_proj", true},
+      {"re:.*self_attn.(q|k|v)_proj$", "model.layers.0.self_attn.o_proj", false},
+      {R"(re:layers\.[0-9]\.)", "model.layers.12.mlp", false},
+      {R"(re:layers\.\d{1,2}\.)", "model.layers.12.mlp", true},
+      {"re:layers.(?:1?[0-5]|20)[.]", "model.layers.16.mlp", false},
+      {"re:a+b?c*$", "xaac", true},
+      {"re:[^a-c]$", "b", false},
       {"re:^a.*b.*c$", "a-b-b-c", true},
       {"re:^a.*b.*c$", "a-b-b-d", false},
   };
@@ -128,9 +211,21 @@ TEST(ModulePatternTest, Matches) {
     EXPECT_EQ(ModulePattern(c.entry).matches(c.module), c.expected) << c.entry << " " << c.module;
 }
 
+TEST(ModulePatternTest, DialectsReadEntriesDifferently) {
+  using Dialect = ModulePattern::Dialect;
+  EXPECT_TRUE(ModulePattern("re:mlp", Dialect::kSearch).matches("model.mlp.up_proj"));
+  EXPECT_FALSE(ModulePattern("re:mlp", Dialect::kMatch).matches("model.mlp.up_proj"));
+  EXPECT_TRUE(ModulePattern("re:model.mlp", Dialect::kMatch).matches("model.mlp.up_proj"));
+  EXPECT_TRUE(ModulePattern("*.mlp.[gu]*", Dialect::kWildcard).matches("model.mlp.up_proj"));
+  EXPECT_FALSE(ModulePattern("*.mlp.[!gu]*", Dialect::kWildcard).matches("model.mlp.up_proj"));
+  EXPECT_TRUE(ModulePattern("lm_head.*", Dialect::kWildcard).matches("lm_head"));
+  EXPECT_TRUE(ModulePattern("layers.1", Dialect::kWildcard).matches("model.layers.1.mlp.up_proj"));
+  EXPECT_FALSE(ModulePattern("layers.1", Dialect::kWildcard).matches("model.layers.11.mlp.up_proj"));
+}
+
 TEST(ModulePatternTest, NamesUnknownForms) {
-  for (const std::string_view entry : {"re:(a|b)", "re:layers.[0-9]", "re:a+", "re:a?", "re:x*", "re:a{2}", R"(re:\d)",
-                                       "re:a^b", "re:a$b", R"(re:a\)"}) {
+  for (const std::string_view entry : {"re:(?=a)", "re:(?i)a", R"(re:\1)", "re:(a", "re:a)", "re:[a", "re:*a", "re:a**",
+                                       "re:a{2", "re:a{3,2}", R"(re:a\)"}) {
     try {
       ModulePattern pattern(entry);
       ADD_FAILURE() << entry;

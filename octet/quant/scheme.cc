@@ -43,6 +43,33 @@ RowScales row_scales(const ConstQuantTensor& matrix, int64_t row) {
 
 }  // namespace
 
+StoredTensor stored_weight(DType dtype, int64_t n, int64_t k) {
+  return {.suffixes = {"weight"}, .role = WeightRole::kWeight, .dtypes = {dtype}, .shapes = {Shape{n, k}}};
+}
+
+StoredTensor stored_scale(std::vector<Shape> shapes) {
+  return {.suffixes = {"weight_scale", "weight_scale_inv", "scale", "qscale_weight"},
+          .role = WeightRole::kWeightScale,
+          .dtypes = {DType::kF32, DType::kBF16, DType::kF16, DType::kU8},
+          .shapes = std::move(shapes)};
+}
+
+std::vector<StoredTensor> stored_input_tensors(const QuantFormat& activation) {
+  using Presence = StoredTensor::Presence;
+  const bool fixed = activation.granularity == Granularity::kTensor && !activation.dynamic;
+  const std::vector<Shape> scalar = {Shape{}, Shape{1}, Shape{1, 1}};
+  return {{.suffixes = {"input_scale", "activation_scale", "qscale_act"},
+           .role = WeightRole::kInputScale,
+           .dtypes = {DType::kF32, DType::kBF16, DType::kF16},
+           .shapes = scalar,
+           .presence = fixed ? Presence::kRequired : Presence::kOptional},
+          {.suffixes = {"input_zero_point"},
+           .role = WeightRole::kInputZeroPoint,
+           .dtypes = {DType::kI8, DType::kI32, DType::kI64, DType::kF8E4M3},
+           .shapes = scalar,
+           .presence = fixed && activation.zero_point ? Presence::kRequired : Presence::kOptional}};
+}
+
 void QuantScheme::quantize(ConstTensor weight, QuantTensor out, ThreadPool& threads,
                            std::span<const float> amax) const {
   OCTET_CHECK(weight.rank() == 2 && weight.shape == out.data.shape);
@@ -78,8 +105,9 @@ float weight_amax(ConstTensor weight, ThreadPool& threads) {
 }
 
 std::span<const QuantScheme* const> quant_schemes() {
-  static const QuantScheme* const kSchemes[] = {&bf16_scheme(), &f16_scheme(), &f32_scheme(), &fp8_channel_scheme(),
-                                                &fp8_tensor_scheme()};
+  static const QuantScheme* const kSchemes[] = {&bf16_scheme(),         &f16_scheme(),         &f32_scheme(),
+                                                &fp8_block_scheme(),    &fp8_channel_scheme(), &fp8_tensor_scheme(),
+                                                &int8_channel_scheme(), &int8_tensor_scheme()};
   return kSchemes;
 }
 

@@ -15,15 +15,29 @@
 namespace octet {
 
 // What a tensor on disk is to its linear.
-enum class WeightRole : uint8_t { kWeight, kWeightScale, kInputScale };
+enum class WeightRole : uint8_t {
+  kWeight,
+  kWeightScale,
+  kWeightZeroPoint,  // only zeros: older files have them beside symmetric weights
+  kInputScale,
+  kInputZeroPoint,
+};
 
 struct StoredTensor {
-  std::string_view suffix;  // "weight", "weight_scale": appended to the module's name
+  // Appended to the module's name: what it is called, then its other names in the wild.
+  std::vector<std::string_view> suffixes;
   WeightRole role = WeightRole::kWeight;
   std::vector<DType> dtypes;  // accepted on disk
   std::vector<Shape> shapes;  // accepted for this linear, e.g. [], [1], [N], [N, 1]; -1 never occurs
   enum class Presence : uint8_t { kRequired, kOptional } presence = Presence::kRequired;
 };
+
+// The scale of a quantised weight on disk, accepted in `shapes`, and the tensors of zeros that may be beside it.
+StoredTensor stored_scale(std::vector<Shape> shapes);
+StoredTensor stored_weight(DType dtype, int64_t n, int64_t k);
+// What is on disk for static activations: input_scale, and input_zero_point where the format has them. For others the
+// same as optional tensors, which are then not used.
+std::vector<StoredTensor> stored_input_tensors(const QuantFormat& activation);
 
 class QuantScheme {
  public:
@@ -35,7 +49,7 @@ class QuantScheme {
   virtual std::vector<StoredTensor> stored_tensors(int64_t n, int64_t k) const = 0;
 
   // weight [N, K] f32|bf16|f16 -> out.data [N, K] and out.scale of out.format == weight_format(). Plain schemes
-  // convert. scale = max(amax, kMinWeightAmax) / 448 and q = sat_e4m3(w / scale), in F32. `amax`: one magnitude per
+  // convert. scale = max(amax, floor) / 448 (127 for i8) and q = sat(w / scale), in F32. `amax`: one magnitude per
   // scale of out, for a matrix that is part of a larger one (other ranks hold other rows or columns); when empty they
   // are taken from `weight`, whose rows may be strided. A NaN stays NaN and does not count in amax.
   void quantize(ConstTensor weight, QuantTensor out, ThreadPool& threads, std::span<const float> amax = {}) const;
@@ -50,6 +64,8 @@ class QuantScheme {
 // The floor of amax (AutoFP8's): a matrix or row of zeros gets scale 1e-12 / 448 and codes of zero, no division by
 // zero.
 inline constexpr float kMinWeightAmax = 1e-12f;
+// That of blocks quantised while loading (vLLM's).
+inline constexpr float kMinBlockAmax = 1e-4f;
 
 // The largest magnitude of a matrix f32|bf16|f16; NaN does not count.
 float weight_amax(ConstTensor weight, ThreadPool& threads);

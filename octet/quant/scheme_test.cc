@@ -74,7 +74,7 @@ TEST(SchemeTest, NamesAreInOrderAndFound) {
   for (const QuantScheme* scheme : quant_schemes()) {
     names.push_back(scheme->name());
     EXPECT_EQ(find_scheme(scheme->name()), scheme);
-    EXPECT_EQ(scheme->stored_tensors(6, 4).front().suffix, "weight");
+    EXPECT_EQ(scheme->stored_tensors(6, 4).front().suffixes.front(), "weight");
     EXPECT_EQ(scheme->stored_tensors(6, 4).front().shapes.front(), (Shape{6, 4}));
   }
   EXPECT_TRUE(std::is_sorted(names.begin(), names.end()));
@@ -90,7 +90,8 @@ TEST(SchemeTest, RoundTripStaysWithinHalfAStep) {
       const float scale = result.scale[result.scale.size() == 1 ? 0 : static_cast<size_t>(i / matrix.k)];
       const float w = matrix.values[static_cast<size_t>(i)];
       // E4M3 has 3 bits after the first, and steps of 2^-9 below 2^-6.
-      const float bound = std::max(std::fabs(w) / 16, scale / 1024) * 1.000001f;
+      const bool integers = scheme->weight_format().dtype == DType::kI8;
+      const float bound = integers ? scale * 0.500001f : std::max(std::fabs(w) / 16, scale / 1024) * 1.000001f;
       ASSERT_NEAR(result.real[static_cast<size_t>(i)], w, bound) << scheme->name() << " element " << i;
     }
   }
@@ -109,6 +110,28 @@ TEST(SchemeTest, ScalesAreTheLargestMagnitudeOver448) {
   const Quantized part = quantize(*find_scheme("fp8_tensor"), matrix, DType::kF32, 1, std::vector<float>{14.0f});
   EXPECT_EQ(part.scale, (std::vector<float>{14.0f / 448.0f}));
   EXPECT_EQ(part.code(1), 0xf6);  // -224: another rank holds the largest
+}
+
+// Two by two blocks, those at the edges partial.
+TEST(SchemeTest, BlocksHaveScalesOfTheirOwn) {
+  Matrix matrix{130, 129, std::vector<float>(130 * 129, 1.0f)};
+  matrix.values[0] = -7.0f;
+  matrix.values[128] = 3.5f;
+  matrix.values[129 * 129 + 128] = 14.0f;
+  const Quantized block = quantize(*find_scheme("fp8_block"), matrix, DType::kF32, 2);
+  EXPECT_EQ(block.scale, (std::vector<float>{7.0f / 448, 3.5f / 448, 1.0f / 448, 14.0f / 448}));
+  EXPECT_EQ(block.code(0), 0xfe);
+  EXPECT_EQ(block.code(1), 0x68);  // 64
+  EXPECT_EQ(block.code(129 * 129 + 128), 0x7e);
+  const Quantized zeros = quantize(*find_scheme("fp8_block"), Matrix{1, 2, {0, 0}}, DType::kF32, 1);
+  EXPECT_EQ(zeros.scale[0], 1e-4f / 448);
+}
+
+TEST(SchemeTest, IntegersRoundToNearestEven) {
+  const Matrix matrix{2, 4, {127.0f, 2.5f, -3.5f, -127.0f, 0.0f, 0.0f, 0.0f, 0.0f}};
+  const Quantized result = quantize(*find_scheme("int8_channel"), matrix, DType::kF32, 1);
+  EXPECT_EQ(result.scale, (std::vector<float>{1.0f, 1e-12f / 127}));
+  EXPECT_EQ(result.real, (std::vector<float>{127, 2, -4, -127, 0, 0, 0, 0}));
 }
 
 TEST(SchemeTest, RowsOfZerosStayZeros) {

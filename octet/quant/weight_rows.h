@@ -1,7 +1,9 @@
 // Rows of weights as F32, and back: the loops that all schemes share.
 #pragma once
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <span>
 #include <vector>
 
@@ -40,10 +42,21 @@ inline F8E4M3 masked_f8_e4m3(float value) {
   return F8E4M3{static_cast<uint8_t>(((bits >> 24) & 0x80u) | code)};
 }
 
+// Rounded to nearest even and saturated; NaN, which no integer can say, becomes 0.
+inline int8_t rounded_i8(float value) {
+  if (std::isnan(value)) return 0;
+  return static_cast<int8_t>(std::clamp(std::nearbyint(value), -128.0f, 127.0f));
+}
+
 inline void write_weight_row(const Tensor& weight, int64_t row, std::span<const float> values) {
   if (weight.dtype == DType::kF8E4M3) {
     auto* to = weight.row<F8E4M3>(row);
     for (size_t k = 0; k < values.size(); ++k) to[k] = masked_f8_e4m3(values[k]);
+    return;
+  }
+  if (weight.dtype == DType::kI8) {
+    auto* to = weight.row<int8_t>(row);
+    for (size_t k = 0; k < values.size(); ++k) to[k] = rounded_i8(values[k]);
     return;
   }
   dispatch<DType::kF32, DType::kBF16, DType::kF16>(weight.dtype, [&]<DType D>() {
@@ -64,6 +77,8 @@ inline float amax_of(std::span<const float> values) {
 }
 
 inline float weight_scale(float amax) { return (amax > kMinWeightAmax ? amax : kMinWeightAmax) / kMaxF8E4M3; }
+
+inline float int8_weight_scale(float amax) { return (amax > kMinWeightAmax ? amax : kMinWeightAmax) / 127.0f; }
 
 // Calls fn(row, values) for every row of `weight`, its elements as F32; fn may change the values.
 template <class Fn>

@@ -51,7 +51,8 @@ _ENGINE_ARGUMENTS = ("device", "gpu_memory_utilization", "deterministic", "enfor
 class LLM:
     """A model from a local folder, or from the Hugging Face cache by name (no network is used).
 
-    ``quantization``: None (as the checkpoint is), "fp8", "fp8_channel" or "fp8_tensor" (quantised while loading).
+    ``quantization``: None (as the checkpoint is), "fp8", "fp8_channel", "fp8_tensor",
+    "fp8_block" or "int8" (quantised while loading).
     ``dtype``: "auto", "bfloat16", "float16", "float32": of weights that are not quantised.
     ``kv_cache_dtype``: "auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2".
     ``skip_tokenizer_init``: token ids in, token ids out.

@@ -1,0 +1,31 @@
+// quant_method "fp8" without blocks: one scale per tensor, as AutoFP8 writes it, and as the Mistral 3 family does with
+// other names for the scales.
+#include <array>
+
+#include "octet/quant/dialect.h"
+#include "octet/quant/schemes.h"
+
+namespace octet {
+
+CheckpointQuant read_autofp8(const JsonObject& config) {
+  constexpr std::array<std::string_view, 7> kKnown = {
+      "quant_method", "activation_scheme", "ignored_layers", "modules_to_not_convert", "kv_cache_scheme",
+      "fmt",          "store_dtype"};
+  warn_of_unknown_keys(config, kKnown);
+  const std::string activation = config.get_string("activation_scheme");
+  if (activation != "static" && activation != "dynamic")
+    unsupported(config, "activation_scheme", "\"static\" or \"dynamic\"");
+  if (const Json* fmt = config.find_raw("fmt"); fmt != nullptr && *fmt != "e4m3" && *fmt != "float8_e4m3fn")
+    unsupported(config, "fmt", "\"e4m3\"");
+  CheckpointQuant quant{.dialect = "AutoFP8", .groups = {}, .ignore = {}, .kv_cache = {}};
+  quant.groups.push_back(every_linear(fp8_tensor_scheme(), activation == "static" ? kF8StaticTensor : kF8DynamicToken));
+  quant.ignore = read_modules(config, "ignored_layers");
+  for (ModulePattern& pattern : read_modules(config, "modules_to_not_convert")) quant.ignore.push_back(pattern);
+  if (config.find_raw("kv_cache_scheme") != nullptr) {
+    if (config.json()["kv_cache_scheme"] != "static") unsupported(config, "kv_cache_scheme", "\"static\"");
+    quant.kv_cache.emplace();
+  }
+  return quant;
+}
+
+}  // namespace octet

@@ -1,0 +1,31 @@
+// quant_method "fp8" with weight_block_size: DeepSeek's, and transformers' fine-grained FP8.
+#include <array>
+
+#include "octet/quant/dialect.h"
+#include "octet/quant/schemes.h"
+
+namespace octet {
+
+CheckpointQuant read_block_fp8(const JsonObject& config) {
+  constexpr std::array<std::string_view, 8> kKnown = {"quant_method", "activation_scheme", "weight_block_size",
+                                                      "scale_fmt",    "ignored_layers",    "modules_to_not_convert",
+                                                      "fmt",          "store_dtype"};
+  warn_of_unknown_keys(config, kKnown);
+  if (config.get_string("activation_scheme") != "dynamic") unsupported(config, "activation_scheme", "\"dynamic\"");
+  if (config.json()["weight_block_size"] != Json::array({128, 128}))
+    unsupported(config, "weight_block_size", "[128, 128]");
+  if (const Json* fmt = config.find_raw("fmt"); fmt != nullptr && *fmt != "e4m3" && *fmt != "float8_e4m3fn")
+    unsupported(config, "fmt", "\"e4m3\"");
+  QuantFormat activation = kF8DynamicGroup;
+  if (const Json* format = config.find_raw("scale_fmt"); format != nullptr) {
+    if (*format != "ue8m0") unsupported(config, "scale_fmt", "\"ue8m0\"");
+    activation.power_of_two = true;
+  }
+  CheckpointQuant quant{.dialect = "FP8 blocks", .groups = {}, .ignore = {}, .kv_cache = {}};
+  quant.groups.push_back(every_linear(fp8_block_scheme(), activation));
+  quant.ignore = read_modules(config, "ignored_layers");
+  for (ModulePattern& pattern : read_modules(config, "modules_to_not_convert")) quant.ignore.push_back(pattern);
+  return quant;
+}
+
+}  // namespace octet

@@ -1,0 +1,67 @@
+// The dialects: how a checkpoint's quantization_config says which module is stored in which scheme. One function each,
+// in the file of its name, that turns the JSON into a CheckpointQuant.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "octet/base/json.h"
+#include "octet/quant/module_pattern.h"
+#include "octet/quant/scheme.h"
+
+namespace octet {
+
+// How one linear is stored on disk and held in memory. `on_disk == in_memory` unless it is quantised while loading.
+struct LinearScheme {
+  const QuantScheme* on_disk = nullptr;
+  const QuantScheme* in_memory = nullptr;
+  QuantFormat activation;  // what the linear wants as input; not quantized() for W8A16
+
+  // The same, not quantized() for a plain weight.
+  QuantFormat activation_format() const;
+};
+
+// What the checkpoint says about its KV cache.
+struct KvCacheQuant {
+  DType dtype = DType::kF8E4M3;
+  bool per_head = false;  // one scale per head, not one per layer
+};
+
+// Modules that are stored alike.
+struct QuantGroup {
+  std::vector<ModulePattern> modules;
+  bool every_linear = false;  // all linears that no other group names
+  LinearScheme scheme;
+};
+
+struct CheckpointQuant {
+  std::string dialect;  // "AutoFP8", for reports
+  std::vector<QuantGroup> groups;
+  std::vector<ModulePattern> ignore;
+  std::optional<KvCacheQuant> kv_cache;
+
+  const QuantGroup* group_of(std::string_view module) const;  // nullptr: plain
+};
+
+// Finds the dialect and reads it. Throws Error{kUnsupported} naming the quant_method or field that octet does not know,
+// Error{kModel} for a value of a wrong type.
+CheckpointQuant read_dialect(const Json& quantization_config);
+
+CheckpointQuant read_autofp8(const JsonObject& config);
+CheckpointQuant read_block_fp8(const JsonObject& config);
+CheckpointQuant read_compressed_tensors(const JsonObject& config);
+CheckpointQuant read_fbgemm_fp8(const JsonObject& config);
+CheckpointQuant read_modelopt(const JsonObject& config);
+
+// What dialects share.
+std::vector<ModulePattern> read_modules(const JsonObject& config, std::string_view key,
+                                        ModulePattern::Dialect dialect = ModulePattern::Dialect::kSearch);
+// Keys that are in neither list are named in one warning.
+void warn_of_unknown_keys(const JsonObject& config, std::span<const std::string_view> known);
+[[noreturn]] void unsupported(const JsonObject& config, std::string_view key, std::string_view supported);
+QuantGroup every_linear(const QuantScheme& scheme, const QuantFormat& activation);
+
+}  // namespace octet
