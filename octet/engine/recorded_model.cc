@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "octet/engine/fast_linear.h"
-
 namespace octet {
 
 RecordedModel::RecordedModel(const RecordingSource& source) {
@@ -15,7 +13,7 @@ RecordedModel::RecordedModel(const RecordingSource& source) {
   weights_.rank = source.rank;
   weights_.world_size = source.world_size;
   weights_.runs_fast = [&](const QuantFormat& weight, const QuantFormat& activation, int64_t n, int64_t k) {
-    return linear_runs_fast(*source.backend, weight, activation, n, k);
+    return has_fast_linear(*source.backend, weight, activation, n, k);
   };
   weights_.allocate = [this](DType dtype, Shape shape, std::string_view name) { return allocate(dtype, shape, name); };
   model_ = find_arch(*source.config).load(*source.config, Weights(weights_), *source.backend);

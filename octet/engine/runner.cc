@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "octet/base/error.h"
-#include "octet/engine/fast_linear.h"
 
 namespace octet {
 namespace {
@@ -74,7 +73,7 @@ Runner::Runner(const ModelSource& source, Comm& comm, int num_threads)
     comm_.all_reduce_max(Tensor(std::as_writable_bytes(values).data(), DType::kF32, shape), backend_.launch().stream);
   };
   weights.runs_fast = [this](const QuantFormat& weight, const QuantFormat& activation, int64_t n, int64_t k) {
-    return linear_runs_fast(backend_, weight, activation, n, k);
+    return has_fast_linear(backend_, weight, activation, n, k);
   };
   model_ = find_arch(source.config).load(source.config, Weights(weights), backend_);
   if (comm_.rank() == 0) warn_of_dequantised(weights);

@@ -50,15 +50,17 @@ QuantTensor described(const QuantFormat& format, int64_t rows, int64_t cols) {
 
 }  // namespace
 
-bool has_fast_matmul(const Backend& backend, const QuantFormat& weight, const QuantFormat& activation, int64_t n,
+bool has_fast_linear(const Backend& backend, const QuantFormat& weight, const QuantFormat& activation, int64_t n,
                      int64_t k) {
+  const auto has_fast = [&]<class Op>(const Op& op) {
+    const std::string_view chosen = backend.choose(op).chosen;
+    const auto& references = kernel_table(Device{}, KernelSelection::kReferenceOnly).of<Op>();
+    return !chosen.empty() && chosen != references.front().name;
+  };
   const QuantFormat made = plain_format(backend.activation_dtype());
-  const MatmulOp op{.out = described(made, 1, n).data,
-                    .x = described(activation.quantized() ? activation : made, 1, k),
-                    .weight = described(weight, n, k)};
-  const std::string_view chosen = backend.choose(op).chosen;
-  const auto& references = kernel_table(Device{}, KernelSelection::kReferenceOnly).of<MatmulOp>();
-  return !chosen.empty() && chosen != references.front().name;
+  const QuantTensor x = described(activation.quantized() ? activation : made, 1, k);
+  if (activation.quantized() && !has_fast(QuantizeOp{.out = x, .x = described(made, 1, k).data})) return false;
+  return has_fast(MatmulOp{.out = described(made, 1, n).data, .x = x, .weight = described(weight, n, k)});
 }
 
 Launch describing_launch(Device device, ThreadPool& threads) {

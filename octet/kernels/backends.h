@@ -13,8 +13,9 @@ enum class KernelSelection {
   kReferenceOnly,  // the specification alone, on the CPU: what tests compare with
 };
 
-// Whether a row other than the reference runs a linear of weight [n, k]; a plain activation is what the backend makes.
-bool has_fast_matmul(const Backend& backend, const QuantFormat& weight, const QuantFormat& activation, int64_t n,
+// Whether rows other than the reference make the input of a linear of weight [n, k] and multiply it; a plain activation
+// is what the backend makes.
+bool has_fast_linear(const Backend& backend, const QuantFormat& weight, const QuantFormat& activation, int64_t n,
                      int64_t k);
 
 // What a rank lets a GPU's kernels share between their CTAs: partial sums of an attention or a matmul that is split.

@@ -69,8 +69,10 @@ QuantTensor Linear::make_input(Step& step, int64_t num_rows) const {
   const QuantFormat& format = loaded_.activation;
   if (!format.quantized() || shares_token_scale_) return QuantTensor(step.make(Shape{num_rows, k()}));
   if (format.dynamic) return make_dynamic(step, format, num_rows, k());
-  OCTET_CHECK(format.granularity == Granularity::kTensor && !format.zero_point);
-  return QuantTensor(step.arena.make(format.dtype, Shape{num_rows, k()}), loaded_.input_scale, format);
+  OCTET_CHECK(format.granularity == Granularity::kTensor);
+  QuantTensor x(step.arena.make(format.dtype, Shape{num_rows, k()}), loaded_.input_scale, format);
+  x.zero_point = loaded_.input_zero_point;
+  return x;
 }
 
 int64_t Linear::input_bytes(int64_t num_rows) const {

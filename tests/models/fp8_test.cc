@@ -54,6 +54,33 @@ TEST_P(Fp8, StoredButWithoutAFastKernel) {
   EXPECT_LT(error, 0.25);
 }
 
+// In blocks and in INT8: near the model's own logits, and not them.
+TEST_P(Fp8, OtherSchemesQuantisedWhileLoading) {
+  struct Expected {
+    std::string quantization;
+    DType dtype;
+    QuantFormat activation;
+  };
+  for (const Expected& expected :
+       {Expected{"fp8_block", DType::kF8E4M3, kF8DynamicGroup}, Expected{"int8", DType::kI8, kI8DynamicToken}}) {
+    SCOPED_TRACE(expected.quantization);
+    RunnerOptions options{.folder = golden_folder("llama3"), .kernels = GetParam()};
+    ModelRunner plain(options);
+    options.quant.quantization = expected.quantization;
+    ModelRunner quantised(options);
+    for (const Model::LinearRow& row : quantised.model().linears()) {
+      if (row.module == "lm_head") continue;
+      EXPECT_EQ(row.weight.dtype, expected.dtype) << row.module;
+      EXPECT_EQ(row.activation.dtype, expected.activation.dtype) << row.module;
+      EXPECT_EQ(row.activation.granularity, expected.activation.granularity) << row.module;
+    }
+    const Piece prompt{0, Recording("llama3", "golden.safetensors").integers("input_ids")};
+    const double error = row_error(quantised.step({prompt}), plain.step({prompt}), plain.vocab_size());
+    EXPECT_GT(error, 1e-4);
+    EXPECT_LT(error, 0.25);
+  }
+}
+
 // The lm_head may be quantised too, tied or not.
 TEST_P(Fp8, QuantisedLmHead) {
   for (const std::string variant : {"llama3", "qwen2"}) {
