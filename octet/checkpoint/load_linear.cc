@@ -1,6 +1,7 @@
 // Weights::linear: the parts of a fused linear, each read from disk in its scheme and put in memory in the linear's
 // format.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -11,6 +12,7 @@
 #include "octet/checkpoint/copy_matrix.h"
 #include "octet/checkpoint/stored_scales.h"
 #include "octet/checkpoint/tensor_source.h"
+#include "octet/quant/weight_rows.h"
 
 namespace octet {
 namespace {
@@ -54,6 +56,7 @@ class LinearLoader {
   }
   void load_real(const PartPlan& plan, ConstTensor values);
   void quantise(const PartPlan& plan, ConstTensor values);
+  void refuse_nan(const PartPlan& plan, ConstTensor values) const;
   std::vector<float> shared_maxima(const PartPlan& plan, ConstTensor values, Granularity granularity);
   void check_weight_zero_points(const PartPlan& plan);
   void put_scales(const PartPlan& plan, const ScaleGrid& scales, const Region& from);
@@ -292,6 +295,7 @@ void LinearLoader::quantise(const PartPlan& plan, ConstTensor values) {
     fail(ErrorCode::kUnsupported, "{}: {} ranks cut blocks of {}: quantise to fp8_channel instead", plan.module,
          source_.world_size, format.group_cols);
   }
+  if (format.dtype == DType::kI8) refuse_nan(plan, values);
   const std::vector<float> maxima = shared_maxima(plan, values, format.granularity);
   const Shape scale_shape = format.scale_shape(plan.num_stored, local_k_);
   std::vector<float> scales(static_cast<size_t>(scale_shape.num_elements()));
@@ -300,6 +304,16 @@ void LinearLoader::quantise(const PartPlan& plan, ConstTensor values) {
   if (plan.num_stored == 0) return;
   put_scales(plan, ScaleGrid(format, plan.num_stored, local_k_, std::move(scales)),
              Region{.num_rows = plan.num_stored, .num_columns = local_k_});
+}
+
+// Integers have no code for a NaN: it would be lost.
+void LinearLoader::refuse_nan(const PartPlan& plan, ConstTensor values) const {
+  std::atomic<int64_t> count = 0;
+  for_each_weight_row(values, *source_.threads, [&](int64_t, std::span<float> row) {
+    count += std::count_if(row.begin(), row.end(), [](float value) { return std::isnan(value); });
+  });
+  if (count > 0)
+    fail(ErrorCode::kModel, "{}.weight: {} of its elements are NaN: expected numbers", plan.module, count.load());
 }
 
 // Where the scale of local values covers values of other ranks too: their common maxima. Empty otherwise.

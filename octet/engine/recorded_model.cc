@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "octet/kernels/backends.h"
+
 namespace octet {
 
 RecordedModel::RecordedModel(const RecordingSource& source) {

@@ -54,7 +54,7 @@ TEST_P(Fp8, StoredButWithoutAFastKernel) {
   EXPECT_LT(error, 0.25);
 }
 
-// In blocks and in INT8: near the model's own logits, and not them.
+// In blocks and in INT8: not the model's own logits, but about as near as FP8 per channel.
 TEST_P(Fp8, OtherSchemesQuantisedWhileLoading) {
   struct Expected {
     std::string quantization;
@@ -66,6 +66,8 @@ TEST_P(Fp8, OtherSchemesQuantisedWhileLoading) {
     SCOPED_TRACE(expected.quantization);
     RunnerOptions options{.folder = golden_folder("llama3"), .kernels = GetParam()};
     ModelRunner plain(options);
+    options.quant.quantization = "fp8";
+    ModelRunner per_channel(options);
     options.quant.quantization = expected.quantization;
     ModelRunner quantised(options);
     for (const Model::LinearRow& row : quantised.model().linears()) {
@@ -75,9 +77,10 @@ TEST_P(Fp8, OtherSchemesQuantisedWhileLoading) {
       EXPECT_EQ(row.activation.granularity, expected.activation.granularity) << row.module;
     }
     const Piece prompt{0, Recording("llama3", "golden.safetensors").integers("input_ids")};
-    const double error = row_error(quantised.step({prompt}), plain.step({prompt}), plain.vocab_size());
+    const std::vector<float> real = plain.step({prompt});
+    const double error = row_error(quantised.step({prompt}), real, plain.vocab_size());
     EXPECT_GT(error, 1e-4);
-    EXPECT_LT(error, 0.25);
+    EXPECT_LT(error, 1.5 * row_error(per_channel.step({prompt}), real, plain.vocab_size()));
   }
 }
 
