@@ -504,6 +504,20 @@ TEST(Weights, NanCodesAreErrors) {
       HasSubstr("bad.weight: 1 of its f8_e4m3 codes are NaN (0x7f or 0xff), the first at [201, 3]"));
 }
 
+TEST(Weights, NanBecomesNoInteger) {
+  const TestFolder folder;
+  TestCheckpoint checkpoint;
+  checkpoint.add("bad.weight", DType::kBF16, Shape{2, 3}, {1, 2, std::nanf(""), 4, 5, 6});
+  checkpoint.add("good.weight", DType::kBF16, Shape{2, 3}, {1, 2, 3, 4, 5, 6});
+  checkpoint.write(folder);
+  Loader loader(folder.path(), {.quantization = "int8"});
+  const auto load = [&](const char* name) {
+    return error_text([&] { loader.root().linear(LinearRequest{.parts = {whole(name, 2)}, .k = 3}); });
+  };
+  EXPECT_EQ(load("good"), "no error");
+  EXPECT_THAT(load("bad"), HasSubstr("bad.weight: 1 of its elements are NaN: expected numbers"));
+}
+
 TEST(Weights, WrongShapesAndDtypesAreErrors) {
   const TestFolder folder;
   TestCheckpoint checkpoint;
