@@ -49,6 +49,19 @@ def banned_names():
                 yield f"{name_of(path)}:{number}: banned name {match.group(1)}"
 
 
+def types():
+    """Two types of one name are one to the linker, which keeps either's functions for both."""
+    places = {}
+    for path in tracked({".h"}):
+        text = path.read_text()
+        for match in re.finditer(r"^(?:class|struct) (\w+)(?: final)?(?: : [^;{]*)? \{", text, re.M):
+            space = re.findall(r"^namespace ([\w:]+) \{", text[:match.start()], re.M)
+            places.setdefault("::".join(space + [match[1]]), []).append(name_of(path))
+    for name, found in places.items():
+        if len(found) > 1:
+            yield f"{name}: in {', '.join(found)}"
+
+
 def macros():
     found = []
     for path in tracked(SOURCES):
@@ -102,6 +115,7 @@ def licence():
 CHECKS = {
     "files are short": file_lengths,
     "no banned type names": banned_names,
+    "a type has one header": types,
     "few function-like macros": macros,
     "headers say what they are": headers,
     "no path of somebody's machine": places,

@@ -1,7 +1,7 @@
 // ModulePattern: which modules an entry of a list names. Dialects read the same entries differently:
 //   "lm_head", "mlp.gate", "model.layers.0.mlp.down_proj"   that module, or every module whose name ends in ".<entry>"
 //   "...qkv_proj", "...gate_up_proj"                         names of fused projections stand for their parts
-//   "re:.*lm_head", "re:.*self_attn.(q|k|v)_proj$"           a regular expression (regex.h)
+//   "re:.*lm_head", "re:.*self_attn.(q|k|v)_proj$"           a regular expression (module_regex.h)
 //   "lm_head*", "*.mlp.gate"                                 with wildcards, in the lists of ModelOpt and Quark
 #pragma once
 
@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "octet/quant/regex.h"
+#include "octet/quant/module_regex.h"
 
 namespace octet {
 
@@ -29,8 +29,8 @@ class ModulePattern {
  private:
   std::string text_;
   Dialect dialect_;
-  std::vector<std::string> names_;  // of a plain entry: itself, or the parts of a fused projection
-  std::optional<Regex> regex_;      // of any other
+  std::vector<std::string> names_;    // of a plain entry: itself, or the parts of a fused projection
+  std::optional<ModuleRegex> regex_;  // of any other
 };
 
 bool matches_any(const std::vector<ModulePattern>& patterns, std::string_view module);

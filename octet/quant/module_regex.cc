@@ -1,4 +1,4 @@
-#include "octet/quant/regex.h"
+#include "octet/quant/module_regex.h"
 
 #include <functional>
 #include <optional>
@@ -30,18 +30,18 @@ std::bitset<256> characters_where(Predicate&& predicate) {
 // {m,n} can be written out, a piece is kept as a function of where to go on.
 class RegexParser {
  public:
-  RegexParser(std::string_view text, Regex& regex) : text_(text), regex_(regex) {}
+  RegexParser(std::string_view text, ModuleRegex& regex) : text_(text), regex_(regex) {}
 
   void parse() {
     if (text_.size() > kMaxLength) unknown("more than 4096 characters");
     const Piece whole = alternatives(0);
     if (at_ < text_.size()) unknown("an unmatched )");
-    regex_.first_ = whole(add({.step = Regex::Step::kDone}));
+    regex_.first_ = whole(add({.step = ModuleRegex::Step::kDone}));
   }
 
  private:
   using Piece = std::function<int32_t(int32_t next)>;
-  using Characters = Regex::Characters;
+  using Characters = ModuleRegex::Characters;
 
   [[noreturn]] void unknown(std::string_view what) const {
     fail(ErrorCode::kUnsupported, "regular expression \"{}\": {} is not supported", text_.substr(0, 200), what);
@@ -52,7 +52,7 @@ class RegexParser {
     at_ += expected.size();
     return true;
   }
-  int32_t add(Regex::Instruction instruction) {
+  int32_t add(ModuleRegex::Instruction instruction) {
     if (regex_.program_.size() >= kMaxProgram) unknown("so many repetitions");
     regex_.program_.push_back(instruction);
     return static_cast<int32_t>(regex_.program_.size()) - 1;
@@ -61,10 +61,10 @@ class RegexParser {
     const auto index = static_cast<int32_t>(regex_.characters_.size());
     regex_.characters_.push_back(characters);
     return [this, index](int32_t next) {
-      return add({.step = Regex::Step::kCharacter, .next = next, .characters = index});
+      return add({.step = ModuleRegex::Step::kCharacter, .next = next, .characters = index});
     };
   }
-  Piece border(Regex::Step step) {
+  Piece border(ModuleRegex::Step step) {
     return [this, step](int32_t next) { return add({.step = step, .next = next}); };
   }
 
@@ -74,7 +74,7 @@ class RegexParser {
     while (take("|")) {
       left = [this, left, right = sequence(depth)](int32_t next) {
         const int32_t first = left(next), second = right(next);
-        return add({.step = Regex::Step::kFork, .next = first, .other = second});
+        return add({.step = ModuleRegex::Step::kFork, .next = first, .other = second});
       };
     }
     return left;
@@ -95,13 +95,13 @@ class RegexParser {
       case '.':
         return one_of(characters_where([](char other) { return other != '\n'; }));
       case '^':
-        return border(Regex::Step::kStart);
+        return border(ModuleRegex::Step::kStart);
       case '$':
-        return border(Regex::Step::kEnd);
+        return border(ModuleRegex::Step::kEnd);
       case '[':
         return one_of(bracket());
       case '\\':
-        if (take("b")) return border(Regex::Step::kWordBorder);
+        if (take("b")) return border(ModuleRegex::Step::kWordBorder);
         return one_of(escaped());
       case '(':
         return group(depth);
@@ -204,9 +204,9 @@ class RegexParser {
       if (wanted.most) {
         const int32_t after = next;
         for (int i = wanted.least; i < *wanted.most; ++i)
-          next = add({.step = Regex::Step::kFork, .next = piece(next), .other = after});
+          next = add({.step = ModuleRegex::Step::kFork, .next = piece(next), .other = after});
       } else {
-        const int32_t loop = add({.step = Regex::Step::kFork, .other = next});
+        const int32_t loop = add({.step = ModuleRegex::Step::kFork, .other = next});
         const int32_t first = piece(loop);
         regex_.program_[static_cast<size_t>(loop)].next = first;
         next = loop;
@@ -217,14 +217,14 @@ class RegexParser {
   }
 
   std::string_view text_;
-  Regex& regex_;
+  ModuleRegex& regex_;
   size_t at_ = 0;
 };
 
-Regex::Regex(std::string_view expression) { RegexParser(expression, *this).parse(); }
+ModuleRegex::ModuleRegex(std::string_view expression) { RegexParser(expression, *this).parse(); }
 
 // All places of the program that the text read so far can have led to, at once.
-bool Regex::run(std::string_view text, bool anywhere) const {
+bool ModuleRegex::run(std::string_view text, bool anywhere) const {
   std::vector<int32_t> now, next, waiting;
   std::vector<size_t> reached(program_.size(), static_cast<size_t>(-1));  // at which character a place was noted last
   bool done = false;

@@ -1,5 +1,5 @@
-// Regex: the part of Python's regular expressions that checkpoints name modules with, in time expression x text: the
-// expressions come with checkpoints from anywhere, so nothing here backtracks.
+// ModuleRegex: the part of Python's regular expressions that checkpoints name modules with, in time expression x text:
+// the expressions come with checkpoints from anywhere, so nothing here backtracks.
 //   characters, . [abc] [^a-z] \d \w \s \D \W \S \b \. ( ) (?: ) | * + ? {m,n} (also lazy) ^ $
 #pragma once
 
@@ -10,10 +10,10 @@
 
 namespace octet {
 
-class Regex {
+class ModuleRegex {
  public:
   // Throws Error{kUnsupported} with `expression` and what in it is not known (look-ahead, back references, flags).
-  explicit Regex(std::string_view expression);
+  explicit ModuleRegex(std::string_view expression);
   bool matches_start(std::string_view text) const { return run(text, false); }  // Python's re.match
   bool found_in(std::string_view text) const { return run(text, true); }        // Python's re.search
 
