@@ -83,7 +83,7 @@ constexpr Row kRows[] = {
 
 }  // namespace
 
-PreTokenizer byte_level_pre_tokenizer(std::string_view name, std::string_view path) {
+GgufPreTokenizer byte_level_pre_tokenizer(std::string_view name, std::string_view path) {
   std::string names;
   for (const Row& row : kRows) {
     if (row.name == name) {
@@ -102,7 +102,7 @@ PreTokenizer byte_level_pre_tokenizer(std::string_view name, std::string_view pa
   fail(ErrorCode::kUnsupported, "{}: tokenizer.ggml.pre \"{}\" is not supported; octet knows {}", path, name, names);
 }
 
-PreTokenizer sentencepiece_pre_tokenizer(bool add_space_prefix) {
+GgufPreTokenizer sentencepiece_pre_tokenizer(bool add_space_prefix) {
   const char* space = "\u2581";
   Json steps = Json::array();
   Json decoders = Json::array({Json{{"type", "Replace"}, {"pattern", {{"String", space}}}, {"content", " "}},

@@ -7,7 +7,7 @@
 
 namespace octet {
 
-struct PreTokenizer {
+struct GgufPreTokenizer {
   Json normalizer;
   Json pre_tokenizer;
   Json decoder;
@@ -16,9 +16,9 @@ struct PreTokenizer {
 };
 
 // `name`: tokenizer.ggml.pre. Throws Error{kUnsupported} naming it and the known ones.
-PreTokenizer byte_level_pre_tokenizer(std::string_view name, std::string_view path);
+GgufPreTokenizer byte_level_pre_tokenizer(std::string_view name, std::string_view path);
 
 // SentencePiece: spaces become U+2581; with `add_space_prefix` each stretch of text gets one in front.
-PreTokenizer sentencepiece_pre_tokenizer(bool add_space_prefix);
+GgufPreTokenizer sentencepiece_pre_tokenizer(bool add_space_prefix);
 
 }  // namespace octet

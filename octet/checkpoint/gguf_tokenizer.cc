@@ -90,7 +90,7 @@ Json added_tokens_json(const Vocabulary& vocabulary) {
 }
 
 // Adds beginning and end of sequence round the text, after `inner` (or null).
-Json template_processing(const Vocabulary& vocabulary, const GgufMetadata& metadata, const PreTokenizer& pre) {
+Json template_processing(const Vocabulary& vocabulary, const GgufMetadata& metadata, const GgufPreTokenizer& pre) {
   const bool add_bos = metadata.find_bool("tokenizer.ggml.add_bos_token").value_or(pre.add_bos);
   const bool add_eos = metadata.find_bool("tokenizer.ggml.add_eos_token").value_or(false);
   Json single = Json::array();
@@ -116,7 +116,7 @@ Json template_processing(const Vocabulary& vocabulary, const GgufMetadata& metad
   return {{"type", "TemplateProcessing"}, {"single", single}, {"pair", both}, {"special_tokens", special}};
 }
 
-Json document(const Vocabulary& vocabulary, const PreTokenizer& pre, Json model, Json post_processor) {
+Json document(const Vocabulary& vocabulary, const GgufPreTokenizer& pre, Json model, Json post_processor) {
   return {{"version", "1.0"},
           {"truncation", nullptr},
           {"padding", nullptr},
@@ -128,7 +128,7 @@ Json document(const Vocabulary& vocabulary, const PreTokenizer& pre, Json model,
           {"model", std::move(model)}};
 }
 
-Json byte_level_model(const Vocabulary& vocabulary, const GgufMetadata& metadata, const PreTokenizer& pre) {
+Json byte_level_model(const Vocabulary& vocabulary, const GgufMetadata& metadata, const GgufPreTokenizer& pre) {
   const std::unordered_set<std::string_view> known(vocabulary.tokens.begin(), vocabulary.tokens.end());
   Json merges = Json::array();
   for (const std::string& merge : metadata.get_strings("tokenizer.ggml.merges")) {
@@ -265,11 +265,11 @@ GgufTokenizer tokenizer_from_gguf(const GgufMetadata& metadata) {
   GgufTokenizer result;
   if (kind == "gpt2") {
     const std::string* name = metadata.find_string("tokenizer.ggml.pre");
-    const PreTokenizer pre = byte_level_pre_tokenizer(name ? *name : "default", metadata.path());
+    const GgufPreTokenizer pre = byte_level_pre_tokenizer(name ? *name : "default", metadata.path());
     Json model = byte_level_model(vocabulary, metadata, pre);
     result.tokenizer = document(vocabulary, pre, std::move(model), template_processing(vocabulary, metadata, pre));
   } else if (kind == "llama") {
-    const PreTokenizer pre =
+    const GgufPreTokenizer pre =
         sentencepiece_pre_tokenizer(metadata.find_bool("tokenizer.ggml.add_space_prefix").value_or(true));
     Json model = sentencepiece_model(vocabulary, metadata);
     result.tokenizer = document(vocabulary, pre, std::move(model), template_processing(vocabulary, metadata, pre));
