@@ -31,6 +31,10 @@ __device__ inline void store(F8E4M3* out, float value) {
   out->bits = static_cast<uint8_t>(pack_e4m3({value, 0.0f}) & 0xff);
 }
 
+__device__ inline void store(int8_t* out, float value) {
+  *out = static_cast<int8_t>(min(max(__float2int_rn(value), -128), 127));
+}
+
 // Normal values of deviation `scale`, or with `positive` values of [scale, 2 scale).
 template <class T>
 __global__ void fill_kernel(T* out, int64_t count, uint64_t seed, float scale, bool positive) {
@@ -43,46 +47,64 @@ __global__ void fill_kernel(T* out, int64_t count, uint64_t seed, float scale, b
 
 inline void fill_random(std::byte* bytes, DType dtype, int64_t count, uint64_t seed, float scale,
                         bool positive = false) {
-  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3>(dtype, [&]<DType D>() {
+  dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kI8>(dtype, [&]<DType D>() {
     fill_kernel<<<1024, 256>>>(reinterpret_cast<CType<D>*>(bytes), count, seed, scale, positive);
   });
   check_cuda(cudaDeviceSynchronize(), "fill_random");
 }
 
 // The deviation that fills a type's range as quantisation does: E4M3's largest is 448, of values within 4 deviations.
-inline float natural_scale(DType dtype) { return dtype == DType::kF8E4M3 ? 100.0f : 1.0f; }
+inline float natural_scale(DType dtype) {
+  if (dtype == DType::kI8) return 30.0f;
+  return dtype == DType::kF8E4M3 ? 100.0f : 1.0f;
+}
+
+// A matrix's scales: one per `rows` rows and `columns` columns; 0: one for all of them.
+struct ExpectedScales {
+  const float* data = nullptr;  // null: none
+  int64_t rows = 0, columns = 0, stride = 1;
+
+  explicit ExpectedScales(const ConstQuantTensor& matrix) {
+    if (!matrix.format.quantized()) return;
+    data = matrix.scale.data<float>();
+    if (matrix.format.granularity == Granularity::kTensor) return;
+    rows = std::max(matrix.format.group_rows, 1);
+    columns = matrix.format.group_cols;
+    if (columns > 0) stride = matrix.scale.dim(1);
+  }
+  __device__ double of(int64_t row, int64_t column) const {
+    if (data == nullptr) return 1.0;
+    return data[(rows == 0 ? 0 : row / rows * stride) + (columns == 0 ? 0 : column / columns)];
+  }
+};
 
 // A warp for each output: expected [T, N] in F32 from double sums.
 template <class X, class W>
-__global__ void expected_kernel(float* expected, const X* x, int64_t x_stride, const float* x_scale, bool per_token,
-                                const W* weight, const float* weight_scale, bool per_channel, const float* bias,
-                                int64_t num_tokens, int64_t num_channels, int64_t k) {
+__global__ void expected_kernel(float* expected, const X* x, int64_t x_stride, ExpectedScales x_scale, const W* weight,
+                                ExpectedScales weight_scale, const float* bias, int64_t num_tokens,
+                                int64_t num_channels, int64_t k) {
   const int64_t output = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / 32;
   if (output >= num_tokens * num_channels) return;
   const int64_t token = output / num_channels;
   const int64_t channel = output % num_channels;
   double sum = 0.0;
   for (int64_t i = threadIdx.x % 32; i < k; i += 32) {
-    sum += static_cast<double>(device_f32(x[token * x_stride + i])) *
-           static_cast<double>(device_f32(weight[channel * k + i]));
+    sum += static_cast<double>(device_f32(x[token * x_stride + i])) * x_scale.of(token, i) *
+           static_cast<double>(device_f32(weight[channel * k + i])) * weight_scale.of(channel, i);
   }
   for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
-  if (x_scale != nullptr) sum *= static_cast<double>(x_scale[per_token ? token : 0]);
-  if (weight_scale != nullptr) sum *= static_cast<double>(weight_scale[per_channel ? channel : 0]);
   if (bias != nullptr) sum += static_cast<double>(bias[channel]);
   if (threadIdx.x % 32 == 0) expected[output] = static_cast<float>(sum);
 }
 
 inline void compute_expected(float* expected, const MatmulOp& op) {
-  const auto floats = [](const ConstTensor& t) { return t ? t.data<float>() : nullptr; };
   const int64_t outputs = op.out.num_elements();
-  dispatch<DType::kF32, DType::kBF16, DType::kF8E4M3>(op.x.data.dtype, [&]<DType X>() {
-    dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3>(op.weight.data.dtype, [&]<DType W>() {
+  dispatch<DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kI8>(op.x.data.dtype, [&]<DType X>() {
+    dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kI8>(op.weight.data.dtype, [&]<DType W>() {
       expected_kernel<<<static_cast<unsigned>((outputs + 7) / 8), 256>>>(
-          expected, op.x.data.data<CType<X>>(), op.x.data.row_stride, floats(op.x.scale),
-          op.x.format.granularity == Granularity::kToken, op.weight.data.data<CType<W>>(), floats(op.weight.scale),
-          op.weight.format.granularity == Granularity::kChannel, floats(op.bias), op.out.dim(0), op.out.dim(1),
-          op.x.data.dim(1));
+          expected, op.x.data.data<CType<X>>(), op.x.data.row_stride, ExpectedScales(op.x),
+          op.weight.data.data<CType<W>>(), ExpectedScales(op.weight), op.bias ? op.bias.data<float>() : nullptr,
+          op.out.dim(0), op.out.dim(1), op.x.data.dim(1));
     });
   });
   check_cuda(cudaDeviceSynchronize(), "compute_expected");

@@ -112,11 +112,11 @@ class Problem {
   std::vector<float> expected_;
 };
 
-// What rounding explains: BF16's own is 1.7e-3 in the norm, F32 sums on tensor cores, which cut bits off, 2e-5 for a
-// long K, E4M3 ones on Hopper's FP8 unit 2e-4.
+// What rounding explains: BF16's own is 1.7e-3 in the norm, of few outputs up to 2e-3, F32 sums on tensor cores, which
+// cut bits off, 2e-5 for a long K, E4M3 ones on Hopper's FP8 unit 2e-4.
 double bound_of(std::string_view kernel, const Case& c) {
   const bool f8_unit = c.x.dtype == DType::kF8E4M3 && (kernel.ends_with("wgmma") || kernel.ends_with("swapped"));
-  return (c.out == DType::kBF16 ? 1.9e-3 : 0.0) + (f8_unit ? 4e-4 : 3e-5);
+  return (c.out == DType::kBF16 ? 2.0e-3 : 0.0) + (f8_unit ? 4e-4 : 3e-5);
 }
 
 class Check {
@@ -143,7 +143,7 @@ class Check {
  private:
   void run_ring_choices(std::string_view kernel, const Case& c, Problem& problem) {
     for (size_t i = 0; i < ring_configs().size(); ++i) {
-      if (ring_configs()[i].tokens < c.tokens) continue;
+      if (!takes_ring_config(problem.op(), static_cast<int>(i))) continue;
       for (const int num_ctas : {128, 256}) {
         for (const int trigger : {0, 8, 1000}) {
           if (small_ && trigger != 8) continue;
@@ -187,6 +187,9 @@ class Check {
   std::vector<std::pair<std::string, double>> worst_;
 };
 
+// Blocks of a single row.
+constexpr QuantFormat kF8Group{.dtype = DType::kF8E4M3, .granularity = Granularity::kGroup, .group_cols = 128};
+
 std::vector<Case> make_cases(bool small) {
   const QuantFormat bf16 = plain_format(DType::kBF16);
   const QuantFormat f32 = plain_format(DType::kF32);
@@ -210,6 +213,9 @@ std::vector<Case> make_cases(bool small) {
       cases.push_back({kF8DynamicToken, kF8Channel, DType::kBF16, t, channels, k, odd, true});
       cases.push_back({kF8StaticTensor, kF8Tensor, DType::kF32, t, channels, k, !odd, false});
       cases.push_back({bf16, bf16, odd ? DType::kBF16 : DType::kF32, t, channels, k, odd, !odd});
+      cases.push_back({kF8DynamicGroup, kF8Block, odd ? DType::kBF16 : DType::kF32, t, channels, k, odd, odd});
+      cases.push_back({kF8DynamicGroup, kF8Group, DType::kBF16, t, channels, k, !odd, odd});
+      cases.push_back({kI8DynamicToken, kI8Channel, odd ? DType::kF32 : DType::kBF16, t, channels, k, odd, !odd});
     }
   }
   return cases;

@@ -13,8 +13,8 @@ enum class KernelSelection {
   kReferenceOnly,  // the specification alone, on the CPU: what tests compare with
 };
 
-// Whether rows other than the reference make the input of a linear of weight [n, k] and multiply it; a plain activation
-// is what the backend makes.
+// Whether rows other than the last resorts make the input of a linear of weight [n, k] and multiply it, for one token
+// and for many; a plain activation is what the backend makes.
 bool has_fast_linear(const Backend& backend, const QuantFormat& weight, const QuantFormat& activation, int64_t n,
                      int64_t k);
 

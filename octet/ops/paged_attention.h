@@ -4,10 +4,10 @@
 // max(0, p - sliding_window + 1) .. p (sliding_window 0: from 0).
 //   out = softmax(q . k * k_scale * softmax_scale) . v * v_scale
 // q [T, Hq * D] f32|bf16 (rows may be strided); out [T, Hq * D] f32|bf16; `quantized`, when it has data, receives out
-// in its 8-bit format as well (see quantize.h). k_cache, v_cache [num_blocks, Hkv, block_size, D]; query head h reads
-// KV head h / (Hq / Hkv). block_table [S, B] i32; query_start [S + 1] i32; seq_lens [S] i32. A row's bits depend on its
-// own query and keys only, neither on the batch nor on how the prompt was cut into chunks; but for the GPU's fastest
-// rows, which cut keys by the batch.
+// in its 8-bit format as well (see quantize.h), rounded to out's dtype before or not. k_cache, v_cache [num_blocks,
+// Hkv, block_size, D]; query head h reads KV head h / (Hq / Hkv). block_table [S, B] i32; query_start [S + 1] i32;
+// seq_lens [S] i32. A row's bits depend on its own query and keys only, neither on the batch nor on how the prompt was
+// cut into chunks; but for the GPU's fastest rows, which cut keys by the batch.
 #pragma once
 
 #include "octet/ops/shape_check.h"

@@ -66,7 +66,7 @@ std::vector<Case<GatherRowsOp>> large_cases() {
 template <>
 std::vector<Case<QuantizeOp>> large_cases() {
   std::vector<Case<QuantizeOp>> list;
-  for (const QuantFormat& out : {kF8DynamicToken, kF8StaticTensor, kF8GivenToken}) {
+  for (const QuantFormat& out : {kF8DynamicToken, kF8StaticTensor, kF8GivenToken, kF8DynamicGroup, kI8DynamicToken}) {
     for (int repeat = 0; repeat < 4; ++repeat) {
       list.push_back({fmt::format("large, to {} {}", out.to_string(), repeat), [=](CaseMemory& m) {
                         const Matrix size = repeat < 2 ? draw_hidden(m.random()) : draw_intermediate(m.random());
@@ -140,6 +140,7 @@ std::vector<Case<MatmulOp>> large_cases() {
   };
   std::vector<Case<MatmulOp>> list;
   for (const auto& [x, weight] : {std::pair{kF8DynamicToken, kF8Channel}, std::pair{kF8StaticTensor, kF8Tensor},
+                                  std::pair{kF8DynamicGroup, kF8Block}, std::pair{kI8DynamicToken, kI8Channel},
                                   std::pair{plain_format(DType::kBF16), plain_format(DType::kBF16)}}) {
     for (const Size& size :
          {Size{1, 512, 4096}, Size{16, 1536, 576}, Size{64, 384, 2048}, Size{100, 576, 1536}, Size{300, 640, 1024}}) {
@@ -158,7 +159,7 @@ std::vector<Case<PagedAttentionOp>> large_cases() {
   std::vector<Case<PagedAttentionOp>> list;
   for (const DType cache : {DType::kBF16, DType::kF8E4M3}) {
     for (const Heads& heads : {Heads{32, 8, 128}, Heads{9, 3, 64}, Heads{8, 4, 256}, Heads{4, 4, 96}}) {
-      for (const QuantFormat& quantized : {QuantFormat{}, kF8DynamicToken}) {
+      for (const QuantFormat& quantized : {QuantFormat{}, kF8DynamicToken, kF8DynamicGroup}) {
         list.push_back({fmt::format("large, cache {}, {} heads of {}, written {}", dtype_name(cache), heads.num_heads,
                                     heads.head_dim, quantized.quantized() ? quantized.to_string() : "plain"),
                         [=](CaseMemory& m) {

@@ -4,6 +4,7 @@
 
 #include <cooperative_groups.h>
 
+#include "octet/kernels/cuda/kernels.h"
 #include "octet/kernels/cuda/launch.cuh"
 #include "octet/kernels/cuda/numbers.cuh"
 #include "octet/ops/paged_attention.h"
@@ -69,11 +70,26 @@ inline AttentionOutput attention_output(const PagedAttentionOp& op) {
   return output;
 }
 
-// Why the end of a row cannot write the op's 8-bit format; empty = it can.
-inline std::string declines_quantized(const PagedAttentionOp& op) {
+// Whether the end of a row writes the op's 8-bit format itself.
+inline bool writes_quantized(const PagedAttentionOp& op) {
   const QuantFormat& format = op.quantized.format;
-  if (!op.quantized.data || format == kF8DynamicToken || format == kF8StaticTensor) return "";
-  return "writes f8_e4m3 per token (dynamic) and per tensor (static), not " + format.to_string();
+  return !op.quantized.data || format == kF8DynamicToken || format == kF8StaticTensor;
+}
+inline QuantizeOp quantize_after(const PagedAttentionOp& op) { return {.out = op.quantized, .x = op.out}; }
+
+// Why neither it nor cuda.quantize behind it can write that format; empty = one can.
+inline std::string declines_quantized(const PagedAttentionOp& op, const Launch& launch) {
+  return writes_quantized(op) ? "" : cuda_quantize().declines(quantize_after(op), launch);
+}
+
+// Runs rows(op) such that the op's 8-bit format is written too.
+template <class Rows>
+void run_quantized(const PagedAttentionOp& op, const Launch& launch, Rows&& rows) {
+  if (writes_quantized(op)) return rows(op);
+  PagedAttentionOp plain = op;
+  plain.quantized = {};
+  rows(plain);
+  cuda_quantize().run(quantize_after(op), launch);
 }
 
 // CTAs that share a row: as many as a cluster may have everywhere, each with as many heads.

@@ -30,7 +30,7 @@ int vector_of(const PagedAttentionOp& op) {
   return 0;
 }
 
-std::string declines(const PagedAttentionOp& op, const Launch&) {
+std::string declines(const PagedAttentionOp& op, const Launch& launch) {
   const int64_t d = op.head_dim();
   if (vector_of(op) == 0 || d > kMaxHeadDim) {
     return fmt::format(
@@ -41,7 +41,7 @@ std::string declines(const PagedAttentionOp& op, const Launch&) {
   if (row_bytes > kMaxRowBytes) {
     return fmt::format("keeps a CTA's part of a row in 32 KiB, {} heads of {} need {}", op.num_heads(), d, row_bytes);
   }
-  return declines_quantized(op);
+  return declines_quantized(op, launch);
 }
 
 // kVector elements, aligned to their size.
@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_simple(const AttentionI
   write_row_part(output, t, first_head * in.head_dim, heads * in.head_dim, row_part);
 }
 
-void run(const PagedAttentionOp& op, const Launch& launch) {
+void run_rows(const PagedAttentionOp& op, const Launch& launch) {
   const int cluster = row_cluster(op.num_heads());
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(op.q.dim(0) * cluster)),
                           .block = dim3(kThreads),
@@ -189,6 +189,10 @@ void run(const PagedAttentionOp& op, const Launch& launch) {
     auto* kernel = vector_of(op) == 8 ? attention_simple<T, 8> : attention_simple<T, 4>;
     launch_kernel("cuda.attention_simple", launch, shape, kernel, attention_input(op), attention_output(op));
   });
+}
+
+void run(const PagedAttentionOp& op, const Launch& launch) {
+  run_quantized(op, launch, [&](const PagedAttentionOp& plain) { run_rows(plain, launch); });
 }
 
 }  // namespace

@@ -55,6 +55,7 @@ __device__ inline float2 unpack_e5m2(uint16_t packed) { return unpack_f16(e5m2_t
 __device__ inline float device_f32(float value) { return value; }
 __device__ inline float device_f32(BF16 value) { return __uint_as_float(static_cast<uint32_t>(value.bits) << 16); }
 __device__ inline float device_f32(F16 value) { return __half2float(__half(__half_raw{value.bits})); }
+__device__ inline float device_f32(int8_t value) { return static_cast<float>(value); }
 __device__ inline float device_f32(F8E4M3 value) { return unpack_e4m3(value.bits).x; }
 __device__ inline float device_f32(F8E5M2 value) { return unpack_e5m2(value.bits).x; }
 

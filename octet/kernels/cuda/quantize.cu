@@ -14,9 +14,9 @@ struct Arguments {
 RowShape shape_of(const QuantizeOp& op) { return row_shape(op.x.dim(1), {op.x, op.out.data}); }
 
 std::string declines(const QuantizeOp& op, const Launch&) {
-  const QuantFormat given{.dtype = DType::kF8E4M3, .granularity = Granularity::kToken};
-  const std::string reason = op.out.format == given ? "" : declines_output(op.out.format);
-  return reason.empty() ? declines_shape(shape_of(op)) : reason;
+  const RowShape shape = shape_of(op);
+  const std::string reason = token_scale_given(op.out.format) ? "" : declines_output(op.out.format, shape);
+  return reason.empty() ? declines_shape(shape) : reason;
 }
 
 template <RowKind kKind, int kVector, int kVectors>
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kRowThreads) quantize(const Arguments a) {
     if (column < a.columns) load_elements(a.x.data, kKind == RowKind::kAny && a.x.f32, row * a.x.stride + column, x[i]);
   }
   float amax = 0.0f;
-  if (format == RowFormat::kDynamicToken) amax = row_max(largest_magnitude(x), maxima);
+  if (wants_amax(format)) amax = row_max(largest_magnitude(x, format), maxima);
   const float scale = output_scale(a.out, format, row, amax, threadIdx.x == 0);
   write_row(a.out, format, row, 0, a.columns, scale, x);
 }
@@ -44,7 +44,7 @@ void run(const QuantizeOp& op, const Launch& launch) {
   if (num_rows == 0 || columns == 0) return;
   const Arguments arguments{.x = row_input(op.x), .out = row_output(op.out), .columns = static_cast<int>(columns)};
   const RowShape shape = shape_of(op);
-  const RowKind kind = row_kind(!arguments.x.f32, shape, arguments.out.format);
+  const RowKind kind = row_kind(!arguments.x.f32, shape, arguments.out);
   dispatch_row(kind, shape, [&]<RowKind kKind, int kVector, int kVectors>() {
     launch_kernel("cuda.quantize", launch,
                   {.grid = dim3(static_cast<unsigned>(num_rows)), .block = dim3(static_cast<unsigned>(shape.threads))},

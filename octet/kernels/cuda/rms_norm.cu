@@ -25,8 +25,9 @@ RowShape shape_of(const RmsNormOp& op) {
 }
 
 std::string declines(const RmsNormOp& op, const Launch&) {
-  const std::string reason = declines_output(op.out.format);
-  return reason.empty() ? declines_shape(shape_of(op)) : reason;
+  const RowShape shape = shape_of(op);
+  const std::string reason = declines_output(op.out.format, shape);
+  return reason.empty() ? declines_shape(shape) : reason;
 }
 
 // 1 / sqrt(x): the processor's estimate and one step of Newton's.
@@ -80,7 +81,7 @@ __global__ void __launch_bounds__(kRowThreads) rms_norm(const Arguments a) {
       y[i][k] *= weight[kEarlyWeight ? i : 0][k];
     }
   }
-  const float candidate = format == RowFormat::kDynamicToken ? largest_magnitude(y) : 0.0f;
+  const float candidate = wants_amax(format) ? largest_magnitude(y, format) : 0.0f;
   const RowTotals totals = row_sum_and_max(squares, candidate, sums, maxima);
   const float inverse = inverse_root(totals.sum * a.inverse_columns + a.epsilon);
   // Rounding keeps order: this is the largest |y|.
@@ -108,7 +109,7 @@ void run(const RmsNormOp& op, const Launch& launch) {
                             .residual_f32 = op.residual.dtype == DType::kF32};
   const RowShape shape = shape_of(op);
   const bool all_bf16 = op.residual.dtype == DType::kBF16 && op.x && op.x.dtype == DType::kBF16;
-  dispatch_row(row_kind(all_bf16, shape, arguments.out.format), shape, [&]<RowKind kKind, int kVector, int kVectors>() {
+  dispatch_row(row_kind(all_bf16, shape, arguments.out), shape, [&]<RowKind kKind, int kVector, int kVectors>() {
     launch_kernel("cuda.rms_norm", launch,
                   {.grid = dim3(static_cast<unsigned>(num_rows)), .block = dim3(static_cast<unsigned>(shape.threads))},
                   rms_norm<kKind, kVector, kVectors>, arguments);

@@ -53,28 +53,47 @@ inline std::string declines_shape(const RowShape& shape) {
                      kMaxColumns);
 }
 
-enum class RowFormat { kF32, kBF16, kDynamicToken, kGivenToken, kStaticTensor };
+// 8-bit formats are f8_e4m3 unless they are I8.
+enum class RowFormat {
+  kF32,
+  kBF16,
+  kDynamicToken,
+  kGivenToken,
+  kStaticTensor,
+  kDynamicGroup,
+  kDynamicTokenI8,
+  kGivenTokenI8,
+  kStaticTensorI8,
+};
+inline constexpr int kRowGroup = 128;  // columns of kDynamicGroup's scales
 
 struct RowOutput {
   void* data;
   float* scale;  // read or written, as the format says
   int64_t stride;
   RowFormat format;
+  int64_t scale_stride = 1;   // between rows
+  bool power_of_two = false;  // kDynamicGroup
+  float amax_cap = INFINITY;  // kDynamicToken
 };
 
 // What a kernel is compiled for: BF16 activations to the formats of nearly every launch, a quarter of a microsecond
 // faster, or any formats, asked for at run time.
-enum class RowKind { kAny, kToBF16, kToDynamicToken, kToStaticTensor };
+enum class RowKind { kAny, kToBF16, kToDynamicToken, kToStaticTensor, kToDynamicGroup, kToDynamicTokenI8 };
 
-inline RowKind row_kind(bool all_bf16, const RowShape& shape, RowFormat out) {
-  if (!all_bf16 || shape.vector == 1) return RowKind::kAny;
-  switch (out) {
+inline RowKind row_kind(bool all_bf16, const RowShape& shape, const RowOutput& out) {
+  if (!all_bf16 || shape.vector == 1 || out.amax_cap < INFINITY) return RowKind::kAny;
+  switch (out.format) {
     case RowFormat::kBF16:
       return RowKind::kToBF16;
     case RowFormat::kDynamicToken:
       return RowKind::kToDynamicToken;
     case RowFormat::kStaticTensor:
       return RowKind::kToStaticTensor;
+    case RowFormat::kDynamicGroup:
+      return RowKind::kToDynamicGroup;
+    case RowFormat::kDynamicTokenI8:
+      return RowKind::kToDynamicTokenI8;
     default:
       return RowKind::kAny;
   }
@@ -86,6 +105,8 @@ __device__ inline RowFormat format_of(const RowOutput& out) {
   if constexpr (kKind == RowKind::kToBF16) return RowFormat::kBF16;
   if constexpr (kKind == RowKind::kToDynamicToken) return RowFormat::kDynamicToken;
   if constexpr (kKind == RowKind::kToStaticTensor) return RowFormat::kStaticTensor;
+  if constexpr (kKind == RowKind::kToDynamicGroup) return RowFormat::kDynamicGroup;
+  if constexpr (kKind == RowKind::kToDynamicTokenI8) return RowFormat::kDynamicTokenI8;
   return out.format;
 }
 
@@ -109,6 +130,8 @@ void dispatch_row(RowKind kind, const RowShape& shape, Fn&& fn) {
   if (kind == RowKind::kToBF16) return dispatch_vectors<RowKind::kToBF16>(shape, fn);
   if (kind == RowKind::kToDynamicToken) return dispatch_vectors<RowKind::kToDynamicToken>(shape, fn);
   if (kind == RowKind::kToStaticTensor) return dispatch_vectors<RowKind::kToStaticTensor>(shape, fn);
+  if (kind == RowKind::kToDynamicGroup) return dispatch_vectors<RowKind::kToDynamicGroup>(shape, fn);
+  if (kind == RowKind::kToDynamicTokenI8) return dispatch_vectors<RowKind::kToDynamicTokenI8>(shape, fn);
   dispatch_vectors<RowKind::kAny>(shape, fn);
 }
 
@@ -139,23 +162,41 @@ __device__ inline void store_elements(void* to, bool f32, int64_t index, const f
   }
 }
 
+inline RowFormat row_format(const QuantFormat& format) {
+  const bool i8 = format.dtype == DType::kI8;
+  if (!format.quantized()) return format.dtype == DType::kF32 ? RowFormat::kF32 : RowFormat::kBF16;
+  if (format.granularity == Granularity::kGroup) return RowFormat::kDynamicGroup;
+  if (format.granularity == Granularity::kTensor) return i8 ? RowFormat::kStaticTensorI8 : RowFormat::kStaticTensor;
+  if (format.dynamic) return i8 ? RowFormat::kDynamicTokenI8 : RowFormat::kDynamicToken;
+  return i8 ? RowFormat::kGivenTokenI8 : RowFormat::kGivenToken;
+}
+
 inline RowOutput row_output(const QuantTensor& out) {
-  RowOutput output{.data = out.data.bytes, .scale = nullptr, .stride = out.data.row_stride, .format = RowFormat::kBF16};
-  if (!out.format.quantized()) {
-    if (out.data.dtype == DType::kF32) output.format = RowFormat::kF32;
-    return output;
-  }
-  output.scale = out.scale.data<float>();
-  output.format = out.format.granularity == Granularity::kTensor ? RowFormat::kStaticTensor
-                  : out.format.dynamic                           ? RowFormat::kDynamicToken
-                                                                 : RowFormat::kGivenToken;
+  RowOutput output{.data = out.data.bytes,
+                   .scale = out.format.quantized() ? out.scale.data<float>() : nullptr,
+                   .stride = out.data.row_stride,
+                   .format = row_format(out.format),
+                   .power_of_two = out.format.power_of_two};
+  if (output.format == RowFormat::kDynamicGroup) output.scale_stride = out.scale.dim(1);
+  if (out.format.amax_cap > 0.0f) output.amax_cap = out.format.amax_cap;
   return output;
 }
 
-inline std::string declines_output(const QuantFormat& format) {
+// Why rows cut as `shape` cannot be written in a format; empty: they can.
+inline std::string declines_output(const QuantFormat& format, const RowShape& shape) {
   if (format == plain_format(DType::kF32) || format == plain_format(DType::kBF16)) return "";
-  if (format == kF8DynamicToken || format == kF8StaticTensor) return "";
-  return "writes f32, bf16, f8_e4m3 per token (dynamic) and f8_e4m3 per tensor (static), not " + format.to_string();
+  QuantFormat uncapped = format;
+  uncapped.amax_cap = 0.0f;
+  if (uncapped == kF8DynamicToken) return "";
+  QuantFormat any_power = format;
+  any_power.power_of_two = false;
+  if (any_power == kF8DynamicGroup) {
+    return shape.vector == 8 ? "" : "writes groups of 128 columns of rows that are aligned to 16 bytes only";
+  }
+  if (format == kF8StaticTensor || format == kI8DynamicToken || format == kI8StaticTensor) return "";
+  return "writes f32, bf16, f8_e4m3 per token or per 128 columns (dynamic) or per tensor (static), i8 per token "
+         "(dynamic) or per tensor (static) without zero points, not " +
+         format.to_string();
 }
 
 // Over all threads of the CTA, the same bits in each, by one barrier. `of_warps` is shared memory that nothing else
@@ -167,7 +208,7 @@ __device__ inline float sum_of_lanes(float value) {
   for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
   return value;
 }
-// The largest of values that are not negative and not NaN: their bits have their order.
+// The largest of values that are not negative: their bits have their order, NaN's last.
 __device__ inline float max_of_lanes(float value) {
   return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(value)));
 }
@@ -194,14 +235,25 @@ __device__ inline RowTotals row_sum_and_max(float part, float candidate, float (
   return {sum_of_lanes(of_warp(sums)), max_of_lanes(of_warp(maxima))};
 }
 
-// The largest magnitude that the thread holds; NaN does not count.
+// Whether a row's scale is made of its largest magnitude.
+__host__ __device__ inline bool wants_amax(RowFormat format) {
+  return format == RowFormat::kDynamicToken || format == RowFormat::kDynamicTokenI8;
+}
+
+// The largest magnitude that the thread holds. NaN does not count, or is the largest where the format is I8, which has
+// no code for it.
 template <int kVector, int kVectors>
-__device__ inline float largest_magnitude(const float (&values)[kVectors][kVector]) {
+__device__ inline float largest_magnitude(const float (&values)[kVectors][kVector], RowFormat format) {
   float largest = 0.0f;
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
 #pragma unroll
-    for (int k = 0; k < kVector; ++k) largest = fmaxf(largest, fabsf(values[i][k]));
+    for (int k = 0; k < kVector; ++k) {
+      const float magnitude = fabsf(values[i][k]);
+      largest = format == RowFormat::kDynamicTokenI8
+                    ? __uint_as_float(max(__float_as_uint(largest), __float_as_uint(magnitude)))
+                    : fmaxf(largest, magnitude);
+    }
   }
   return largest;
 }
@@ -225,29 +277,94 @@ __device__ inline float divided(float x, float scale, float inverse) {
   return fabsf(finite) < INFINITY ? finite : x * inverse;
 }
 
+// 2^ceil(log2(x)) of a normal number.
+__device__ inline float raised_to_power_of_two(float x) {
+  const uint32_t bits = __float_as_uint(x);
+  return __uint_as_float((bits + 0x7fffffu) & 0x7f800000u);
+}
+
 // The scale of a row in an 8-bit format: made of the row's largest magnitude, and written by whom `writes` names, or
-// given. 1 for the others.
+// given. 1 for the others, and for those that have several.
 __device__ inline float output_scale(const RowOutput& out, RowFormat format, int64_t row, float amax, bool writes) {
-  if (format == RowFormat::kF32 || format == RowFormat::kBF16) return 1.0f;
-  if (format == RowFormat::kStaticTensor) return *out.scale;
-  if (format == RowFormat::kGivenToken) return out.scale[row];
-  const float scale = fmaxf(divided(amax, kMaxF8E4M3, 1.0f / kMaxF8E4M3), kMinTokenScale);
+  float scale = 1.0f;
+  switch (format) {
+    case RowFormat::kF32:
+    case RowFormat::kBF16:
+    case RowFormat::kDynamicGroup:
+      return scale;
+    case RowFormat::kStaticTensor:
+    case RowFormat::kStaticTensorI8:
+      return *out.scale;
+    case RowFormat::kGivenToken:
+    case RowFormat::kGivenTokenI8:
+      return out.scale[row];
+    case RowFormat::kDynamicToken:
+      scale = fmaxf(divided(fminf(amax, out.amax_cap), kMaxF8E4M3, 1.0f / kMaxF8E4M3), kMinTokenScale);
+      break;
+    case RowFormat::kDynamicTokenI8:  // with a NaN or an infinity: infinite
+      scale = amax < INFINITY ? fmaxf(divided(amax, 127.0f, 1.0f / 127.0f), kMinI8Scale) : INFINITY;
+      break;
+  }
   if (writes) out.scale[row] = scale;
   return scale;
 }
 
-// Writes `columns` columns of row `row` from column `first` on, which the CTA's threads hold. `scale`: of 8-bit
-// formats.
+// The scale of the group of columns that the lanes of a half warp hold 8 of each, from `column` on.
+__device__ inline float group_scale(const RowOutput& out, int64_t row, int column, bool writes,
+                                    const float (&values)[8]) {
+  float amax = 0.0f;
+#pragma unroll
+  for (const float value : values) amax = fmaxf(amax, fabsf(value));
+#pragma unroll
+  for (int step = kRowGroup / 16; step > 0; step /= 2) amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, step));
+  float scale = 0.0f;
+  if (out.power_of_two) {
+    scale = fmaxf(divided(amax, kMaxF8E4M3, 1.0f / kMaxF8E4M3), kMinGroupAmax);
+    if (scale < INFINITY) scale = raised_to_power_of_two(scale);
+  } else {
+    scale = divided(fmaxf(amax, kMinGroupAmax), kMaxF8E4M3, 1.0f / kMaxF8E4M3);
+  }
+  if (writes && column % kRowGroup == 0) out.scale[row * out.scale_stride + column / kRowGroup] = scale;
+  return scale;
+}
+
+// A value of a dynamic format's row, whose scale is at least the quotient's bound. Under an infinite scale x * 0 is the
+// quotient, and 0 * 0 - x its harmless remainder.
+__device__ inline float divided_dynamic(float x, float scale, float inverse) {
+  return divided_finite(x, scale < INFINITY ? scale : 0.0f, inverse);
+}
+
+template <int kVector>
+__device__ inline void store_i8(void* to, int64_t index, const float (&from)[kVector]) {
+  union {
+    int8_t codes[kVector];
+    uint2 words;
+  };
+#pragma unroll
+  for (int k = 0; k < kVector; ++k) codes[k] = static_cast<int8_t>(min(max(__float2int_rn(from[k]), -128), 127));
+  if constexpr (kVector == 8) {
+    *reinterpret_cast<uint2*>(static_cast<int8_t*>(to) + index) = words;
+  } else {
+    static_cast<int8_t*>(to)[index] = codes[0];
+  }
+}
+
+// Writes `columns` columns of row `row` from column `first` on, which the CTA's threads hold: zeros beyond the last.
+// `scale`: of the row in 8-bit formats. `first` begins a group where the format has them.
 template <int kVector, int kVectors>
 __device__ inline void write_row(const RowOutput& out, RowFormat format, int64_t row, int first, int columns,
                                  float scale, float (&values)[kVectors][kVector]) {
   const bool plain = format == RowFormat::kF32 || format == RowFormat::kBF16;
-  const float inverse = plain ? 1.0f : 1.0f / scale;
-  // Under an infinite scale x * 0 is the quotient, and 0 * 0 - x its harmless remainder.
-  const float finite_scale = scale < INFINITY ? scale : 0.0f;
+  float inverse = plain ? 1.0f : 1.0f / scale;
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
     const int column = column_of<kVector>(i);
+    if constexpr (kVector == 8) {
+      if (format == RowFormat::kDynamicGroup) {
+        scale = group_scale(out, row, first + column, column < columns, values[i]);
+        inverse = 1.0f / scale;
+      }
+    }
     if (column >= columns) continue;
     const int64_t at = row * out.stride + first + column;
     if (plain) {
@@ -256,11 +373,24 @@ __device__ inline void write_row(const RowOutput& out, RowFormat format, int64_t
     }
 #pragma unroll
     for (float& value : values[i]) {
-      value = format == RowFormat::kStaticTensor   ? value * inverse
-              : format == RowFormat::kDynamicToken ? divided_finite(value, finite_scale, inverse)
-                                                   : divided(value, scale, inverse);
+      switch (format) {
+        case RowFormat::kStaticTensor:
+          value *= inverse;
+          break;
+        case RowFormat::kDynamicToken:
+        case RowFormat::kDynamicGroup:
+        case RowFormat::kDynamicTokenI8:
+          value = out.amax_cap < INFINITY ? divided(value, scale, inverse) : divided_dynamic(value, scale, inverse);
+          break;
+        default:
+          value = divided(value, scale, inverse);
+      }
     }
-    store_f32(static_cast<F8E4M3*>(out.data) + at, values[i]);
+    if (format >= RowFormat::kDynamicTokenI8) {
+      store_i8(out.data, at, values[i]);
+    } else {
+      store_f32(static_cast<F8E4M3*>(out.data) + at, values[i]);
+    }
   }
 }
 

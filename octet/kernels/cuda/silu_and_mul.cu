@@ -26,13 +26,15 @@ RowShape shape_of(const SiluAndMulOp& op, int64_t columns) { return row_shape(co
 int pieces_of(const SiluAndMulOp& op, const Launch& launch) {
   const int64_t rows = op.out.data.dim(0);
   const int64_t columns = op.out.data.dim(1);
-  const bool has_maximum = op.out.format.dynamic;
+  const bool has_groups = op.out.format.granularity == Granularity::kGroup;
+  const bool has_maximum = op.out.format.dynamic && !has_groups;
+  const int unit = has_groups ? kRowGroup : 8;
   if (has_maximum && (columns <= 8 * kRowThreads || 2 * rows > launch.gpu->num_sms)) return 1;
   const auto wants_more = [&](int pieces) {
     return has_maximum || columns > 8 * kRowThreads * pieces || 2 * pieces * rows <= launch.gpu->num_sms;
   };
   int pieces = 1;
-  while (pieces < kMaxPieces && wants_more(pieces) && columns % (2 * pieces * 8) == 0 &&
+  while (pieces < kMaxPieces && wants_more(pieces) && columns % (2 * pieces * unit) == 0 &&
          columns / (2 * pieces) >= 512) {
     pieces *= 2;
   }
@@ -40,8 +42,9 @@ int pieces_of(const SiluAndMulOp& op, const Launch& launch) {
 }
 
 std::string declines(const SiluAndMulOp& op, const Launch&) {
-  const std::string reason = declines_output(op.out.format);
-  return reason.empty() ? declines_shape(shape_of(op, op.out.data.dim(1))) : reason;
+  const RowShape shape = shape_of(op, op.out.data.dim(1));
+  const std::string reason = declines_output(op.out.format, shape);
+  return reason.empty() ? declines_shape(shape) : reason;
 }
 
 // By the processor's estimates of 2^x and 1 / x, within 2 units of the last place each; the argument of 2^x is rounded,
@@ -70,7 +73,7 @@ __global__ void __launch_bounds__(kRowThreads) silu_and_mul(const Arguments a) {
   __shared__ float maxima[32];
   __shared__ float of_peers[kMaxPieces];
   const RowFormat format = format_of<kKind>(a.out);
-  const bool in_cluster = format == RowFormat::kDynamicToken && a.pieces > 1;
+  const bool in_cluster = wants_amax(format) && a.pieces > 1;
   const int piece = static_cast<int>(blockIdx.x) % a.pieces;
   const int64_t row = static_cast<int>(blockIdx.x) / a.pieces;
   const int first = piece * a.piece_columns;
@@ -91,7 +94,7 @@ __global__ void __launch_bounds__(kRowThreads) silu_and_mul(const Arguments a) {
     for (int k = 0; k < kVector; ++k) y[i][k] = silu(gate[k]) * up[k];
   }
   float amax = 0.0f;
-  if (format == RowFormat::kDynamicToken) amax = row_max(largest_magnitude(y), maxima);
+  if (wants_amax(format)) amax = row_max(largest_magnitude(y, format), maxima);
   if (in_cluster) amax = cluster_max(amax, piece, a.pieces, of_peers);
   const float scale = output_scale(a.out, format, row, amax, threadIdx.x == 0 && piece == 0);
   write_row(a.out, format, row, first, a.piece_columns, scale, y);
@@ -110,8 +113,8 @@ void run(const SiluAndMulOp& op, const Launch& launch) {
   const RowShape row = shape_of(op, columns / pieces);
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(num_rows * pieces)),
                           .block = dim3(static_cast<unsigned>(row.threads)),
-                          .cluster = arguments.out.format == RowFormat::kDynamicToken ? pieces : 1};
-  const RowKind kind = row_kind(!arguments.x.f32, row, arguments.out.format);
+                          .cluster = wants_amax(arguments.out.format) ? pieces : 1};
+  const RowKind kind = row_kind(!arguments.x.f32, row, arguments.out);
   dispatch_row(kind, row, [&]<RowKind kKind, int kVector, int kVectors>() {
     launch_kernel("cuda.silu_and_mul", launch, shape, silu_and_mul<kKind, kVector, kVectors>, arguments);
   });

@@ -162,7 +162,10 @@ std::string declines_size(const PagedAttentionOp& op, const Launch& launch, int6
                      rows);
 }
 
-void run(const PagedAttentionOp& op, const Launch& launch) { run_attention_decode(kName, op, launch, kAnyRows); }
+void run(const PagedAttentionOp& op, const Launch& launch) {
+  run_quantized(op, launch,
+                [&](const PagedAttentionOp& plain) { run_attention_decode(kName, plain, launch, kAnyRows); });
+}
 
 }  // namespace
 
@@ -193,7 +196,7 @@ std::string declines_attention_decode(const PagedAttentionOp& op, const Launch& 
       !reason.empty()) {
     return reason;
   }
-  return declines_quantized(op);
+  return declines_quantized(op, launch);
 }
 
 void run_attention_decode(std::string_view name, const PagedAttentionOp& op, const Launch& launch, int64_t max_rows) {

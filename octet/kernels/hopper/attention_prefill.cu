@@ -552,9 +552,15 @@ void run_tiles(const PagedAttentionOp& op, const Launch& launch, int64_t decode_
   launch_kernel(kName, launch, shape, quantize_rows, attention_input(op), attention_output(op), decode_rows);
 }
 
-void run(const PagedAttentionOp& op, const Launch& launch) {
-  if (op.q.dim(0) > 0 && !no_decode(op)) run_attention_decode(kName, op, launch, max_decode_rows(op));
-  run_tiles(op, launch, max_decode_rows(op));
+void run(const PagedAttentionOp& given, const Launch& launch) {
+  run_quantized(given, launch, [&](const PagedAttentionOp& op) {
+    if (op.q.dim(0) > 0 && !no_decode(op)) run_attention_decode(kName, op, launch, max_decode_rows(op));
+    run_tiles(op, launch, max_decode_rows(op));
+  });
+}
+
+void run_all_in_tiles(const PagedAttentionOp& given, const Launch& launch) {
+  run_quantized(given, launch, [&](const PagedAttentionOp& op) { run_tiles(op, launch, 0); });
 }
 
 }  // namespace
@@ -565,7 +571,7 @@ Kernel<PagedAttentionOp> hopper_attention_prefill() { return {.name = kName, .de
 Kernel<PagedAttentionOp> hopper_attention_tiles() {
   return {.name = "hopper.attention_tiles",
           .declines = [](const PagedAttentionOp& op, const Launch& l) { return declines_tiles(op, l, 0); },
-          .run = [](const PagedAttentionOp& op, const Launch& l) { run_tiles(op, l, 0); }};
+          .run = run_all_in_tiles};
 }
 
 }  // namespace octet

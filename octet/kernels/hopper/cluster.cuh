@@ -35,5 +35,11 @@ __device__ inline void store_at(uint32_t address, float4 value, int rank) {
       "r"(rank), "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w)
       : "memory");
 }
+__device__ inline void store_at(uint32_t address, int4 value, int rank) {
+  store_at(
+      address,
+      make_float4(__int_as_float(value.x), __int_as_float(value.y), __int_as_float(value.z), __int_as_float(value.w)),
+      rank);
+}
 
 }  // namespace octet

@@ -6,10 +6,16 @@ namespace octet {
 
 void add_hopper_kernels(KernelTable& table) {
   table.of<MatmulOp>().push_back(hopper_matmul_f8_ring());
+  table.of<MatmulOp>().push_back(hopper_matmul_f8_block_ring());
+  table.of<MatmulOp>().push_back(hopper_matmul_i8_ring());
   table.of<MatmulOp>().push_back(hopper_matmul_bf16_ring());
   table.of<MatmulOp>().push_back(hopper_matmul_f8_swapped());
+  table.of<MatmulOp>().push_back(hopper_matmul_f8_block_swapped());
+  table.of<MatmulOp>().push_back(hopper_matmul_i8_swapped());
   table.of<MatmulOp>().push_back(hopper_matmul_bf16_swapped());
   table.of<MatmulOp>().push_back(hopper_matmul_f8_wgmma());
+  table.of<MatmulOp>().push_back(hopper_matmul_f8_block_wgmma());
+  table.of<MatmulOp>().push_back(hopper_matmul_i8_wgmma());
   table.of<MatmulOp>().push_back(hopper_matmul_bf16_wgmma());
   table.of<PagedAttentionOp>().push_back(hopper_attention_prefill());
   table.of<PagedAttentionOp>().push_back(hopper_attention_decode());
@@ -18,6 +24,8 @@ void add_hopper_kernels(KernelTable& table) {
 
 void add_deterministic_hopper_kernels(KernelTable& table) {
   table.of<MatmulOp>().push_back(hopper_matmul_f8_wgmma());
+  table.of<MatmulOp>().push_back(hopper_matmul_f8_block_wgmma());
+  table.of<MatmulOp>().push_back(hopper_matmul_i8_wgmma());
   table.of<MatmulOp>().push_back(hopper_matmul_bf16_wgmma());
   table.of<PagedAttentionOp>().push_back(hopper_attention_tiles());
 }

@@ -6,10 +6,16 @@
 namespace octet {
 
 Kernel<MatmulOp> hopper_matmul_f8_ring();
+Kernel<MatmulOp> hopper_matmul_f8_block_ring();
+Kernel<MatmulOp> hopper_matmul_i8_ring();
 Kernel<MatmulOp> hopper_matmul_bf16_ring();
 Kernel<MatmulOp> hopper_matmul_f8_swapped();
+Kernel<MatmulOp> hopper_matmul_f8_block_swapped();
+Kernel<MatmulOp> hopper_matmul_i8_swapped();
 Kernel<MatmulOp> hopper_matmul_bf16_swapped();
 Kernel<MatmulOp> hopper_matmul_f8_wgmma();
+Kernel<MatmulOp> hopper_matmul_f8_block_wgmma();
+Kernel<MatmulOp> hopper_matmul_i8_wgmma();
 Kernel<MatmulOp> hopper_matmul_bf16_wgmma();
 Kernel<PagedAttentionOp> hopper_attention_decode();
 Kernel<PagedAttentionOp> hopper_attention_prefill();

@@ -1,9 +1,12 @@
-// hopper.matmul_f8_ring, hopper.matmul_bf16_ring: matmuls of at most 16 tokens, at the speed at which weights can be
-// read. f8_e4m3 x f8_e4m3 (weight per channel or per tensor, x per token or per tensor) or bf16 x bf16; out f32 or
-// bf16. A row of x and of the weight must be a multiple of 16 bytes.
+// hopper.matmul_f8_ring, matmul_f8_block_ring, matmul_i8_ring, matmul_bf16_ring: matmuls of at most 16 tokens, at the
+// speed at which weights can be read. f8_e4m3 x f8_e4m3 or i8 x i8 (weight per channel or per tensor, x per token or
+// per tensor), f8_e4m3 x f8_e4m3 with scales per 128 columns (x per group, weight per group or block) or bf16 x bf16;
+// out f32 or bf16. A row of x and of the weight must be a multiple of 16 bytes.
 //
 //   - Weights are the 16-row operand of mma.m16n8k16, tokens its 8 columns. E4M3 is widened to F16 on the way, which is
-//     what Hopper's own mma.e4m3 does: products are exact, sums in F32.
+//     what Hopper's own mma.e4m3 does: products are exact, sums in F32. INT8 (m16n8k32) is summed in I32.
+//   - Where chunks have scales, a chunk's products are added apart; its scales are fetched while the chunk before it is
+//     multiplied.
 //   - Weights stream through shared memory (weight_stream.cuh) in tiles of 16 * row_groups rows. Warp (group, chunk)
 //     multiplies its 16 rows x 128 bytes of every stage. K is thus split over the warps of a CTA; their sums meet in
 //     shared memory, no other CTA is involved.
@@ -35,6 +38,8 @@ constexpr RingConfig kConfigs[] = {
     {.tokens = 16, .row_groups = 1, .chunks = 8, .stages = 3},  //
 };
 
+// Whether a thread's registers hold what it needs.
+constexpr bool fits(const RingConfig& c, bool scales_chunks) { return !scales_chunks || c.row_groups == 1; }
 constexpr int consumer_threads(const RingConfig& c) { return 32 * c.row_groups * c.chunks; }
 constexpr int token_tiles(const RingConfig& c) { return (c.tokens + 7) / 8; }
 constexpr int parts_of_warp(const RingConfig& c) { return kParts / c.chunks; }
@@ -82,17 +87,24 @@ __device__ Fragments widen(const uint4& unit) {
   return result;
 }
 
-// sum += rows (upper: g, lower: g + 8) x tokens, over 16 k: pairs 2i and 2i + 1.
-template <class Element>
-__device__ void multiply(float (&sum)[4], const Fragments& upper, const Fragments& lower, const Fragments& x, int i) {
+// sum += rows (upper: g, lower: g + 8) x tokens, over 16 k (INT8: 32): pairs 2i and 2i + 1.
+template <class Kind>
+__device__ void multiply(typename Kind::Sum (&sum)[4], const Fragments& upper, const Fragments& lower,
+                         const Fragments& x, int i) {
   const uint32_t rows[4] = {upper.words[2 * i], lower.words[2 * i], upper.words[2 * i + 1], lower.words[2 * i + 1]};
   const uint32_t tokens[2] = {x.words[2 * i], x.words[2 * i + 1]};
-  mma_16x8x16<std::is_same_v<Element, BF16>>(sum, rows, tokens);
+  if constexpr (std::is_same_v<Kind, I8Kind>) {
+    mma_i8_16x8x32(sum, rows, tokens);
+  } else {
+    mma_16x8x16<std::is_same_v<Kind, BF16Kind>>(sum, rows, tokens);
+  }
 }
 
 // Adds one chunk's products to the warp's sums: sums[i] has rows g and g + 8 of tokens 8i + 2t and 8i + 2t + 1.
-template <class Element, RingConfig kConfig>
-__device__ void multiply_chunk(float (&sums)[token_tiles(kConfig)][4], uint32_t stage, int group, int chunk) {
+template <class Kind, RingConfig kConfig>
+__device__ void multiply_chunk(typename Kind::Sum (&sums)[token_tiles(kConfig)][4], uint32_t stage, int group,
+                               int chunk) {
+  using Element = typename Kind::Element;
   constexpr StreamShape kShape = stream_shape(kConfig);
   const int g = static_cast<int>(threadIdx.x) % 32 / 4;
   const int t = static_cast<int>(threadIdx.x) % 4;
@@ -109,15 +121,41 @@ __device__ void multiply_chunk(float (&sums)[token_tiles(kConfig)][4], uint32_t 
       uint4 loaded = make_uint4(0, 0, 0, 0);
       if (kConfig.tokens > 1 || g == 0) loaded = load_shared_16(x_unit + i * 8 * kChunkBytes);
       const Fragments x = widen<Element>(loaded);
-      for (int pair = 0; pair < kPairs<Element> / 2; ++pair) multiply<Element>(sums[i], upper, lower, x, pair);
+      for (int pair = 0; pair < kPairs<Element> / 2; ++pair) multiply<Kind>(sums[i], upper, lower, x, pair);
     }
   }
 }
 
-// The tile's results: each one's partial sums in the order of parts, then scales, bias, rounding.
+// The scales of a chunk that a lane's sums are multiplied by.
 template <RingConfig kConfig>
-__device__ void write_tile(const StreamArguments& a, const WeightStream<stream_shape(kConfig)>& stream,
-                           const float* sums, int tile) {
+struct LaneChunkScales {
+  static constexpr int kTokens = 2 * token_tiles(kConfig);  // 8i + 2t, 8i + 2t + 1
+  int of_rows[2];                                           // g, g + 8
+  int of_tokens[kTokens];
+  float rows[2];
+  float tokens[kTokens];
+
+  __device__ void begin(const MatmulOutput& a, int row) {
+    const int t = static_cast<int>(threadIdx.x) % 4;
+    for (int i = 0; i < 2; ++i) of_rows[i] = a.chunks.of_channel(row + 8 * i, a.num_channels);
+    for (int i = 0; i < kTokens; ++i) of_tokens[i] = a.chunks.of_token(i / 2 * 8 + 2 * t + i % 2, a.num_tokens);
+  }
+  __device__ void load(const ChunkScales& scales, int chunk) {
+    chunk = scales.inside(chunk);
+    for (int i = 0; i < 2; ++i) rows[i] = scales.weight[of_rows[i] + chunk];
+    for (int i = 0; i < kTokens; ++i) tokens[i] = scales.x[of_tokens[i] + chunk];
+  }
+  __device__ void add(float (&sums)[token_tiles(kConfig)][4], const float (&part)[token_tiles(kConfig)][4]) const {
+    for (int i = 0; i < token_tiles(kConfig); ++i) {
+      for (int j = 0; j < 4; ++j) sums[i][j] = fmaf(part[i][j], rows[j / 2] * tokens[2 * i + j % 2], sums[i][j]);
+    }
+  }
+};
+
+// The tile's results: each one's partial sums in the order of parts, then scales, bias, rounding.
+template <class Sum, RingConfig kConfig>
+__device__ void write_tile(const StreamArguments& a, const WeightStream<stream_shape(kConfig)>& stream, const Sum* sums,
+                           int tile) {
   constexpr int kTileRows = stream_shape(kConfig).tile_rows;
   constexpr int kStride = kConfig.row_groups * token_tiles(kConfig) * 128;  // between chunks
   const int first_row = stream.row_of(tile);
@@ -127,14 +165,14 @@ __device__ void write_tile(const StreamArguments& a, const WeightStream<stream_s
     if (first_row + row >= a.output.num_channels) continue;
     const int lane = row % 8 * 4 + token % 8 / 2;
     const int place = (row / kGroupRows * token_tiles(kConfig) + token / 8) * 32 + lane;
-    const float* parts = sums + place * 4 + row / 8 % 2 * 2 + token % 2;
-    float sum = 0.0f;
+    const Sum* parts = sums + place * 4 + row / 8 % 2 * 2 + token % 2;
+    Sum sum = 0;
     for (int chunk = 0; chunk < kParts / 2; ++chunk) {
       sum += kConfig.chunks == kParts ? parts[chunk * kStride] + parts[(chunk + kParts / 2) * kStride]
                                       : parts[chunk * kStride];
     }
     store_f32_or_bf16(a.output.out, token * a.output.out_stride + first_row + row,
-                      stream.finish(a, sum, tile * kTileRows + row, token), a.output.out_f32);
+                      stream.finish(a, static_cast<float>(sum), tile * kTileRows + row, token), a.output.out_f32);
   }
 }
 
@@ -143,45 +181,65 @@ __device__ void consumer_barrier() {
   asm volatile("bar.sync 1, %0;" ::"n"(consumer_threads(kConfig)) : "memory");
 }
 
-template <class Element, RingConfig kConfig>
+template <class Kind, RingConfig kConfig>
 __device__ void consume(const StreamArguments& a, const WeightStream<stream_shape(kConfig)>& stream) {
+  using Sum = typename Kind::Sum;
   constexpr StreamShape kShape = stream_shape(kConfig);
+  constexpr int kTiles = token_tiles(kConfig);
   constexpr int kWarpParts = parts_of_warp(kConfig);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int group = warp % kConfig.row_groups;
   const int chunk = warp / kConfig.row_groups;
   stream.load_scales(a, consumer_threads(kConfig));
+  const auto row_of = [&](int tile) { return stream.row_of(tile) + group * kGroupRows + lane / 4; };
   StreamReader<kShape> reader;
+  LaneChunkScales<kConfig> scales;
+  if constexpr (Kind::kScalesChunks) {
+    scales.begin(a.output, row_of(0));
+    scales.load(a.output.chunks, chunk);
+  }
   for (int tile = 0; tile < stream.num_tiles; ++tile) {
-    float sums[kWarpParts][token_tiles(kConfig)][4] = {};
+    Sum sums[kWarpParts][kTiles][4] = {};
     for (int step = 0; step < a.steps; step += kWarpParts) {
 #pragma unroll
       for (int part = 0; part < kWarpParts; ++part) {
         if (step + part == a.steps) break;
-        multiply_chunk<Element, kConfig>(sums[part], reader.wait(stream), group, chunk);
+        if constexpr (Kind::kScalesChunks) {
+          const bool is_last = step + part + 1 == a.steps;
+          LaneChunkScales<kConfig> next = scales;
+          if (is_last) next.begin(a.output, row_of(tile + 1));
+          next.load(a.output.chunks, is_last ? chunk : (step + part + 1) * kShape.chunks + chunk);
+          float products[kTiles][4] = {};
+          multiply_chunk<Kind, kConfig>(products, reader.wait(stream), group, chunk);
+          scales.add(sums[part], products);
+          scales = next;
+        } else {
+          multiply_chunk<Kind, kConfig>(sums[part], reader.wait(stream), group, chunk);
+        }
         end_reads();
         __syncwarp();
         if (lane == 0) reader.release(stream);
         reader.advance();
       }
     }
-    auto* tile_sums = reinterpret_cast<float4*>(stream.memory + kShape.extra_offset() +
-                                                tile % num_sums(kConfig) * sums_bytes(kConfig));
-    for (int i = 0; i < token_tiles(kConfig); ++i) {
+    auto* tile_sums =
+        reinterpret_cast<Sum*>(stream.memory + kShape.extra_offset() + tile % num_sums(kConfig) * sums_bytes(kConfig));
+    for (int i = 0; i < kTiles; ++i) {
       if constexpr (kWarpParts == 2) {
-        for (int part = 0; part < 4; ++part) sums[0][i][part] += sums[1][i][part];
+        for (int j = 0; j < 4; ++j) sums[0][i][j] += sums[1][i][j];
       }
-      tile_sums[(warp * token_tiles(kConfig) + i) * 32 + lane] =
-          make_float4(sums[0][i][0], sums[0][i][1], sums[0][i][2], sums[0][i][3]);
+      using Quad = std::conditional_t<std::is_same_v<Sum, float>, float4, int4>;
+      reinterpret_cast<Quad*>(tile_sums)[(warp * kTiles + i) * 32 + lane] =
+          Quad{sums[0][i][0], sums[0][i][1], sums[0][i][2], sums[0][i][3]};
     }
     consumer_barrier<kConfig>();
-    write_tile<kConfig>(a, stream, reinterpret_cast<const float*>(tile_sums), tile);
+    write_tile<Sum, kConfig>(a, stream, tile_sums, tile);
     if (num_sums(kConfig) == 1) consumer_barrier<kConfig>();
   }
 }
 
-template <class Element, int kIndex>
+template <class Kind, int kIndex>
 __global__ void __launch_bounds__(consumer_threads(kConfigs[kIndex]) + 32, 2)
     matmul_ring(const __grid_constant__ ChunkMap weight, const __grid_constant__ ChunkMap x, const StreamArguments a) {
   constexpr RingConfig kConfig = kConfigs[kIndex];
@@ -196,7 +254,7 @@ __global__ void __launch_bounds__(consumer_threads(kConfigs[kIndex]) + 32, 2)
   }
   __syncthreads();
   if (thread < kProducer) {
-    consume<Element, kConfig>(a, stream);
+    consume<Kind, kConfig>(a, stream);
   } else if (thread == kProducer) {
     stream.produce(a, weight, x);
   }
@@ -204,25 +262,29 @@ __global__ void __launch_bounds__(consumer_threads(kConfigs[kIndex]) + 32, 2)
 
 // ---- host ----
 
-template <class Element, int kIndex>
+template <class Kind, int kIndex>
 void run_config(const MatmulOp& op, const Launch& launch, const RingPlan& plan) {
   constexpr RingConfig kConfig = kConfigs[kIndex];
   constexpr StreamShape kShape = stream_shape(kConfig);
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(plan.num_ctas)),
                           .block = dim3(consumer_threads(kConfig) + 32),
                           .shared_bytes = stream_bytes(op, kShape, plan.num_ctas)};
-  allow_shared_bytes(matmul_ring<Element, kIndex>, shape.shared_bytes);
-  launch_kernel("hopper.matmul_ring", launch, shape, matmul_ring<Element, kIndex>,
+  allow_shared_bytes(matmul_ring<Kind, kIndex>, shape.shared_bytes);
+  launch_kernel("hopper.matmul_ring", launch, shape, matmul_ring<Kind, kIndex>,
                 make_chunk_map(op.weight.data, kShape.tile_rows, kShape.chunks),
                 make_chunk_map(op.x.data, kShape.tokens, kShape.chunks),
                 make_stream_arguments(op, kShape, plan.num_ctas, plan.trigger));
 }
 
-template <class Element>
-void run_element(const MatmulOp& op, const Launch& launch, const RingPlan& plan) {
-  [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) {
-    ((plan.config == kIndex ? run_config<Element, kIndex>(op, launch, plan) : void()), ...);
-  }
+template <class Kind>
+void run_kind(const MatmulOp& op, const Launch& launch, const RingPlan& plan) {
+  OCTET_CHECK(fits(kConfigs[plan.config], Kind::kScalesChunks));
+  const auto run_if = [&]<int kIndex>() {
+    if constexpr (fits(kConfigs[kIndex], Kind::kScalesChunks)) {
+      if (plan.config == kIndex) run_config<Kind, kIndex>(op, launch, plan);
+    }
+  };
+  [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) { (run_if.template operator()<kIndex>(), ...); }
   (std::make_integer_sequence<int, std::size(kConfigs)>());
 }
 
@@ -234,9 +296,10 @@ int find_config(int64_t num_tokens, int row_groups) {
   fail(ErrorCode::kInternal, "the ring has no configuration of {} row groups for {} tokens", row_groups, num_tokens);
 }
 
-std::string declines(const MatmulOp& op, const Launch& launch, DType dtype) {
+template <class Kind>
+std::string declines(const MatmulOp& op, const Launch& launch) {
   if (op.out.dim(0) > kMaxTokens) return fmt::format("takes at most {} tokens, not {}", kMaxTokens, op.out.dim(0));
-  std::string reason = operands_decline(op, launch, dtype);
+  std::string reason = operands_decline<Kind>(op, launch);
   if (!reason.empty()) return reason;
   const RingPlan plan = plan_ring(op);
   const int64_t needed = stream_bytes(op, stream_shape(kConfigs[plan.config]), plan.num_ctas);
@@ -252,6 +315,11 @@ void run(const MatmulOp& op, const Launch& launch) { run_ring(op, launch, plan_r
 
 std::span<const RingConfig> ring_configs() { return kConfigs; }
 
+bool takes_ring_config(const MatmulOp& op, int config) {
+  return op.out.dim(0) <= kConfigs[config].tokens &&
+         fits(kConfigs[config], op.x.format.granularity == Granularity::kGroup);
+}
+
 // As measured (matmul_bench tune). Two CTAs an SM keep more bytes in flight than one, as long as each has several
 // stages to load; as many CTAs as tiles, where all fit at once, beat an uneven number of tiles each.
 RingPlan plan_ring(const MatmulOp& op) {
@@ -263,7 +331,8 @@ RingPlan plan_ring(const MatmulOp& op) {
   int64_t num_ctas = 256;
   if (num_channels * row_bytes <= int64_t{16} << 20) {  // four stages for each of 256 CTAs
     num_ctas = num_tokens > 8 ? 256 : 128;
-  } else if (num_tokens <= 8 && num_channels % 4096 != 0 && triple_tiles >= 200 && triple_tiles <= 2 * 132) {
+  } else if (num_tokens <= 8 && op.x.format.granularity != Granularity::kGroup && num_channels % 4096 != 0 &&
+             triple_tiles >= 200 && triple_tiles <= 2 * 132) {
     row_groups = 3;
     num_ctas = triple_tiles;
   }
@@ -273,23 +342,26 @@ RingPlan plan_ring(const MatmulOp& op) {
 }
 
 void run_ring(const MatmulOp& op, const Launch& launch, const RingPlan& plan) {
-  if (op.x.data.dtype == DType::kF8E4M3) {
-    run_element<F8E4M3>(op, launch, plan);
-  } else {
-    run_element<BF16>(op, launch, plan);
-  }
+  if (takes_formats<F8Kind>(op.x.format, op.weight.format)) return run_kind<F8Kind>(op, launch, plan);
+  if (takes_formats<F8BlockKind>(op.x.format, op.weight.format)) return run_kind<F8BlockKind>(op, launch, plan);
+  if (takes_formats<I8Kind>(op.x.format, op.weight.format)) return run_kind<I8Kind>(op, launch, plan);
+  run_kind<BF16Kind>(op, launch, plan);
 }
 
 Kernel<MatmulOp> hopper_matmul_f8_ring() {
-  return {.name = "hopper.matmul_f8_ring",
-          .declines = [](const MatmulOp& op, const Launch& l) { return declines(op, l, DType::kF8E4M3); },
-          .run = run};
+  return {.name = "hopper.matmul_f8_ring", .declines = declines<F8Kind>, .run = run};
+}
+
+Kernel<MatmulOp> hopper_matmul_f8_block_ring() {
+  return {.name = "hopper.matmul_f8_block_ring", .declines = declines<F8BlockKind>, .run = run};
+}
+
+Kernel<MatmulOp> hopper_matmul_i8_ring() {
+  return {.name = "hopper.matmul_i8_ring", .declines = declines<I8Kind>, .run = run};
 }
 
 Kernel<MatmulOp> hopper_matmul_bf16_ring() {
-  return {.name = "hopper.matmul_bf16_ring",
-          .declines = [](const MatmulOp& op, const Launch& l) { return declines(op, l, DType::kBF16); },
-          .run = run};
+  return {.name = "hopper.matmul_bf16_ring", .declines = declines<BF16Kind>, .run = run};
 }
 
 }  // namespace octet

@@ -23,6 +23,7 @@ struct RingPlan {
 };
 
 std::span<const RingConfig> ring_configs();
+bool takes_ring_config(const MatmulOp& op, int config);
 RingPlan plan_ring(const MatmulOp& op);
 void run_ring(const MatmulOp& op, const Launch& launch, const RingPlan& plan);
 

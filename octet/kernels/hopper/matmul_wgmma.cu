@@ -1,6 +1,7 @@
-// hopper.matmul_f8_wgmma, hopper.matmul_bf16_wgmma: matmuls of any number of tokens on Hopper's warpgroup instruction.
-// f8_e4m3 x f8_e4m3 (weight per channel or per tensor, x per token or per tensor) or bf16 x bf16; out f32 or bf16. Rows
-// of x and of the weight must be a multiple of 16 bytes, channels of 8, rows of out aligned to 16 bytes.
+// hopper.matmul_f8_wgmma, matmul_f8_block_wgmma, matmul_i8_wgmma, matmul_bf16_wgmma: matmuls of any number of tokens
+// on Hopper's warpgroup instruction. Operands as the ring's (matmul_ring.cu), with scales per 128 columns the weight's
+// per block of 128 rows; out f32 or bf16. Rows of x and of the weight must be a multiple of 16 bytes, channels of 8,
+// rows of out aligned to 16 bytes.
 //
 //   - A CTA makes tiles of 128 tokens x 64 .. 256 channels, one after another. One thread streams both operands through
 //     a ring of stages, a chunk of 128 bytes of K each; one warp brings the scales; two warpgroups multiply 64 tokens
@@ -11,7 +12,8 @@
 //     is the one with which the SMs are done first.
 //   - The instruction adds E4M3 products with 14 bits only. Its sums are therefore taken over two chunks at a time and
 //     added in F32 while the other warpgroup multiplies: they take turns. Registers for both limit a tile to 192
-//     channels; 256 in two halves, whose instructions are narrower, were slower. BF16 products it adds in F32.
+//     channels; 256 in two halves, whose instructions are narrower, were slower. BF16 products it adds in F32, INT8's
+//     in I32. Where chunks have scales, each chunk's sums are added apart, in tiles that lie in one block of rows.
 //   - The order over K is fixed, so a token's bits do not depend on the others.
 #include <algorithm>
 #include <iterator>
@@ -31,7 +33,9 @@ constexpr int kThreads = kWarpgroup * (1 + kConsumers);
 constexpr int kTileTokens = 64 * kConsumers;
 constexpr int kTokenBytes = kTileTokens * kChunkBytes;  // of a stage
 constexpr int kBandTiles = 16;                          // of tokens
-constexpr int kAddedChunks = 2;                         // whose E4M3 products the instruction adds up
+// Chunks whose E4M3 products the instruction adds up.
+template <class Kind>
+inline constexpr int kAddedChunks = Kind::kScalesChunks ? 1 : 2;
 // Registers a thread; the producer gives its own to the warpgroups that hold the sums.
 constexpr int kProducerRegisters = 40;
 constexpr int kConsumerRegisters = 232;
@@ -47,12 +51,14 @@ constexpr TileConfig kConfigs[] = {
     {.channels = 160, .stages = 5, .cluster = 2}, {.channels = 176, .stages = 4, .cluster = 2},
     {.channels = 192, .stages = 4, .cluster = 2}, {.channels = 256, .stages = 3, .cluster = 2},
 };
+constexpr int kBlockRows = 128;         // of a weight whose chunks have scales
 constexpr int64_t kMaxUnshared = 1024;  // tokens, up to which CTAs may read all weight rows themselves
 
 // Whether a thread's registers hold a tile's sums, E4M3's twice.
-template <class Element>
+template <class Kind>
 constexpr bool fits(const TileConfig& c) {
-  return c.channels <= (kAddsChunks<Element> ? 192 : 256);
+  if (Kind::kScalesChunks) return kBlockRows % c.channels == 0;
+  return c.channels <= (kAddsChunks<typename Kind::Element> ? 192 : 256);
 }
 
 struct Arguments {
@@ -242,7 +248,8 @@ struct Turns {
 
 // The sums of a tile, one chunk multiplied while the next is awaited.
 template <class Element, TileConfig kConfig>
-__device__ inline void multiply_tile(float (&sums)[kConfig.channels / 2], Reader<kConfig>& reader, int num_chunks) {
+__device__ inline void multiply_tile(WgmmaSum<Element> (&sums)[kConfig.channels / 2], Reader<kConfig>& reader,
+                                     int num_chunks) {
   int before = 0;
   for (int chunk = 0; chunk < num_chunks; ++chunk) {
     reader.wait();
@@ -256,23 +263,55 @@ __device__ inline void multiply_tile(float (&sums)[kConfig.channels / 2], Reader
   reader.release(before);
 }
 
-// The same with sums of kAddedChunks chunks added up apart, in turns with the other warpgroup.
-template <class Element, TileConfig kConfig>
-__device__ inline void multiply_tile_apart(float (&sums)[kConfig.channels / 2], Reader<kConfig>& reader,
-                                           int num_chunks) {
+// The first of a thread's two rows of a tile; the other is 8 below.
+__device__ inline int row_in_tile(int warpgroup) {
+  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
+  return warpgroup * 64 + thread / 32 * 16 + thread % 32 / 4;
+}
+
+// What a thread's sums of a chunk are multiplied by: those of its first token and of the one 8 below.
+struct ChunkFactors {
+  int of_channel;
+  int of_tokens[2];
+  float channel, tokens[2];
+
+  __device__ void begin(const MatmulOutput& a, int token, int first_channel) {
+    of_channel = a.chunks.of_channel(first_channel, a.num_channels);
+    for (int i = 0; i < 2; ++i) of_tokens[i] = a.chunks.of_token(token + 8 * i, a.num_tokens);
+  }
+  __device__ void load(const ChunkScales& scales, int chunk) {
+    chunk = scales.inside(chunk);
+    channel = scales.weight[of_channel + chunk];
+    for (int i = 0; i < 2; ++i) tokens[i] = scales.x[of_tokens[i] + chunk];
+  }
+};
+
+// The same with sums of kAddedChunks chunks added up apart, in turns with the other warpgroup. `token`: the thread's
+// first, `channel` the tile's.
+template <class Kind, TileConfig kConfig>
+__device__ inline void multiply_tile_apart(const Arguments& a, float (&sums)[kConfig.channels / 2],
+                                           Reader<kConfig>& reader, int token, int channel) {
+  constexpr int kAdded = kAddedChunks<Kind>;
   const Turns turns{reader.warpgroup};
   for (float& sum : sums) sum = 0.0f;
-  for (int first = 0; first < num_chunks; first += kAddedChunks) {
-    const int count = min(kAddedChunks, num_chunks - first);
+  ChunkFactors factors;
+  if constexpr (Kind::kScalesChunks) {
+    factors.begin(a.output, token, channel);
+    factors.load(a.output.chunks, 0);
+  }
+  for (int first = 0; first < a.num_chunks; first += kAdded) {
+    const int count = min(kAdded, a.num_chunks - first);
     float part[kConfig.channels / 2];
+    ChunkFactors next = factors;
+    if constexpr (Kind::kScalesChunks) next.load(a.output.chunks, first + 1);
     Reader<kConfig> done = reader;
     reader.wait();
     turns.wait();
 #pragma unroll
-    for (int i = 0; i < kAddedChunks; ++i) {
+    for (int i = 0; i < kAdded; ++i) {
       if (i < count) {
         if (i > 0) reader.wait();
-        wgmma_chunk<Element>(part, reader.tokens(), reader.channels(), i);
+        wgmma_chunk<typename Kind::Element>(part, reader.tokens(), reader.channels(), i);
         reader.place.advance();
       }
     }
@@ -284,8 +323,15 @@ __device__ inline void multiply_tile_apart(float (&sums)[kConfig.channels / 2], 
     }
     wgmma_wait<0>();
     done.release(done.place.stage);
+    if constexpr (Kind::kScalesChunks) {
+      const float factor[2] = {factors.channel * factors.tokens[0], factors.channel * factors.tokens[1]};
 #pragma unroll
-    for (int i = 0; i < kConfig.channels / 2; ++i) sums[i] += part[i];
+      for (int i = 0; i < kConfig.channels / 2; ++i) sums[i] = fmaf(part[i], factor[i / 2 % 2], sums[i]);
+      factors = next;
+    } else {
+#pragma unroll
+      for (int i = 0; i < kConfig.channels / 2; ++i) sums[i] += part[i];
+    }
   }
 }
 
@@ -300,12 +346,14 @@ __device__ inline ChannelPair channel_pair(const float* scales, int channel) {
   return {*reinterpret_cast<const float2*>(scales + channel),
           *reinterpret_cast<const float2*>(scales + kConfig.channels + channel)};
 }
-__device__ inline float2 finish(const ChannelPair& v, float x_scale, float first, float second) {
-  return {fmaf(x_scale * v.scale.x, first, v.bias.x), fmaf(x_scale * v.scale.y, second, v.bias.y)};
+template <class Sum>
+__device__ inline float2 finish(const ChannelPair& v, float x_scale, Sum first, Sum second) {
+  return {fmaf(x_scale * v.scale.x, static_cast<float>(first), v.bias.x),
+          fmaf(x_scale * v.scale.y, static_cast<float>(second), v.bias.y)};
 }
 
-template <TileConfig kConfig>
-__device__ inline void write_f32(const MatmulOutput& a, const float (&sums)[kConfig.channels / 2], const float* scales,
+template <TileConfig kConfig, class Sum>
+__device__ inline void write_f32(const MatmulOutput& a, const Sum (&sums)[kConfig.channels / 2], const float* scales,
                                  const float (&x_scale)[2], int token, int first_channel) {
   const int t = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
@@ -326,8 +374,8 @@ __device__ inline void warpgroup_barrier(int warpgroup) {
 }
 
 // To shared memory, and on from there while the next tile is multiplied.
-template <TileConfig kConfig>
-__device__ inline void write_bf16(const CUtensorMap& out, const float (&sums)[kConfig.channels / 2],
+template <TileConfig kConfig, class Sum>
+__device__ inline void write_bf16(const CUtensorMap& out, const Sum (&sums)[kConfig.channels / 2],
                                   const Memory<kConfig>& memory, const float (&x_scale)[2], int warpgroup, int token,
                                   int first_channel) {
   constexpr int kRowBytes = box_channels(kConfig) * 2;
@@ -346,7 +394,7 @@ __device__ inline void write_bf16(const CUtensorMap& out, const float (&sums)[kC
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const ChannelPair pair = channel_pair<kConfig>(memory.scales(), 8 * (j + i / 2) + 2 * t);
-      const float* two = sums + 4 * (j + i / 2) + i % 2 * 2;
+      const Sum* two = sums + 4 * (j + i / 2) + i % 2 * 2;
       words[i] = pack_bf16(finish(pair, x_scale[i % 2], two[0], two[1]));
     }
     const int box = 8 * j / box_channels(kConfig);
@@ -364,11 +412,10 @@ __device__ inline void write_bf16(const CUtensorMap& out, const float (&sums)[kC
 }
 
 // The results of a tile, once its scales are there.
-template <TileConfig kConfig>
-__device__ inline void write_tile(const Arguments& a, const CUtensorMap& out, const float (&sums)[kConfig.channels / 2],
+template <TileConfig kConfig, class Sum>
+__device__ inline void write_tile(const Arguments& a, const CUtensorMap& out, const Sum (&sums)[kConfig.channels / 2],
                                   const Memory<kConfig>& memory, int parity, int warpgroup, int token, int channel) {
-  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
-  const int row = warpgroup * 64 + thread / 32 * 16 + thread % 32 / 4;
+  const int row = row_in_tile(warpgroup);
   wait_barrier(memory.scales_full(), parity);
   const float* token_scales = memory.scales() + 2 * kConfig.channels;
   const float x_scale[2] = {token_scales[row], token_scales[row + 8]};
@@ -380,28 +427,29 @@ __device__ inline void write_tile(const Arguments& a, const CUtensorMap& out, co
   arrive(memory.scales_empty());
 }
 
-template <class Element, TileConfig kConfig>
+template <class Kind, TileConfig kConfig>
 __device__ void consume(const Arguments& a, const CUtensorMap& out, const Memory<kConfig>& memory, int warpgroup) {
+  constexpr bool kApart = kAddsChunks<typename Kind::Element>;
   // In a register: the compiler would otherwise compute the address anew before every instruction.
   Reader<kConfig> reader{{memory.bytes, __shfl_sync(0xffffffffu, memory.address, 0)}, warpgroup};
-  if (kAddsChunks<Element> && warpgroup == 1) Turns{1}.pass();
+  if (kApart && warpgroup == 1) Turns{1}.pass();
   int parity = 0;
   wait_for_previous();
   for_each_tile<kConfig>(a, [&](int token, int channel) {
-    float sums[kConfig.channels / 2];
-    if constexpr (kAddsChunks<Element>) {
-      multiply_tile_apart<Element, kConfig>(sums, reader, a.num_chunks);
+    typename Kind::Sum sums[kConfig.channels / 2];
+    if constexpr (kApart) {
+      multiply_tile_apart<Kind, kConfig>(a, sums, reader, token + row_in_tile(warpgroup), channel);
     } else {
-      multiply_tile<Element, kConfig>(sums, reader, a.num_chunks);
+      multiply_tile<typename Kind::Element, kConfig>(sums, reader, a.num_chunks);
     }
     write_tile<kConfig>(a, out, sums, memory, parity, warpgroup, token, channel);
     parity ^= 1;
   });
-  if (kAddsChunks<Element> && warpgroup == 0) Turns{0}.wait();  // for the last pass, so that none is left over
+  if (kApart && warpgroup == 0) Turns{0}.wait();  // for the last pass, so that none is left over
   if (threadIdx.x % kWarpgroup == 0) wait_for_stores();
 }
 
-template <class Element, int kIndex>
+template <class Kind, int kIndex>
 __global__ void __launch_bounds__(kThreads, 1)
     matmul_wgmma(const __grid_constant__ ChunkMap weight, const __grid_constant__ ChunkMap x,
                  const __grid_constant__ CUtensorMap out, const Arguments a) {
@@ -431,7 +479,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncwarp();
   } else {
     take_registers<kConsumerRegisters>();
-    consume<Element, kConfig>(a, out, memory, warpgroup - 1);
+    consume<Kind, kConfig>(a, out, memory, warpgroup - 1);
   }
   // No CTA leaves while another may still write into it.
   if constexpr (kConfig.cluster > 1) cluster_barrier();
@@ -448,13 +496,13 @@ Tiles tiles_of(const TileConfig& c, const MatmulOp& op) {
 
 // The least time, if every SM makes tile after tile. Measured: a chunk takes about 256 cycles and 3 a channel where
 // that is more than its multiplications, 4 a channel; a tile takes about 4 chunks' more than its chunks.
-template <class Element>
+template <class Kind>
 int choose_config(const MatmulOp& op, const Launch& launch) {
   int best = 0;
   int64_t best_time = INT64_MAX;
   for (size_t i = 0; i < std::size(kConfigs); ++i) {
     const TileConfig& c = kConfigs[i];
-    if (!fits<Element>(c) || op.out.dim(0) <= kTileTokens * (c.cluster - 1)) continue;
+    if (!fits<Kind>(c) || op.out.dim(0) <= kTileTokens * (c.cluster - 1)) continue;
     if (c.cluster == 1 && op.out.dim(0) > kMaxUnshared) continue;
     const Tiles tiles = tiles_of(c, op);
     const int64_t rounds = ceil_divide(tiles.of_tokens * tiles.of_channels, launch.gpu->num_sms / c.cluster);
@@ -466,9 +514,13 @@ int choose_config(const MatmulOp& op, const Launch& launch) {
   return best;
 }
 
-std::string declines(const MatmulOp& op, const Launch& launch, DType dtype) {
-  std::string reason = operands_decline(op, launch, dtype);
+template <class Kind>
+std::string declines(const MatmulOp& op, const Launch& launch) {
+  std::string reason = operands_decline<Kind>(op, launch);
   if (reason.empty()) reason = vector_output_declines(op);
+  if (reason.empty() && Kind::kScalesChunks && op.weight.format.group_rows != kBlockRows) {
+    reason = fmt::format("takes weights per block of {} rows, not {}", kBlockRows, op.weight.format.to_string());
+  }
   constexpr int kNeeded = std::ranges::max(kConfigs | std::views::transform(shared_bytes));
   if (reason.empty() && kNeeded > launch.gpu->max_shared_bytes) {
     reason = fmt::format("needs {} bytes of shared memory, there are {}", kNeeded, launch.gpu->max_shared_bytes);
@@ -476,7 +528,7 @@ std::string declines(const MatmulOp& op, const Launch& launch, DType dtype) {
   return reason;
 }
 
-template <class Element, int kIndex>
+template <class Kind, int kIndex>
 void run_config(const MatmulOp& op, const Launch& launch) {
   constexpr TileConfig kConfig = kConfigs[kIndex];
   const Tiles tiles = tiles_of(kConfig, op);
@@ -490,19 +542,19 @@ void run_config(const MatmulOp& op, const Launch& launch) {
                           .block = dim3(kThreads),
                           .shared_bytes = shared_bytes(kConfig),
                           .cluster = kConfig.cluster};
-  allow_shared_bytes(matmul_wgmma<Element, kIndex>, shape.shared_bytes);
+  allow_shared_bytes(matmul_wgmma<Kind, kIndex>, shape.shared_bytes);
   launch_kernel(
-      "hopper.matmul_wgmma", launch, shape, matmul_wgmma<Element, kIndex>,
+      "hopper.matmul_wgmma", launch, shape, matmul_wgmma<Kind, kIndex>,
       make_chunk_map(op.weight.data, kConfig.channels / kConfig.cluster, 1), make_chunk_map(op.x.data, kTileTokens, 1),
       arguments.output.out_f32 ? CUtensorMap{} : make_store_map(op.out, 64, box_channels(kConfig) * 2), arguments);
 }
 
-template <class Element>
+template <class Kind>
 void run(const MatmulOp& op, const Launch& launch) {
-  const int config = choose_config<Element>(op, launch);
+  const int config = choose_config<Kind>(op, launch);
   const auto run_if = [&]<int kIndex>() {
-    if constexpr (fits<Element>(kConfigs[kIndex])) {
-      if (config == kIndex) run_config<Element, kIndex>(op, launch);
+    if constexpr (fits<Kind>(kConfigs[kIndex])) {
+      if (config == kIndex) run_config<Kind, kIndex>(op, launch);
     }
   };
   [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) { (run_if.template operator()<kIndex>(), ...); }
@@ -512,15 +564,19 @@ void run(const MatmulOp& op, const Launch& launch) {
 }  // namespace
 
 Kernel<MatmulOp> hopper_matmul_f8_wgmma() {
-  return {.name = "hopper.matmul_f8_wgmma",
-          .declines = [](const MatmulOp& op, const Launch& l) { return declines(op, l, DType::kF8E4M3); },
-          .run = run<F8E4M3>};
+  return {.name = "hopper.matmul_f8_wgmma", .declines = declines<F8Kind>, .run = run<F8Kind>};
+}
+
+Kernel<MatmulOp> hopper_matmul_f8_block_wgmma() {
+  return {.name = "hopper.matmul_f8_block_wgmma", .declines = declines<F8BlockKind>, .run = run<F8BlockKind>};
+}
+
+Kernel<MatmulOp> hopper_matmul_i8_wgmma() {
+  return {.name = "hopper.matmul_i8_wgmma", .declines = declines<I8Kind>, .run = run<I8Kind>};
 }
 
 Kernel<MatmulOp> hopper_matmul_bf16_wgmma() {
-  return {.name = "hopper.matmul_bf16_wgmma",
-          .declines = [](const MatmulOp& op, const Launch& l) { return declines(op, l, DType::kBF16); },
-          .run = run<BF16>};
+  return {.name = "hopper.matmul_bf16_wgmma", .declines = declines<BF16Kind>, .run = run<BF16Kind>};
 }
 
 }  // namespace octet

@@ -227,6 +227,7 @@ std::string declines(const RopeAttentionOp& op, const Launch& launch) {
     return fmt::format("takes at most {} sequences, not {}", kMaxDecodeSequences, attention.num_sequences());
   }
   if (std::string reason = declines_attention_decode(attention, launch, 1); !reason.empty()) return reason;
+  if (!writes_quantized(attention)) return "does not write " + attention.quantized.format.to_string();
   if (group > (d == 256 ? 8 : 16)) return fmt::format("takes at most 16 heads a KV head (8 of 256), not {}", group);
   if (op.rope.cos.dim(1) * 2 != d) return fmt::format("rotates whole heads, not {} of {}", op.rope.cos.dim(1) * 2, d);
   if (attention.num_heads() / num_ranks(attention.num_kv_heads()) * d * int64_t{sizeof(float)} > kMaxValueBytes) {
