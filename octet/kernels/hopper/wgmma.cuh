@@ -50,51 +50,66 @@ using WgmmaSum = std::conditional_t<std::is_same_v<Element, int8_t>, int32_t, fl
   OCTET_SUM_NAMES_96                                                                                           \
   ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, " \
   "%114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-// Their constraint c is "+f" for sums in F32, "+r" for sums in I32.
-#define OCTET_8_SUMS(c, i) \
-  c(d[i]), c(d[i + 1]), c(d[i + 2]), c(d[i + 3]), c(d[i + 4]), c(d[i + 5]), c(d[i + 6]), c(d[i + 7])
-#define OCTET_SUMS_8(c) OCTET_8_SUMS(c, 0)
-#define OCTET_SUMS_16(c) OCTET_8_SUMS(c, 0), OCTET_8_SUMS(c, 8)
-#define OCTET_SUMS_32(c) OCTET_SUMS_16(c), OCTET_8_SUMS(c, 16), OCTET_8_SUMS(c, 24)
-#define OCTET_SUMS_48(c) OCTET_SUMS_32(c), OCTET_8_SUMS(c, 32), OCTET_8_SUMS(c, 40)
-#define OCTET_SUMS_64(c) OCTET_SUMS_48(c), OCTET_8_SUMS(c, 48), OCTET_8_SUMS(c, 56)
-#define OCTET_SUMS_80(c) OCTET_SUMS_64(c), OCTET_8_SUMS(c, 64), OCTET_8_SUMS(c, 72)
-#define OCTET_SUMS_88(c) OCTET_SUMS_80(c), OCTET_8_SUMS(c, 80)
-#define OCTET_SUMS_96(c) OCTET_SUMS_88(c), OCTET_8_SUMS(c, 88)
-#define OCTET_SUMS_128(c) \
-  OCTET_SUMS_96(c), OCTET_8_SUMS(c, 96), OCTET_8_SUMS(c, 104), OCTET_8_SUMS(c, 112), OCTET_8_SUMS(c, 120)
-// `type` and, for those that take them, the operands' signs and orders `flags`.
-#define OCTET_WGMMA_ASM(sums, columns, type, flags, c, a_name, b_name, accumulate_name)           \
-  asm volatile("{\n.reg .pred accumulating;\nsetp.ne.b32 accumulating, " accumulate_name          \
-               ", 0;\nwgmma.mma_async.sync.aligned.m64n" columns type " {" OCTET_SUM_NAMES_##sums \
-               "}, " a_name ", " b_name ", accumulating" flags ";\n}\n"                           \
-               : OCTET_SUMS_##sums(c)                                                             \
-               : "l"(a), "l"(b), "r"(accumulate))
-#define OCTET_WGMMA(sums, columns, ...)                                                               \
-  template <class Element>                                                                            \
-  __device__ inline void wgmma(WgmmaSum<Element>(&d)[sums], uint64_t a, uint64_t b, int accumulate) { \
-    if constexpr (std::is_same_v<Element, F8E4M3>) {                                                  \
-      OCTET_WGMMA_ASM(sums, columns, "k32.f32.e4m3.e4m3", ", 1, 1", "+f", __VA_ARGS__);               \
-    } else if constexpr (std::is_same_v<Element, int8_t>) {                                           \
-      OCTET_WGMMA_ASM(sums, columns, "k32.s32.s8.s8", "", "+r", __VA_ARGS__);                         \
-    } else {                                                                                          \
-      OCTET_WGMMA_ASM(sums, columns, "k16.f32.bf16.bf16", ", 1, 1, 0, 0", "+f", __VA_ARGS__);         \
-    }                                                                                                 \
+// With OCTET_SUM, their constraint.
+#define OCTET_8_SUMS(i)                                                                                \
+  OCTET_SUM(d[i]), OCTET_SUM(d[i + 1]), OCTET_SUM(d[i + 2]), OCTET_SUM(d[i + 3]), OCTET_SUM(d[i + 4]), \
+      OCTET_SUM(d[i + 5]), OCTET_SUM(d[i + 6]), OCTET_SUM(d[i + 7])
+#define OCTET_SUMS_8 OCTET_8_SUMS(0)
+#define OCTET_SUMS_16 OCTET_SUMS_8, OCTET_8_SUMS(8)
+#define OCTET_SUMS_32 OCTET_SUMS_16, OCTET_8_SUMS(16), OCTET_8_SUMS(24)
+#define OCTET_SUMS_48 OCTET_SUMS_32, OCTET_8_SUMS(32), OCTET_8_SUMS(40)
+#define OCTET_SUMS_64 OCTET_SUMS_48, OCTET_8_SUMS(48), OCTET_8_SUMS(56)
+#define OCTET_SUMS_80 OCTET_SUMS_64, OCTET_8_SUMS(64), OCTET_8_SUMS(72)
+#define OCTET_SUMS_88 OCTET_SUMS_80, OCTET_8_SUMS(80)
+#define OCTET_SUMS_96 OCTET_SUMS_88, OCTET_8_SUMS(88)
+#define OCTET_SUMS_128 OCTET_SUMS_96, OCTET_8_SUMS(96), OCTET_8_SUMS(104), OCTET_8_SUMS(112), OCTET_8_SUMS(120)
+#define OCTET_WGMMA_IF "{\n.reg .pred accumulating;\nsetp.ne.b32 accumulating, "
+#define OCTET_WGMMA_OP ", 0;\nwgmma.mma_async.sync.aligned.m64n"
+#define OCTET_WGMMA(sums, columns, a_name, b_name, accumulate_name)                                                   \
+  template <class Element>                                                                                            \
+  __device__ inline void wgmma(OCTET_SUM_TYPE(&d)[sums], uint64_t a, uint64_t b, int accumulate) {                    \
+    if constexpr (std::is_same_v<Element, F8E4M3>) {                                                                  \
+      asm volatile(OCTET_WGMMA_IF accumulate_name OCTET_WGMMA_OP columns "k32.f32.e4m3.e4m3 {" OCTET_SUM_NAMES_##sums \
+                   "}, " a_name ", " b_name ", accumulating, 1, 1;\n}\n"                                              \
+                   : OCTET_SUMS_##sums                                                                                \
+                   : "l"(a), "l"(b), "r"(accumulate));                                                                \
+    } else if constexpr (std::is_same_v<Element, int8_t>) {                                                           \
+      asm volatile(OCTET_WGMMA_IF accumulate_name OCTET_WGMMA_OP columns "k32.s32.s8.s8 {" OCTET_SUM_NAMES_##sums     \
+                   "}, " a_name ", " b_name ", accumulating;\n}\n"                                                    \
+                   : OCTET_SUMS_##sums                                                                                \
+                   : "l"(a), "l"(b), "r"(accumulate));                                                                \
+    } else {                                                                                                          \
+      asm volatile(OCTET_WGMMA_IF accumulate_name OCTET_WGMMA_OP columns "k16.f32.bf16.bf16 {" OCTET_SUM_NAMES_##sums \
+                   "}, " a_name ", " b_name ", accumulating, 1, 1, 0, 0;\n}\n"                                        \
+                   : OCTET_SUMS_##sums                                                                                \
+                   : "l"(a), "l"(b), "r"(accumulate));                                                                \
+    }                                                                                                                 \
   }
+#define OCTET_WGMMAS                          \
+  OCTET_WGMMA(8, "16", "%8", "%9", "%10")     \
+  OCTET_WGMMA(16, "32", "%16", "%17", "%18")  \
+  OCTET_WGMMA(32, "64", "%32", "%33", "%34")  \
+  OCTET_WGMMA(48, "96", "%48", "%49", "%50")  \
+  OCTET_WGMMA(64, "128", "%64", "%65", "%66") \
+  OCTET_WGMMA(80, "160", "%80", "%81", "%82") \
+  OCTET_WGMMA(88, "176", "%88", "%89", "%90") \
+  OCTET_WGMMA(96, "192", "%96", "%97", "%98") \
+  OCTET_WGMMA(128, "256", "%128", "%129", "%130")
 
 // d[64 x 2R] (+)= a[64 x 32 bytes] * b[2R x 32 bytes]^T for R sums a thread: lane (g, t) of warp w has in d[4j..4j+3]
 // the columns 8j + 2t and 8j + 2t + 1 of row 16w + g, then those of row 16w + g + 8.
-OCTET_WGMMA(8, "16", "%8", "%9", "%10")
-OCTET_WGMMA(16, "32", "%16", "%17", "%18")
-OCTET_WGMMA(32, "64", "%32", "%33", "%34")
-OCTET_WGMMA(48, "96", "%48", "%49", "%50")
-OCTET_WGMMA(64, "128", "%64", "%65", "%66")
-OCTET_WGMMA(80, "160", "%80", "%81", "%82")
-OCTET_WGMMA(88, "176", "%88", "%89", "%90")
-OCTET_WGMMA(96, "192", "%96", "%97", "%98")
-OCTET_WGMMA(128, "256", "%128", "%129", "%130")
+#define OCTET_SUM "+f"
+#define OCTET_SUM_TYPE float
+OCTET_WGMMAS
+#undef OCTET_SUM
+#undef OCTET_SUM_TYPE
+#define OCTET_SUM "+r"
+#define OCTET_SUM_TYPE int32_t
+OCTET_WGMMAS
+#undef OCTET_SUM
+#undef OCTET_SUM_TYPE
 #undef OCTET_WGMMA
-#undef OCTET_WGMMA_ASM
+#undef OCTET_WGMMAS
 
 // sums (+)= a 64-row chunk of 128 bytes times a chunk of the other operand; committed as one group.
 template <class Element, int kSums>

@@ -1,0 +1,160 @@
+// What streams through matmul_wgmma: the tiles of a CTA in their order, its shared memory, and the warps that fill it.
+#pragma once
+
+#include "octet/kernels/hopper/cluster.cuh"
+#include "octet/kernels/hopper/matmul_operands.cuh"
+
+namespace octet::matmul_tiles {
+
+inline constexpr int kWarpgroup = 128;
+inline constexpr int kConsumers = 2;  // warpgroups
+inline constexpr int kThreads = kWarpgroup * (1 + kConsumers);
+inline constexpr int kTileTokens = 64 * kConsumers;
+inline constexpr int kTokenBytes = kTileTokens * kChunkBytes;  // of a stage
+inline constexpr int kBandTiles = 16;                          // of tokens
+
+struct TileConfig {
+  int channels;
+  int stages;
+  int cluster;  // CTAs that share weight rows
+};
+
+struct Arguments {
+  MatmulOutput output;
+  int num_chunks;
+  int token_tiles, channel_tiles;  // of clusters
+};
+
+// Shared memory: the ring's stages, the results of a tile in BF16 on their way out, scales, barriers.
+constexpr int stage_bytes(const TileConfig& c) { return kTokenBytes + c.channels * kChunkBytes; }
+constexpr int results_offset(const TileConfig& c) { return c.stages * stage_bytes(c); }
+constexpr int scales_offset(const TileConfig& c) { return results_offset(c) + kTileTokens * c.channels * 2; }
+constexpr int barriers_offset(const TileConfig& c) { return scales_offset(c) + (2 * c.channels + kTileTokens) * 4; }
+constexpr int shared_bytes(const TileConfig& c) { return barriers_offset(c) + 2 * (c.stages + 1) * 8; }
+// Results leave in boxes of 64 tokens x as many channels as the copy engine takes and divide the tile's.
+constexpr int box_channels(const TileConfig& c) { return c.channels % 64 == 0 ? 64 : c.channels % 32 == 0 ? 32 : 16; }
+
+// ---- the order of tiles ----
+
+struct Tile {
+  int token_tile, channel_tile;
+};
+
+// Bands of kBandTiles token tiles; within a band all its token tiles for the first channels, then for the next.
+template <TileConfig kConfig>
+__device__ Tile tile_at(const Arguments& a, int index) {
+  constexpr int kBand = kBandTiles / kConfig.cluster;
+  const int band = index / (kBand * a.channel_tiles);
+  const int inside = index - band * kBand * a.channel_tiles;
+  const int height = min(kBand, a.token_tiles - band * kBand);
+  return {band * kBand + inside % height, inside / height};
+}
+
+// ---- roles ----
+
+// The CTA's shared memory.
+template <TileConfig kConfig>
+struct Memory {
+  std::byte* bytes;
+  uint32_t address;
+
+  __device__ uint32_t stage(int i) const { return address + i * stage_bytes(kConfig); }
+  __device__ uint32_t full(int stage) const { return address + barriers_offset(kConfig) + stage * 8; }
+  __device__ uint32_t empty(int stage) const { return full(kConfig.stages + stage); }
+  __device__ uint32_t scales_full() const { return full(2 * kConfig.stages); }
+  __device__ uint32_t scales_empty() const { return full(2 * kConfig.stages + 1); }
+  // Of a tile: the channels' scales, their biases, the tokens' scales.
+  __device__ float* scales() const { return reinterpret_cast<float*>(bytes + scales_offset(kConfig)); }
+  __device__ uint32_t results(int warpgroup) const {
+    return address + results_offset(kConfig) + warpgroup * 64 * kConfig.channels * 2;
+  }
+};
+
+// A place in the ring: the stage, and which of its barriers' phases is next.
+template <TileConfig kConfig>
+struct Place {
+  int stage = 0;
+  int parity = 0;
+
+  __device__ void advance() {
+    if (++stage == kConfig.stages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// This CTA's tiles, one after another: call(first token, first channel).
+template <TileConfig kConfig, class Call>
+__device__ inline void for_each_tile(const Arguments& a, Call&& call) {
+  const int rank = kConfig.cluster > 1 ? cluster_rank() : 0;
+  const int num_clusters = static_cast<int>(gridDim.x) / kConfig.cluster;
+  for (int i = static_cast<int>(blockIdx.x) / kConfig.cluster; i < a.token_tiles * a.channel_tiles; i += num_clusters) {
+    const Tile tile = tile_at<kConfig>(a, i);
+    call((tile.token_tile * kConfig.cluster + rank) * kTileTokens, tile.channel_tile * kConfig.channels);
+  }
+}
+
+// One thread: all stages. The first ones' weights come before the kernel before this one is done.
+template <TileConfig kConfig>
+__device__ void produce(const Arguments& a, const ChunkMap& weight, const ChunkMap& x, const Memory<kConfig>& memory) {
+  constexpr int kShareRows = kConfig.channels / kConfig.cluster;
+  const int share = kConfig.cluster > 1 ? cluster_rank() * kShareRows : 0;
+  const uint64_t policy = evict_last_policy();
+  const auto load_weight = [&](int channel, int chunk, int stage) {
+    const uint32_t full = memory.full(stage);
+    const uint32_t to = memory.stage(stage) + kTokenBytes + share * kChunkBytes;
+    arrive_expecting(full, stage_bytes(kConfig));
+    if constexpr (kConfig.cluster == 1) {
+      copy_box<kShareRows, 1>(to, weight.map, weight.by_chunk, channel, chunk, full, policy);
+    } else {
+      copy_box_to_all(to, weight.map, weight.by_chunk, channel + share, chunk, full, (1 << kConfig.cluster) - 1);
+    }
+  };
+  const Tile first = tile_at<kConfig>(a, static_cast<int>(blockIdx.x) / kConfig.cluster);
+  int ahead = 0;  // chunks of the first tile
+  for (; ahead < min(kConfig.stages, a.num_chunks); ++ahead) {
+    load_weight(first.channel_tile * kConfig.channels, ahead, ahead);
+  }
+  wait_for_previous();
+  Place<kConfig> place{.parity = 1};  // of a ring that nobody has used
+  for_each_tile<kConfig>(a, [&](int token, int channel) {
+    for (int chunk = 0; chunk < a.num_chunks; ++chunk) {
+      if (ahead > 0) {
+        --ahead;
+      } else {
+        wait_barrier(memory.empty(place.stage), place.parity);
+        load_weight(channel, chunk, place.stage);
+      }
+      copy_box<kTileTokens, 1>(memory.stage(place.stage), x.map, x.by_chunk, token, chunk, memory.full(place.stage),
+                               policy);
+      place.advance();
+    }
+  });
+  start_next();
+}
+
+// One warp: the scales and biases of tile after tile.
+template <TileConfig kConfig>
+__device__ void load_scales(const Arguments& a, const Memory<kConfig>& memory) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const MatmulOutput& output = a.output;
+  float* scales = memory.scales();
+  int parity = 1;
+  wait_for_previous();
+  for_each_tile<kConfig>(a, [&](int token, int channel) {
+    wait_barrier(memory.scales_empty(), parity);
+    for (int i = lane; i < kConfig.channels; i += 32) {
+      const int c = min(channel + i, output.num_channels - 1);
+      scales[i] = output.weight_scale_of(c);
+      scales[kConfig.channels + i] = output.bias != nullptr ? output.bias[c] : 0.0f;
+    }
+    for (int i = lane; i < kTileTokens; i += 32) {
+      scales[2 * kConfig.channels + i] = output.x_scale_of(min(token + i, output.num_tokens - 1));
+    }
+    arrive(memory.scales_full());
+    parity ^= 1;
+  });
+}
+
+}  // namespace octet::matmul_tiles
