@@ -26,6 +26,9 @@ namespace {
 constexpr int kGroupRows = 16;
 constexpr int kUnitBytes = 16;
 constexpr int kMaxTokens = 16;
+// With more than eight tokens every CTA would read them as often as weights: not where it has many tiles.
+constexpr int kMaxTokensOfManyChannels = 8;
+constexpr int64_t kManyChannels = 16384;
 constexpr int kParts = 8;  // of K, whose sums are made apart
 // At once: the small kernels that follow fit beside two CTAs of these and wait there, and the matmul behind them starts
 // to load as soon as the first CTA is done.
@@ -100,16 +103,17 @@ __device__ void multiply(typename Kind::Sum (&sum)[4], const Fragments& upper, c
   }
 }
 
-// Adds one chunk's products to the warp's sums: sums[i] has rows g and g + 8 of tokens 8i + 2t and 8i + 2t + 1.
+// Adds one chunk's products to the warp's sums. A stage has `tokens` of them; columns of others are anything and
+// nobody's. sums[i] has rows g and g + 8 of tokens 8i + 2t and 8i + 2t + 1.
 template <class Kind, RingConfig kConfig>
 __device__ void multiply_chunk(typename Kind::Sum (&sums)[token_tiles(kConfig)][4], uint32_t stage, int group,
-                               int chunk) {
+                               int chunk, int tokens) {
   using Element = typename Kind::Element;
   constexpr StreamShape kShape = stream_shape(kConfig);
   const int g = static_cast<int>(threadIdx.x) % 32 / 4;
   const int t = static_cast<int>(threadIdx.x) % 4;
   const uint32_t upper_row = stage + (chunk * kShape.tile_rows + group * kGroupRows + g) * kChunkBytes;
-  const int x_row = chunk * kConfig.tokens + (kConfig.tokens == 1 ? 0 : g);
+  const int x_row = chunk * tokens + (kConfig.tokens == 1 ? 0 : g);
   const uint32_t x_rows = stage + kShape.weight_bytes() + x_row * kChunkBytes;
 #pragma unroll(parts_of_warp(kConfig) * token_tiles(kConfig) < 4 ? 2 : 1)  // registers
   for (int half = 0; half < 2; ++half) {
@@ -211,11 +215,11 @@ __device__ void consume(const StreamArguments& a, const WeightStream<stream_shap
           if (is_last) next.begin(a.output, row_of(tile + 1));
           next.load(a.output.chunks, is_last ? chunk : (step + part + 1) * kShape.chunks + chunk);
           float products[kTiles][4] = {};
-          multiply_chunk<Kind, kConfig>(products, reader.wait(stream), group, chunk);
+          multiply_chunk<Kind, kConfig>(products, reader.wait(stream), group, chunk, a.x_rows);
           scales.add(sums[part], products);
           scales = next;
         } else {
-          multiply_chunk<Kind, kConfig>(sums[part], reader.wait(stream), group, chunk);
+          multiply_chunk<Kind, kConfig>(sums[part], reader.wait(stream), group, chunk, a.x_rows);
         }
         end_reads();
         __syncwarp();
@@ -272,7 +276,7 @@ void run_config(const MatmulOp& op, const Launch& launch, const RingPlan& plan) 
   allow_shared_bytes(matmul_ring<Kind, kIndex>, shape.shared_bytes);
   launch_kernel("hopper.matmul_ring", launch, shape, matmul_ring<Kind, kIndex>,
                 make_chunk_map(op.weight.data, kShape.tile_rows, kShape.chunks),
-                make_chunk_map(op.x.data, kShape.tokens, kShape.chunks),
+                make_chunk_map(op.x.data, static_cast<int>(op.out.dim(0)), kShape.chunks),
                 make_stream_arguments(op, kShape, plan.num_ctas, plan.trigger));
 }
 
@@ -298,7 +302,10 @@ int find_config(int64_t num_tokens, int row_groups) {
 
 template <class Kind>
 std::string declines(const MatmulOp& op, const Launch& launch) {
-  if (op.out.dim(0) > kMaxTokens) return fmt::format("takes at most {} tokens, not {}", kMaxTokens, op.out.dim(0));
+  const int most = op.out.dim(1) < kManyChannels ? kMaxTokens : kMaxTokensOfManyChannels;
+  if (op.out.dim(0) > most) {
+    return fmt::format("takes at most {} tokens with {} channels, not {}", most, op.out.dim(1), op.out.dim(0));
+  }
   std::string reason = operands_decline<Kind>(op, launch);
   if (!reason.empty()) return reason;
   const RingPlan plan = plan_ring(op);
@@ -320,8 +327,9 @@ bool takes_ring_config(const MatmulOp& op, int config) {
          fits(kConfigs[config], op.x.format.granularity == Granularity::kGroup);
 }
 
-// As measured (matmul_bench tune). Two CTAs an SM keep more bytes in flight than one, as long as each has several
-// stages to load; as many CTAs as tiles, where all fit at once, beat an uneven number of tiles each.
+// As measured (matmul_bench tune, and in whole steps). Two CTAs an SM keep more bytes in flight than one, as long as
+// each has several stages to load; as many CTAs as tiles, where all fit at once, beat an uneven number of tiles each.
+// One CTA an SM where that is enough leaves room for those of attention, which then start while this one still loads.
 RingPlan plan_ring(const MatmulOp& op) {
   const int64_t num_tokens = op.out.dim(0);
   const int64_t num_channels = op.out.dim(1);
@@ -329,7 +337,7 @@ RingPlan plan_ring(const MatmulOp& op) {
   const int64_t triple_tiles = ceil_divide(num_channels, 3 * kGroupRows);
   int row_groups = 1;
   int64_t num_ctas = 256;
-  if (num_channels * row_bytes <= int64_t{16} << 20) {  // four stages for each of 256 CTAs
+  if (num_channels * row_bytes < int64_t{32} << 20) {
     num_ctas = num_tokens > 8 ? 256 : 128;
   } else if (num_tokens <= 8 && op.x.format.granularity != Granularity::kGroup && num_channels % 4096 != 0 &&
              triple_tiles >= 200 && triple_tiles <= 2 * 132) {

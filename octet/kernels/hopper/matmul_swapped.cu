@@ -57,7 +57,8 @@ constexpr StreamShape stream_shape(const SwappedConfig& c) {
           .chunks = c.chunks,
           .stages = c.stages,
           .extra_bytes = c.row_groups == 1 ? kGroupRows * c.tokens * static_cast<int>(sizeof(float)) : 0,
-          .splits = c.splits};
+          .splits = c.splits,
+          .row_unit = 8};
 }
 static_assert(std::ranges::all_of(kConfigs, [](const SwappedConfig& c) {
   return !shares_sm(c) || stream_shape(c).row_scales_offset() <= kCoResidentBytes - 512;
@@ -123,7 +124,8 @@ __device__ void multiply_tile(const StreamArguments& a, typename Kind::Sum (&sum
     const int group = kConfig.row_groups == 1 ? 0 : warpgroup;
     const uint32_t stage = reader.wait(stream);
     const uint64_t rows = wgmma_operand(stage + (chunk * kShape.tile_rows + group * kGroupRows) * kChunkBytes);
-    const uint64_t tokens = wgmma_operand(stage + kShape.weight_bytes() + chunk * kConfig.tokens * kChunkBytes);
+    // Rows beyond the stage's are anything: columns of the result that nobody wants.
+    const uint64_t tokens = wgmma_operand(stage + kShape.weight_bytes() + chunk * a.x_rows * kChunkBytes);
     if constexpr (Kind::kScalesChunks) {
       // Of the tokens, for registers; one part is multiplied while the one before it is added.
       constexpr int kParts = kConfig.tokens == 32 ? 1 : kConfig.tokens / 16;
@@ -384,11 +386,11 @@ void run_config(const MatmulOp& op, const Launch& launch, const Plan& plan) {
                           .block = dim3(kThreads),
                           .shared_bytes = stream_bytes(op, kShape, plan.num_ctas),
                           .cluster = kShape.splits};
+  const StreamArguments arguments = make_stream_arguments(op, kShape, plan.num_ctas, kTrigger);
   allow_shared_bytes(matmul_swapped<Kind, kIndex>, shape.shared_bytes);
   launch_kernel("hopper.matmul_swapped", launch, shape, matmul_swapped<Kind, kIndex>,
                 make_chunk_map(op.weight.data, kShape.tile_rows, kShape.chunks),
-                make_chunk_map(op.x.data, kShape.tokens, kShape.chunks),
-                make_stream_arguments(op, kShape, plan.num_ctas, kTrigger));
+                make_chunk_map(op.x.data, arguments.x_rows, kShape.chunks), arguments);
 }
 
 template <class Kind>

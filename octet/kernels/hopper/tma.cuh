@@ -136,9 +136,10 @@ __device__ inline void prefetch_map(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 
-// Starts the copy of the box at (row, chunk) to `to`; its bytes count at the barrier.
-template <int kBoxRows, int kBoxChunks>
-__device__ inline void copy_box(uint32_t to, const CUtensorMap& map, bool by_chunk, int row, int chunk,
+// Starts the copy of the box of box_rows rows at (row, chunk) to `to`; its bytes count at the barrier. Rows beyond the
+// matrix count as well and cost more time than others.
+template <int kBoxChunks>
+__device__ inline void copy_box(uint32_t to, const CUtensorMap& map, bool by_chunk, int row, int chunk, int box_rows,
                                 uint32_t barrier, uint64_t policy) {
   if (!by_chunk) {
     asm volatile(
@@ -151,7 +152,7 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, bool by_chu
   for (int i = 0; i < kBoxChunks; ++i) {
     asm volatile(
         "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint "
-        "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to + i * kBoxRows * kChunkBytes),
+        "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to + i * box_rows * kChunkBytes),
         "l"(&map), "r"((chunk + i) * kChunkBytes), "r"(row), "r"(barrier), "l"(policy)
         : "memory");
   }

@@ -19,8 +19,9 @@ struct StreamShape {
   int tokens;
   int chunks;
   int stages;
-  int extra_bytes;  // the kernel's own, behind the stages
-  int splits = 1;   // of K, over the CTAs of a cluster
+  int extra_bytes;   // the kernel's own, behind the stages
+  int splits = 1;    // of K, over the CTAs of a cluster
+  int row_unit = 1;  // a stage has a multiple of so many rows of tokens
 
   constexpr int weight_bytes() const { return tile_rows * chunks * kChunkBytes; }
   constexpr int x_bytes() const { return tokens * chunks * kChunkBytes; }
@@ -44,6 +45,7 @@ struct StreamArguments {
   int num_tiles, steps;  // of the weight's rows; stages in a tile's K
   int max_cta_rows;
   int trigger;
+  int x_rows;  // of a chunk in a stage: those that there are, no more than the copy engine has to bring
 };
 
 // num_ctas: how many own tiles; with a split of K so many clusters.
@@ -53,7 +55,8 @@ inline StreamArguments make_stream_arguments(const MatmulOp& op, const StreamSha
           .num_tiles = static_cast<int>(num_tiles),
           .steps = static_cast<int>(ceil_divide(num_chunks(op), shape.chunks)),
           .max_cta_rows = static_cast<int>(ceil_divide(num_tiles, num_ctas) * shape.tile_rows),
-          .trigger = trigger};
+          .trigger = trigger,
+          .x_rows = static_cast<int>(ceil_divide(op.out.dim(0), shape.row_unit) * shape.row_unit)};
 }
 
 inline int64_t stream_bytes(const MatmulOp& op, const StreamShape& shape, int num_ctas) {
@@ -106,14 +109,13 @@ struct WeightStream {
     const auto load_weight = [&](int i) {
       const uint32_t barrier = full(i % kShape.stages);
       // Whatever lies beyond the edges is zeroed and counted too.
-      arrive_expecting(barrier, kShape.weight_bytes() + kShape.x_bytes());
-      copy_box<kShape.tile_rows, kShape.chunks>(stages + i % kShape.stages * kShape.stage_bytes(), weight.map,
-                                                weight.by_chunk, row_of(i / steps), chunk_of(i), barrier,
-                                                weight_policy);
+      arrive_expecting(barrier, kShape.weight_bytes() + a.x_rows * kShape.chunks * kChunkBytes);
+      copy_box<kShape.chunks>(stages + i % kShape.stages * kShape.stage_bytes(), weight.map, weight.by_chunk,
+                              row_of(i / steps), chunk_of(i), kShape.tile_rows, barrier, weight_policy);
     };
     const auto load_x = [&](int i) {
-      copy_box<kShape.tokens, kShape.chunks>(stages + i % kShape.stages * kShape.stage_bytes() + kShape.weight_bytes(),
-                                             x.map, x.by_chunk, 0, chunk_of(i), full(i % kShape.stages), x_policy);
+      copy_box<kShape.chunks>(stages + i % kShape.stages * kShape.stage_bytes() + kShape.weight_bytes(), x.map,
+                              x.by_chunk, 0, chunk_of(i), a.x_rows, full(i % kShape.stages), x_policy);
     };
     const int total = num_tiles * steps;
     const int filled = min(total, kShape.stages);
