@@ -125,7 +125,7 @@ std::optional<KvCacheQuant> read_kv_cache(const JsonObject& config) {
   if (arguments.dynamic) unsupported(object, "dynamic", "false");
   if (arguments.strategy != "tensor" && arguments.strategy != "attn_head")
     unsupported(object, "strategy", "\"tensor\" or \"attn_head\"");
-  return KvCacheQuant{.per_head = arguments.strategy == "attn_head"};
+  return KvCacheQuant{.per_head = arguments.strategy == "attn_head", .by_default = true};
 }
 
 void check_transforms(const JsonObject& config) {

@@ -28,6 +28,8 @@ struct LinearScheme {
 struct KvCacheQuant {
   DType dtype = DType::kF8E4M3;
   bool per_head = false;  // one scale per head, not one per layer
+  // Whether the cache is 8-bit unless the user says otherwise. AutoFP8 and Quark files only say which scales there are.
+  bool by_default = false;
 };
 
 // Modules that are stored alike.

@@ -69,8 +69,9 @@ inline AttentionOutput attention_output(const PagedAttentionOp& op) {
   return output;
 }
 
-// Why the end of a row cannot write the op's 8-bit format; empty = it can.
+// Why the end of a row cannot write the op's 8-bit format, or undo the scales of its values; empty = it can.
 inline std::string declines_quantized(const PagedAttentionOp& op) {
+  if (op.k_head_scale) return "takes one scale of keys and one of values, not one for each head";
   const QuantFormat& format = op.quantized.format;
   if (!op.quantized.data || format == kF8DynamicToken || format == kF8StaticTensor) return "";
   return "writes f8_e4m3 per token (dynamic) and per tensor (static), not " + format.to_string();
