@@ -9,8 +9,8 @@ namespace octet {
 namespace {
 
 constexpr std::string_view kSupported =
-    "octet reads \"fp8\" (AutoFP8 and DeepSeek's blocks), \"compressed-tensors\", \"fbgemm_fp8\" and \"modelopt\", and "
-    "quantises plain checkpoints while loading";
+    "octet reads \"fp8\" (AutoFP8 and DeepSeek's blocks), \"compressed-tensors\", \"fbgemm_fp8\", \"modelopt\" and "
+    "\"quark\", and quantises plain checkpoints while loading";
 
 std::string lower(std::string text) {
   for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
@@ -50,6 +50,7 @@ CheckpointQuant read_dialect(const Json& quantization_config) {
   if (method == "compressed-tensors" || method == "compressed_tensors") return read_compressed_tensors(config);
   if (method == "fbgemm_fp8") return read_fbgemm_fp8(config);
   if (method == "modelopt" || method == "modelopt_fp8") return read_modelopt(config);
+  if (method == "quark") return read_quark(config);
   fail(ErrorCode::kUnsupported, "{}: quant_method \"{}\" is not supported; {}", config.where(), method, kSupported);
 }
 

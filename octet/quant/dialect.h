@@ -57,6 +57,7 @@ CheckpointQuant read_block_fp8(const JsonObject& config);
 CheckpointQuant read_compressed_tensors(const JsonObject& config);
 CheckpointQuant read_fbgemm_fp8(const JsonObject& config);
 CheckpointQuant read_modelopt(const JsonObject& config);
+CheckpointQuant read_quark(const JsonObject& config);
 
 // What dialects share.
 std::vector<ModulePattern> read_modules(const JsonObject& config, std::string_view key,

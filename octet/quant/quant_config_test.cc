@@ -68,7 +68,7 @@ TEST(QuantConfigTest, ReadsAutoFp8) {
 }
 
 TEST(QuantConfigTest, NamesWhatItDoesNotKnow) {
-  for (const std::string_view method : {"quark", "gptq", "awq"}) {
+  for (const std::string_view method : {"mxfp8", "gptq", "awq"}) {
     const std::string text = error_of(ErrorCode::kUnsupported, fmt::format(R"({{"quant_method": "{}"}})", method));
     EXPECT_THAT(text, HasSubstr(fmt::format("quant_method \"{}\" is not supported; octet reads", method)));
   }
@@ -162,6 +162,75 @@ TEST(QuantConfigTest, ReadsFbgemmAndModelOpt) {
   EXPECT_TRUE(old.kv_cache().has_value());
   const QuantConfig blocks = config_of(R"({"quant_method": "modelopt", "quant_algo": "fp8_pb_wo"})");
   EXPECT_EQ(schemes_of(blocks, "a"), "fp8_block fp8_block f8_e4m3 per group of 128 (dynamic)");
+}
+
+std::string quark(std::string_view weight, std::string_view input, std::string_view rest = "") {
+  return fmt::format(
+      R"({{"quant_method": "quark", "quant_mode": "eager_mode", "algo_config": null, "exclude": ["lm_head"],
+      "global_quant_config": {{"bias": null, "input_tensors": {}, "output_tensors": null, "weight": {}}},
+      "layer_type_quant_config": {{}}, {} "export": {{"pack_method": "reorder", "weight_format": "real_quantized"}}}})",
+      input, weight, rest);
+}
+
+TEST(QuantConfigTest, ReadsQuark) {
+  constexpr std::string_view kTensor = R"({"dtype": "fp8_e4m3", "qscheme": "per_tensor", "is_dynamic": false})";
+  constexpr std::string_view kChannel = R"({"dtype": "fp8_e4m3", "qscheme": "per_channel", "ch_axis": 0})";
+  constexpr std::string_view kToken =
+      R"({"dtype": "fp8_e4m3", "qscheme": "per_channel", "ch_axis": 1, "is_dynamic": true})";
+  struct Case {
+    std::string_view weight, input, expected;
+  };
+  for (const Case& c : {Case{kTensor, kTensor, "fp8_tensor fp8_tensor f8_e4m3 per tensor"},
+                        Case{kChannel, kToken, "fp8_channel fp8_channel f8_e4m3 per token (dynamic)"},
+                        Case{kChannel, "null", "fp8_channel fp8_channel f32"},
+                        Case{R"({"dtype": "fp8_e4m3", "qscheme": "per_block", "block_size": [128, 128]})",
+                             R"({"dtype": "fp8_e4m3", "qscheme": "per_group", "group_size": 128, "is_dynamic": true})",
+                             "fp8_block fp8_block f8_e4m3 per group of 128 (dynamic)"},
+                        Case{R"({"dtype": "int8", "qscheme": "per_channel", "symmetric": true})",
+                             R"({"dtype": "int8", "qscheme": "per_tensor", "symmetric": false})",
+                             "int8_channel int8_channel i8 per tensor with zero points"}}) {
+    const QuantConfig config = config_of(quark(c.weight, c.input));
+    EXPECT_EQ(schemes_of(config, "model.layers.0.mlp.up_proj"), c.expected);
+    EXPECT_EQ(schemes_of(config, "lm_head"), "bf16 bf16 bf16");
+    EXPECT_FALSE(config.kv_cache());
+  }
+  const QuantConfig cache = config_of(quark(
+      kTensor, kTensor,
+      fmt::format(R"("layer_quant_config": {{"*k_proj": {{"weight": {0}, "input_tensors": {0}, "output_tensors": {0}}},
+                                             "*.layers.1.mlp.*": {{"weight": null}},
+                                             "*o_proj": {{"weight": {1}, "input_tensors": {2}}}}},)",
+                  kTensor, kChannel, kToken)));
+  ASSERT_TRUE(cache.kv_cache());
+  EXPECT_FALSE(cache.kv_cache()->by_default);
+  EXPECT_EQ(schemes_of(cache, "model.layers.0.self_attn.k_proj"), "fp8_tensor fp8_tensor f8_e4m3 per tensor");
+  EXPECT_EQ(schemes_of(cache, "model.layers.0.self_attn.o_proj"),
+            "fp8_channel fp8_channel f8_e4m3 per token (dynamic)");
+  EXPECT_EQ(schemes_of(cache, "model.layers.1.mlp.up_proj"), "bf16 bf16 bf16");
+}
+
+TEST(QuantConfigTest, NamesWhatItDoesNotKnowOfQuark) {
+  constexpr std::string_view kTensor = R"({"dtype": "fp8_e4m3", "qscheme": "per_tensor"})";
+  const auto error = [](std::string_view weight, std::string_view input, std::string_view rest = "") {
+    return error_of(ErrorCode::kUnsupported, quark(weight, input, rest));
+  };
+  EXPECT_THAT(error(R"({"dtype": "mxfp4", "qscheme": "per_group"})", "null"),
+              HasSubstr("global_quant_config: weight: dtype = \"mxfp4\" is not supported"));
+  EXPECT_THAT(error(R"({"dtype": "fp8_e4m3", "qscheme": "per_group"})", "null"), HasSubstr("qscheme = \"per_group\""));
+  EXPECT_THAT(error(R"({"dtype": "fp8_e4m3", "qscheme": "per_channel", "ch_axis": 1})", "null"),
+              HasSubstr("ch_axis = 1"));
+  EXPECT_THAT(error(R"({"dtype": "int8", "qscheme": "per_tensor", "symmetric": false})", "null"),
+              HasSubstr("weight: symmetric = false"));
+  EXPECT_THAT(error(kTensor, R"({"dtype": "int8", "qscheme": "per_tensor"})"),
+              HasSubstr("input_tensors: dtype = \"int8\""));
+  EXPECT_THAT(error(kTensor, kTensor, R"("softmax_quant_spec": {"dtype": "fp8_e4m3"},)"),
+              HasSubstr("softmax_quant_spec"));
+  EXPECT_THAT(error(kTensor, kTensor,
+                    fmt::format(R"("layer_quant_config": {{"*o_proj": {{"output_tensors": {}}}}},)", kTensor)),
+              HasSubstr("layer_quant_config: *o_proj: output_tensors"));
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported, R"({"quant_method": "quark", "algo_config": [{"name": "rotation"}]})"),
+              HasSubstr("algo_config"));
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported, R"({"quant_method": "quark"})"),
+              HasSubstr("global_quant_config = null"));
 }
 
 TEST(QuantConfigTest, RefusesContradictions) {
