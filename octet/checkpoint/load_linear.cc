@@ -180,17 +180,19 @@ std::optional<QuantFormat> LinearLoader::held_format(const QuantFormat& format) 
   const QuantFormat channel = format.dtype == DType::kI8 ? kI8Channel : kF8Channel;
   if (format.granularity == Granularity::kTensor)
     return plans_.size() > 1 || format.dtype == DType::kI8 ? channel : format;
-  if (format.granularity != Granularity::kBlock) return format;
+  const bool blocks = format.granularity == Granularity::kBlock;
+  if (!blocks && format.granularity != Granularity::kGroup) return format;
   const bool cut = source_.world_size > 1;
   const bool columns_fit = local_k_ == request_.k || local_k_ % format.group_cols == 0;
   bool rows_fit = true;
   for (const PartPlan& plan : plans_) {
+    if (!blocks) break;
     rows_fit = rows_fit && plan.offset % format.group_rows == 0 && plan.part->first_n % format.group_rows == 0 &&
                (!cut || request_.shard != Shard::kColumn || plan.part->local_n % format.group_rows == 0);
   }
   if (rows_fit && columns_fit) return format;
   // Every row has its blocks' scales. Columns that begin within a block have groups that divide it.
-  constexpr int64_t kSmallestGroup = 16;
+  constexpr int64_t kSmallestGroup = 32;
   const int64_t group = columns_fit ? format.group_cols : std::gcd<int64_t>(format.group_cols, local_k_);
   if (group < kSmallestGroup) return std::nullopt;
   return QuantFormat{
@@ -228,7 +230,7 @@ void LinearLoader::choose_format() {
 }
 
 void LinearLoader::hold_in_plain_for_want_of_kernels(const QuantFormat& format) {
-  const std::string cut = format.granularity == Granularity::kBlock && source_.world_size > 1 ? " cut by ranks" : "";
+  const std::string cut = format.group_cols > 0 && source_.world_size > 1 ? " cut by ranks" : "";
   const std::string formats =
       fmt::format("{} weights{} and {} activations", format.to_string(), cut, loaded_.activation.to_string());
   source_.dequantised[formats] += static_cast<int64_t>(plans_.size());
@@ -304,8 +306,8 @@ void LinearLoader::load_real(const PartPlan& plan, ConstTensor values) {
 void LinearLoader::quantise(const PartPlan& plan, ConstTensor values) {
   const QuantScheme& scheme = *plan.scheme.in_memory;
   const QuantFormat format = scheme.weight_format();
-  const bool blocks = format.granularity == Granularity::kBlock;
-  if (blocks && loaded_.weight.format.granularity != Granularity::kBlock) return quantise_cut_blocks(plan, values);
+  if (format.granularity == Granularity::kBlock && loaded_.weight.format.granularity != Granularity::kBlock)
+    return quantise_cut_blocks(plan, values);
   if (format.dtype == DType::kI8) refuse_nan(plan, values);
   const std::vector<float> maxima = shared_maxima(plan, values, format.granularity);
   const Shape scale_shape = format.scale_shape(plan.num_stored, local_k_);

@@ -2,6 +2,7 @@
 // in the file of its name, that turns the JSON into a CheckpointQuant.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -44,6 +45,7 @@ struct CheckpointQuant {
   std::vector<QuantGroup> groups;
   std::vector<ModulePattern> ignore;
   std::optional<KvCacheQuant> kv_cache;
+  std::vector<std::shared_ptr<const QuantScheme>> own_schemes = {};  // of this file's tiles
 
   const QuantGroup* group_of(std::string_view module) const;  // nullptr: plain
 };
@@ -60,11 +62,16 @@ CheckpointQuant read_modelopt(const JsonObject& config);
 CheckpointQuant read_quark(const JsonObject& config);
 
 // What dialects share.
+inline constexpr int64_t kMaxTileSide = int64_t{1} << 20;
 std::vector<ModulePattern> read_modules(const JsonObject& config, std::string_view key,
                                         ModulePattern::Dialect dialect = ModulePattern::Dialect::kSearch);
 // Keys that are in neither list are named in one warning.
 void warn_of_unknown_keys(const JsonObject& config, std::span<const std::string_view> known);
 [[noreturn]] void unsupported(const JsonObject& config, std::string_view key, std::string_view supported);
+// The scheme of a granularity of blocks or groups; the same for the same format.
+const QuantScheme& tile_scheme(CheckpointQuant& quant, const QuantFormat& format);
+// How many channels of a token share a dynamic scale, by the key that says it: what octet quantises by.
+int32_t read_input_group(const JsonObject& config, std::string_view key, int64_t found);
 QuantGroup every_linear(const QuantScheme& scheme, const QuantFormat& activation);
 
 }  // namespace octet

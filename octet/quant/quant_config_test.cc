@@ -73,8 +73,15 @@ TEST(QuantConfigTest, NamesWhatItDoesNotKnow) {
     EXPECT_THAT(text, HasSubstr(fmt::format("quant_method \"{}\" is not supported; octet reads", method)));
   }
   EXPECT_THAT(error_of(ErrorCode::kUnsupported,
-                       R"({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [64, 128]})"),
-              HasSubstr("weight_block_size = [64,128] is not supported, expected [128, 128]"));
+                       R"({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [64, 48]})"),
+              HasSubstr("weight_block_size = [64,48] is not supported, expected a multiple of 32"));
+  for (const std::string_view sides : {"[128]", "128", "[0, 128]", "[128, -128]", "[128, \"128\"]", "[1e9, 128]"}) {
+    EXPECT_THAT(
+        error_of(ErrorCode::kUnsupported,
+                 fmt::format(R"({{"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": {}}})",
+                             sides)),
+        HasSubstr("weight_block_size"));
+  }
   EXPECT_THAT(error_of(ErrorCode::kUnsupported,
                        R"({"quant_method": "fp8", "activation_scheme": "static", "kv_cache_scheme": "dynamic"})"),
               HasSubstr("kv_cache_scheme"));
@@ -145,9 +152,44 @@ TEST(QuantConfigTest, ReadsCompressedTensors) {
   ASSERT_TRUE(cache.kv_cache().has_value());
   EXPECT_TRUE(cache.kv_cache()->per_head);
   EXPECT_THAT(error_of(ErrorCode::kUnsupported, compressed_tensors(R"("type": "float", "strategy": "group")", token)),
-              HasSubstr("group_0: weights: strategy = \"group\" is not supported"));
+              HasSubstr("group_0: weights: group_size = null is not supported"));
   EXPECT_THAT(error_of(ErrorCode::kUnsupported, compressed_tensors(R"("type": "int", "strategy": "channel")", token)),
               HasSubstr("input_activations: type = \"float\" is not supported"));
+}
+
+TEST(QuantConfigTest, BlocksAndGroupsOfOtherSizes) {
+  const QuantConfig small =
+      config_of(R"({"activation_scheme": "dynamic", "quant_method": "fp8", "weight_block_size": [32, 64]})");
+  EXPECT_EQ(schemes_of(small, "a"), "fp8_block fp8_block f8_e4m3 per group of 64 (dynamic)");
+  const QuantFormat format = small.scheme_for("a").on_disk->weight_format();
+  EXPECT_EQ(format.to_string(), "f8_e4m3 per 32x64 block");
+  EXPECT_EQ(small.scheme_for("a").on_disk, small.scheme_for("b").on_disk);
+  struct Case {
+    std::string_view weights, input, expected;
+  };
+  for (const Case& c :
+       {Case{R"("type": "float", "strategy": "block", "block_structure": [64, 32])",
+             R"({"type": "float", "strategy": "group", "group_size": 32, "dynamic": true})",
+             "fp8_block fp8_block f8_e4m3 per group of 32 (dynamic)"},
+        Case{R"("type": "float", "strategy": "block", "block_structure": "64x32")", "null", "fp8_block fp8_block f32"},
+        Case{R"("type": "float", "group_size": 64)", R"({"type": "float", "strategy": "token", "dynamic": true})",
+             "fp8_group fp8_group f8_e4m3 per token (dynamic)"},
+        Case{R"("type": "int", "strategy": "group", "group_size": 128)", "null", "int8_group int8_group f32"}}) {
+    EXPECT_EQ(schemes_of(config_of(compressed_tensors(c.weights, c.input)), "a"), c.expected);
+  }
+  for (const std::string_view sides :
+       {R"("128")", R"("x128")", R"("128x")", R"("128x12y")", "[128]", "[128, 0]", "null"}) {
+    EXPECT_THAT(
+        error_of(ErrorCode::kUnsupported,
+                 compressed_tensors(
+                     fmt::format(R"("type": "float", "strategy": "block", "block_structure": {})", sides), "null")),
+        HasSubstr("weights: block_structure"));
+  }
+  EXPECT_THAT(
+      error_of(ErrorCode::kUnsupported,
+               compressed_tensors(R"("type": "float", "group_size": 64)",
+                                  R"({"type": "float", "strategy": "group", "group_size": 128, "dynamic": true})")),
+      HasSubstr("group_size = 128 is not supported, expected 64, as the weights"));
 }
 
 TEST(QuantConfigTest, ReadsFbgemmAndModelOpt) {
