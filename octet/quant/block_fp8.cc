@@ -12,6 +12,7 @@ QuantFormat read_block(const JsonObject& config) {
   const auto is_side = [](const Json& side) { return side.is_number_integer() && side > 0 && side <= kMaxTileSide; };
   if (!sides.is_array() || sides.size() != 2 || !is_side(sides[0]) || !is_side(sides[1]))
     unsupported(config, "weight_block_size", "two sides, such as [128, 128]");
+  if (sides == Json::array({1, 32})) unsupported(config, "weight_block_size", "other blocks than those of MXFP8");
   QuantFormat block = kF8Block;
   block.group_rows = sides[0].get<int32_t>();
   block.group_cols = read_input_group(config, "weight_block_size", sides[1].get<int64_t>());

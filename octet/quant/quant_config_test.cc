@@ -114,6 +114,26 @@ TEST(QuantConfigTest, ReadsBlocks) {
   EXPECT_EQ(schemes_of(powers, "model.layers.0.mlp.up_proj"), "bf16 bf16 bf16");
 }
 
+// MXFP8 in the spellings of its producers, and four bits.
+TEST(QuantConfigTest, NamesFormatsOfOtherWidths) {
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported, R"({"quant_method": "mxfp8"})"), HasSubstr("quant_method \"mxfp8\""));
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported,
+                       R"({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [1, 32]})"),
+              HasSubstr("weight_block_size = [1,32] is not supported, expected other blocks than those of MXFP8"));
+  for (const std::string_view algorithm : {"MXFP8", "NVFP4", "MIXED_PRECISION", "W4A8_AWQ"}) {
+    EXPECT_THAT(error_of(ErrorCode::kUnsupported,
+                         fmt::format(R"({{"quant_method": "modelopt", "quant_algo": "{}"}})", algorithm)),
+                HasSubstr(fmt::format("quant_algo = \"{}\" is not supported", algorithm)));
+  }
+  for (const std::string_view format : {"mxfp8-quantized", "nvfp4-pack-quantized", "pack-quantized", "marlin-24"}) {
+    EXPECT_THAT(
+        error_of(
+            ErrorCode::kUnsupported,
+            fmt::format(R"({{"quant_method": "compressed-tensors", "format": "{}", "config_groups": {{}}}})", format)),
+        HasSubstr(fmt::format("format = \"{}\" is not supported", format)));
+  }
+}
+
 std::string compressed_tensors(std::string_view weights, std::string_view input, std::string_view rest = "") {
   return fmt::format(
       R"({{"quant_method": "compressed-tensors", "format": "naive-quantized", "quantization_status": "compressed",
