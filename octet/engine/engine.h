@@ -52,7 +52,7 @@ struct EngineOptions {
 // What start-up found and decided, with every byte accounted for.
 struct EngineReport {
   std::string architecture, dtype, quantization, kv_cache_dtype, device;
-  std::string kv_scales;         // "48 of 48 KV scales loaded, the others 1"; empty: there are none
+  std::string kv_scales;         // "46 of 48 KV scales loaded, the others 1"; empty: there are none
   double kv_tokens_to_bf16 = 1;  // how many times as many tokens the KV cache holds as one in BF16
   int64_t num_parameters = 0;
   int64_t weight_bytes = 0, scale_bytes = 0, kv_bytes_per_token = 0, kv_cache_bytes = 0, activation_bytes = 0;

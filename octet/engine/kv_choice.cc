@@ -6,6 +6,7 @@
 
 #include "octet/base/error.h"
 #include "octet/base/log.h"
+#include "octet/quant/kv_scales.h"
 
 namespace octet {
 namespace {
@@ -21,6 +22,13 @@ std::vector<float> of_rank(const std::vector<float>& scales, const KvCacheLayout
   if (scales.size() == 1) return scales;
   const auto first = scales.begin() + layout.first_kv_head;
   return {first, first + layout.num_kv_heads};
+}
+
+int64_t count_scales(const SafetensorsFolder& files) {
+  return std::count_if(files.entries().begin(), files.entries().end(), [](const auto& entry) {
+    const auto name = parse_kv_scale(entry.first);
+    return name && name->role != KvScaleName::Role::kNotUsed;
+  });
 }
 
 void set_layer(KvCache& cache, int64_t layer, std::vector<float> k, std::vector<float> v) {
@@ -82,6 +90,7 @@ void KvCacheChoice::choose_scales(const KvCacheOptions& options, const Source& s
     dtype_ = plain_dtype_;
     scales_ = read_kv_cache_scales(nullptr, num_layers, 0);
   }
+  if (dtype_ != DType::kF8E4M3 && source.files != nullptr) num_unused_ = count_scales(*source.files);
   const int64_t num_expected = scales_.num_expected();
   calculate_ = options.calculate_scales && dtype_ == DType::kF8E4M3 && scales_.num_found() < num_expected;
   if (gpu && calculate_) {
@@ -134,9 +143,12 @@ void KvCacheChoice::set_calculated(KvCache& cache, const std::vector<float>& mag
 }
 
 std::string KvCacheChoice::scales_description() const {
+  if (num_unused_ > 0)
+    return fmt::format("{} KV scales of the checkpoint are for kv_cache_dtype fp8 and not used", num_unused_);
   if (dtype_ != DType::kF8E4M3) return "";
-  return fmt::format("{} of {} KV scales loaded, the others {}", scales_.num_found(), scales_.num_expected(),
-                     calculate_ ? "from the first tokens" : "1");
+  const std::string loaded = fmt::format("{} of {} KV scales loaded", scales_.num_found(), scales_.num_expected());
+  if (scales_.num_found() == scales_.num_expected()) return loaded;
+  return loaded + (calculate_ ? ", the others from the first tokens" : ", the others 1");
 }
 
 std::vector<float> kv_magnitudes(const KvCache& cache, ConstTensor slots) {

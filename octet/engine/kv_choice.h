@@ -46,7 +46,7 @@ class KvCacheChoice {
   // layer's keys and values.
   bool calculates() const { return calculate_; }
   void set_calculated(KvCache& cache, const std::vector<float>& magnitudes) const;
-  // "48 of 48 KV scales loaded"; empty where there is nothing to say.
+  // "46 of 48 KV scales loaded, the others 1"; empty where there is nothing to say.
   std::string scales_description() const;
 
  private:
@@ -60,7 +60,8 @@ class KvCacheChoice {
   std::vector<int64_t> skip_layers_;
   bool skip_sliding_ = false;
   bool calculate_ = false;
-  KvCacheScales scales_;  // of all layers
+  KvCacheScales scales_;    // of all layers
+  int64_t num_unused_ = 0;  // scales of the checkpoint that a cache in this dtype has no use for
 };
 
 // The largest magnitudes of what a cache of real numbers (f32, on the host) holds in `slots` [T] i32, of each layer's

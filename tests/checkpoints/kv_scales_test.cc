@@ -119,14 +119,17 @@ TEST_F(KvScales, OneForEachHead) {
 
 TEST_F(KvScales, TheReportCountsThem) {
   const auto report_of = [](const EngineOptions& options) { return Engine(options).report(); };
-  EXPECT_EQ(report_of(options(kOneForEach)).kv_scales, "4 of 4 KV scales loaded, the others 1");
+  EXPECT_EQ(report_of(options(kOneForEach)).kv_scales, "4 of 4 KV scales loaded");
   EXPECT_EQ(report_of(options({{"k_scale", Shape{}, {kPower}}})).kv_scales, "2 of 4 KV scales loaded, the others 1");
   const EngineReport none = report_of(options({}));
   EXPECT_EQ(none.kv_scales, "0 of 4 KV scales loaded, the others 1");
   EXPECT_EQ(none.kv_tokens_to_bf16, 2.0);
   EngineOptions plain = options(kOneForEach);
   plain.kv_cache_dtype = "bf16";
-  EXPECT_EQ(report_of(plain).kv_scales, "");
+  EXPECT_EQ(report_of(plain).kv_scales, "4 KV scales of the checkpoint are for kv_cache_dtype fp8 and not used");
+  EngineOptions wide = options(kOneForEach);
+  wide.kv_cache_dtype = "fp8_e5m2";
+  EXPECT_EQ(report_of(wide).kv_scales, "4 KV scales of the checkpoint are for kv_cache_dtype fp8 and not used");
   EXPECT_EQ(report_of(plain).kv_bytes_per_token, 2 * none.kv_bytes_per_token);
   // The same memory holds twice the tokens.
   EngineOptions in_8_bits = options(kOneForEach);
