@@ -43,7 +43,7 @@ def group(kind, weights, inputs):
                         "input_activations": inputs and {"num_bits": 8, "type": kind, **inputs}}}
 
 
-# name: (changes to BASE, arguments of QuantizationModifier)
+# name: (changes to BASE, arguments of QuantizationModifier, or of GPTQModifier where the name says so)
 LLMCOMPRESSOR = {
     "ct_fp8_kv": ({}, dict(targets="Linear", scheme="FP8", kv_cache_scheme=FLOAT_KV)),
     "ct_fp8_dynamic": ({}, dict(targets="Linear", scheme="FP8_DYNAMIC")),
@@ -52,6 +52,7 @@ LLMCOMPRESSOR = {
     "ct_fp8_kv_heads": ({}, dict(targets="Linear", scheme="FP8_DYNAMIC", kv_cache_scheme={**FLOAT_KV, "strategy": "attn_head"})),
     "ct_fp8_skip_qkv": ({}, dict(targets="Linear", scheme="FP8", ignore=["lm_head", "re:.*self_attn.(q|k|v)_proj"])),
     "ct_int8_dynamic": ({}, dict(targets="Linear", scheme="W8A8")),
+    "ct_int8_gptq": ({}, dict(targets="Linear", scheme="W8A8", actorder="weight")),
     "ct_int8_dynamic_asymmetric": ({}, dict(config_groups=group(
         "int", {"strategy": "channel"}, {"strategy": "token", "dynamic": True, "symmetric": False}))),
     "ct_int8_static": ({}, dict(config_groups=group(
@@ -223,7 +224,7 @@ def finish(name, folder, package_logits, pins):
 def record_llmcompressor(name, scratch):
     from datasets import Dataset
     from llmcompressor import oneshot
-    from llmcompressor.modifiers.quantization import QuantizationModifier
+    from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
     from tokenizers import Tokenizer, models
 
     changes, arguments = LLMCOMPRESSOR[name]
@@ -233,7 +234,8 @@ def record_llmcompressor(name, scratch):
     model = transformers.AutoModelForCausalLM.from_pretrained(scratch / "source", dtype=torch.bfloat16)
     ids = calibration_ids(config)
     data = Dataset.from_dict({"input_ids": ids.tolist(), "attention_mask": torch.ones_like(ids).tolist()})
-    oneshot(model=model, recipe=QuantizationModifier(**{"ignore": ["lm_head"], **arguments}), dataset=data, processor=tokenizer,
+    modifier = GPTQModifier if name.endswith("gptq") else QuantizationModifier
+    oneshot(model=model, recipe=modifier(**{"ignore": ["lm_head"], **arguments}), dataset=data, processor=tokenizer,
             max_seq_length=ids.shape[1], num_calibration_samples=len(ids))
     model.save_pretrained(scratch / "written", save_compressed=True)
     logits = None

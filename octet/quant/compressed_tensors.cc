@@ -62,8 +62,10 @@ Arguments read_arguments(const JsonObject& object) {
   if (arguments.strategy == "block") read_block(object, arguments);
   if (arguments.strategy == "group" && (arguments.group_size <= 0 || arguments.group_size > kMaxTileSide))
     unsupported(object, "group_size", "a number above 0");
-  if (const Json* order = object.find_raw("actorder"); order != nullptr && *order != false)
-    unsupported(object, "actorder", "null");
+  // "weight" (or "static") is how GPTQ went over the columns, and moves none of them.
+  const Json* order = object.find_raw("actorder");
+  if (order != nullptr && *order != false && *order != "weight" && *order != "static")
+    unsupported(object, "actorder", "null, \"weight\" or \"static\"");
   return arguments;
 }
 

@@ -156,7 +156,7 @@ TEST(QuantConfigTest, ReadsCompressedTensors) {
        R"({"type": "float", "strategy": "group", "group_size": 128, "dynamic": true})",
        "fp8_block fp8_block f8_e4m3 per group of 128 (dynamic)"},
       {R"("type": "float", "strategy": "channel")", "null", "fp8_channel fp8_channel f32"},
-      {R"("type": "int", "group_size": -1)", R"({"type": "int", "strategy": "token", "dynamic": true})",
+      {R"("type": "int", "group_size": -1, "actorder": "static")", R"({"type": "int", "strategy": "token", "dynamic": true})",
        "int8_channel int8_channel i8 per token (dynamic)"},
       {R"("type": "int", "strategy": "tensor")", R"({"type": "int", "strategy": "tensor", "symmetric": false})",
        "int8_tensor int8_tensor i8 per tensor with zero points"},
@@ -173,6 +173,9 @@ TEST(QuantConfigTest, ReadsCompressedTensors) {
   EXPECT_TRUE(cache.kv_cache()->per_head);
   EXPECT_THAT(error_of(ErrorCode::kUnsupported, compressed_tensors(R"("type": "float", "strategy": "group")", token)),
               HasSubstr("group_0: weights: group_size = null is not supported"));
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported,
+                       compressed_tensors(R"("type": "int", "strategy": "channel", "actorder": "group")", "null")),
+              HasSubstr("weights: actorder = \"group\""));
   EXPECT_THAT(error_of(ErrorCode::kUnsupported, compressed_tensors(R"("type": "int", "strategy": "channel")", token)),
               HasSubstr("input_activations: type = \"float\" is not supported"));
 }

@@ -32,6 +32,7 @@ const Recorded kRecorded[] = {
     {"ct_fp8_weights", "fp8_channel", plain_format(DType::kF32)},
     {"ct_fp8_skip_qkv", "fp8_tensor", kF8StaticTensor},
     {"ct_int8_dynamic", "int8_channel", kI8DynamicToken},
+    {"ct_int8_gptq", "int8_channel", kI8DynamicToken},
     {"ct_int8_dynamic_asymmetric", "int8_channel", asymmetric(kI8DynamicToken)},
     {"ct_int8_static", "int8_tensor", kI8StaticTensor},
     {"ct_int8_static_asymmetric", "int8_channel", asymmetric(kI8StaticTensor)},
