@@ -22,9 +22,12 @@ QuantFormat read_block(const JsonObject& config) {
 }  // namespace
 
 CheckpointQuant read_block_fp8(const JsonObject& config) {
-  constexpr std::array<std::string_view, 8> kKnown = {"quant_method", "activation_scheme", "weight_block_size",
-                                                      "scale_fmt",    "ignored_layers",    "modules_to_not_convert",
-                                                      "fmt",          "store_dtype"};
+  constexpr std::array<std::string_view, 11> kKnown = {"quant_method",       "activation_scheme",
+                                                       "weight_block_size",  "scale_fmt",
+                                                       "ignored_layers",     "modules_to_not_convert",
+                                                       "modules_to_convert", "fmt",
+                                                       "store_dtype",        "dequantize",
+                                                       "expert_dtype"};
   warn_of_unknown_keys(config, kKnown);
   if (config.get_string("activation_scheme") != "dynamic") unsupported(config, "activation_scheme", "\"dynamic\"");
   const QuantFormat block = read_block(config);
@@ -33,8 +36,8 @@ CheckpointQuant read_block_fp8(const JsonObject& config) {
   QuantFormat activation = kF8DynamicGroup;
   activation.group_cols = block.group_cols;
   if (const Json* format = config.find_raw("scale_fmt"); format != nullptr) {
-    if (*format != "ue8m0") unsupported(config, "scale_fmt", "\"ue8m0\"");
-    activation.power_of_two = true;
+    if (*format != "ue8m0" && *format != "float") unsupported(config, "scale_fmt", "\"ue8m0\" or \"float\"");
+    activation.power_of_two = *format == "ue8m0";
   }
   CheckpointQuant quant{.dialect = "FP8 blocks", .groups = {}, .ignore = {}, .kv_cache = {}};
   quant.groups.push_back(every_linear(tile_scheme(quant, block), activation));

@@ -156,8 +156,8 @@ TEST(QuantConfigTest, ReadsCompressedTensors) {
        R"({"type": "float", "strategy": "group", "group_size": 128, "dynamic": true})",
        "fp8_block fp8_block f8_e4m3 per group of 128 (dynamic)"},
       {R"("type": "float", "strategy": "channel")", "null", "fp8_channel fp8_channel f32"},
-      {R"("type": "int", "group_size": -1, "actorder": "static")", R"({"type": "int", "strategy": "token", "dynamic": true})",
-       "int8_channel int8_channel i8 per token (dynamic)"},
+      {R"("type": "int", "group_size": -1, "actorder": "static")",
+       R"({"type": "int", "strategy": "token", "dynamic": true})", "int8_channel int8_channel i8 per token (dynamic)"},
       {R"("type": "int", "strategy": "tensor")", R"({"type": "int", "strategy": "tensor", "symmetric": false})",
        "int8_tensor int8_tensor i8 per tensor with zero points"},
   };

@@ -157,6 +157,31 @@ TEST_F(KvScales, AutoAsksTheCheckpoint) {
   EXPECT_THAT(error_text([&] { Engine{unknown}; }), HasSubstr("kv_cache_dtype: \"int8_per_token_head\""));
 }
 
+// What is decided for a GPU, decided without one.
+TEST_F(KvScales, GpusTakeOneScaleForEachLayer) {
+  const auto choose = [&](const EngineOptions& options, const KvCacheOptions& kv) {
+    const ModelConfig config = ModelConfig::from_folder(options.model_folder);
+    const SafetensorsFolder files(options.model_folder);
+    const QuantConfig quant(config.quantization_config(), {}, DType::kBF16);
+    return KvCacheChoice(kv, {.config = config,
+                              .files = &files,
+                              .quant = quant,
+                              .model_dtype = DType::kBF16,
+                              .device = {.kind = DeviceKind::kCuda}});
+  };
+  const EngineOptions one = options(kOneForEach);
+  EXPECT_EQ(choose(one, {.dtype = "fp8"}).scales_description(), "4 of 4 KV scales loaded");
+  EXPECT_THAT(error_text([&] { choose(options({}), {.dtype = "fp8", .calculate_scales = true}); }),
+              HasSubstr("calculate_kv_scales: on cuda:0"));
+  llama_.config["quantization_config"] = parse_json(
+      R"({"quant_method": "compressed-tensors", "config_groups": {}, "kv_cache_scheme": {"type": "float", "strategy": "attn_head"}})",
+      "test");
+  const EngineOptions heads = options({{"k_scale", Shape{2, 1, 1}, {1, 2}}, {"v_scale", Shape{2, 1, 1}, {1, 2}}});
+  EXPECT_EQ(choose(heads, {.dtype = "auto"}).dtype(), DType::kBF16);
+  EXPECT_THAT(error_text([&] { choose(heads, {.dtype = "fp8"}); }),
+              HasSubstr("kv_cache_dtype \"fp8\": the checkpoint has a KV scale for each head, cuda:0 takes one"));
+}
+
 TEST_F(KvScales, BadOnesStopTheStart) {
   const auto error_of = [&](const Scale& scale) { return error_text([&] { Engine{options({scale})}; }); };
   const std::string name = "model.layers.0.self_attn.k_scale";

@@ -126,6 +126,13 @@ std::vector<Structure> of_fp8() {
        blocks(exponents, "F8_E8M0"),
        {},
        with_blocks},
+      {"transformers_blocks",  // FineGrainedFP8Config of transformers 5.23
+       R"({"activation_scheme": "dynamic", "dequantize": false, "expert_dtype": "fp8", "modules_to_convert": null,
+           "modules_to_not_convert": null, "quant_method": "fp8", "scale_fmt": "float", "weight_block_size": [128, 128]})",
+       kF8DynamicGroup,
+       blocks(kBlock, ""),
+       {},
+       with_blocks},
       {"deepseek_blocks_some_plain",
        R"({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128],
            "modules_to_not_convert": ["model.layers.0.self_attn.o_proj", "lm_head"]})",
