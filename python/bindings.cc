@@ -203,6 +203,8 @@ void bind_options(nb::module_& m) {
       .def("set_gpu_memory_utilization", option(&EngineOptions::gpu_memory_utilization))
       .def("set_dtype", option(&EngineOptions::dtype))
       .def("set_kv_cache_dtype", option(&EngineOptions::kv_cache_dtype))
+      .def("set_kv_cache_dtype_skip_layers", option(&EngineOptions::kv_cache_dtype_skip_layers))
+      .def("set_calculate_kv_scales", option(&EngineOptions::calculate_kv_scales))
       .def("set_max_model_len", option(&EngineOptions::max_model_len), nb::arg("value").none())
       .def("set_max_num_seqs", option(&EngineOptions::max_num_seqs))
       .def("set_max_num_batched_tokens", option(&EngineOptions::max_num_batched_tokens))
@@ -231,6 +233,7 @@ Json report_json(const EngineReport& r) {
           {"dtype", r.dtype},
           {"quantization", r.quantization},
           {"kv_cache_dtype", r.kv_cache_dtype},
+          {"kv_scales", r.kv_scales},
           {"device", r.device},
           {"num_parameters", r.num_parameters},
           {"weight_bytes", r.weight_bytes},

@@ -59,6 +59,14 @@ void ModelFlags::add_to(CLI::App& command, Model model_kind) {
   command.add_option("--kv-cache-dtype", engine.kv_cache_dtype, "auto, bf16, fp8, fp8_e4m3, fp8_e5m2")
       ->capture_default_str()
       ->group("Memory");
+  command
+      .add_option("--kv-cache-dtype-skip-layers", engine.kv_cache_dtype_skip_layers,
+                  "layers that an 8-bit KV cache leaves in the plain dtype: indices, or sliding_window")
+      ->group("Memory");
+  command
+      .add_flag("--calculate-kv-scales", engine.calculate_kv_scales,
+                "take an 8-bit KV cache's scales that the checkpoint lacks from the first tokens")
+      ->group("Memory");
   command.add_option("--max-model-len", max_model_len_, "longest sequence, e.g. 4096 or 32k (default: the model's)")
       ->group("Memory");
   command

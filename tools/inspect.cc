@@ -19,6 +19,7 @@ struct Recorded {
   DType dtype = DType::kBF16;
   std::vector<Model::LinearRow> linears;
   KvCacheLayout kv;
+  std::string kv_scales;
   int64_t weight_bytes = 0, scale_bytes = 0, num_parameters = 0;
 };
 
@@ -31,8 +32,11 @@ Recorded record(const ModelConfig& config, const SafetensorsFolder& files, const
   const RecordedModel model(RecordingSource{
       .config = &config, .files = &files, .quant = &quant, .plain_dtype = recorded.dtype, .backend = &backend});
   recorded.linears = model.model().linears();
-  recorded.kv = model.model().kv_layout();
-  recorded.kv.dtype = parse_kv_cache_dtype(options.engine.kv_cache_dtype, recorded.dtype);
+  const KvCacheChoice kv(
+      kv_cache_options(options.engine),
+      {.config = config, .files = &files, .quant = quant, .model_dtype = recorded.dtype, .device = backend.device()});
+  recorded.kv = kv.layout(model.model(), options.engine.block_size);
+  recorded.kv_scales = kv.scales_description();
   recorded.weight_bytes = model.weight_bytes();
   recorded.scale_bytes = model.scale_bytes();
   for (const std::string& name : model.tensors()) {
@@ -168,8 +172,9 @@ void InspectCommand::print(const Recorded& recorded, const SafetensorsFolder& fi
   print_now(fmt::format("  loaded: {} parameters, weights {} (scales {}), dtype {}, quantization {}\n",
                         recorded.num_parameters, format_bytes(recorded.weight_bytes),
                         format_bytes(recorded.scale_bytes), dtype_name(recorded.dtype), recorded.quantization));
-  print_now(fmt::format("  KV cache: {}, {} per token\n\n", dtype_name(recorded.kv.dtype),
-                        format_bytes(recorded.kv.bytes_per_token())));
+  print_now(fmt::format("  KV cache: {}, {} per token{}{}\n\n", dtype_name(recorded.kv.dtype),
+                        format_bytes(recorded.kv.bytes_per_token()), recorded.kv_scales.empty() ? "" : "; ",
+                        recorded.kv_scales));
   print_now(format_table(linear_table(recorded)));
   if (tensors) {
     std::vector<std::vector<std::string>> table = {{"tensor", "dtype", "shape", "bytes"}};
@@ -199,6 +204,7 @@ void InspectCommand::print_json(const Recorded& recorded, const SafetensorsFolde
                  {"scale_bytes", recorded.scale_bytes},
                  {"kv_cache_dtype", dtype_name(recorded.kv.dtype)},
                  {"kv_bytes_per_token", recorded.kv.bytes_per_token()},
+                 {"kv_scales", recorded.kv_scales},
                  {"disk_bytes", files.num_bytes()}};
   report["linears"] = Json::array();
   for (const Model::LinearRow& l : recorded.linears) {

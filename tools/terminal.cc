@@ -70,6 +70,8 @@ void print_report(const EngineReport& report) {
       report.kv_cache_dtype, format_bytes(report.kv_bytes_per_token), report.kv_cache_tokens,
       static_cast<double>(report.kv_cache_tokens) / static_cast<double>(std::max<int64_t>(report.max_model_len, 1)),
       report.max_model_len);
+  if (report.kv_tokens_to_bf16 > 1) log_info("{:.2f} times the tokens of a KV cache in bf16", report.kv_tokens_to_bf16);
+  if (!report.kv_scales.empty()) log_info("{}", report.kv_scales);
   if (report.workspace_bytes > 0) {
     log_info("kernels' workspace {}; up to {} sequences at once, {} recorded decode steps for up to {}",
              format_bytes(report.workspace_bytes), report.max_num_seqs, report.num_graphs, report.largest_graph);

@@ -45,10 +45,12 @@ class LinearLoader {
   LinearScheme scheme_of(const std::string& rule_name, const std::string& module) const;
   bool stored_quantised(const PartPlan& plan) const { return plan.scheme.on_disk->weight_format().quantized(); }
   void choose_format();
-  QuantFormat held_format(const QuantFormat& format) const;
+  std::optional<QuantFormat> held_format(const QuantFormat& format) const;
+  void hold_in_plain_for_want_of_kernels(const QuantFormat& format);
   void check_parts_agree_with_files() const;
   void load_part(const PartPlan& plan);
   void record_part(const PartPlan& plan);
+  void pass_over_scales(const PartPlan& plan);
   void load_stored(const PartPlan& plan);
   void take_stored(const PartPlan& plan, ConstTensor weight, const ScaleGrid& scales);
   std::optional<FoundTensor> find(const PartPlan& plan, const StoredTensor& tensor) {
@@ -56,6 +58,7 @@ class LinearLoader {
   }
   void load_real(const PartPlan& plan, ConstTensor values);
   void quantise(const PartPlan& plan, ConstTensor values);
+  void quantise_cut_blocks(const PartPlan& plan, ConstTensor values);
   void refuse_nan(const PartPlan& plan, ConstTensor values) const;
   std::vector<float> shared_maxima(const PartPlan& plan, ConstTensor values, Granularity granularity);
   void check_weight_zero_points(const PartPlan& plan);
@@ -172,32 +175,28 @@ void LinearLoader::check_parts_agree_with_files() const {
 }
 
 // How a weight of `format` is held when it is fused and cut: scales get finer where they must, never other values.
-QuantFormat LinearLoader::held_format(const QuantFormat& format) const {
+// Nothing where they would have to be finer than any kernel takes.
+std::optional<QuantFormat> LinearLoader::held_format(const QuantFormat& format) const {
   const QuantFormat channel = format.dtype == DType::kI8 ? kI8Channel : kF8Channel;
   if (format.granularity == Granularity::kTensor)
     return plans_.size() > 1 || format.dtype == DType::kI8 ? channel : format;
-  if (format.granularity != Granularity::kBlock) return format;
+  const bool blocks = format.granularity == Granularity::kBlock;
+  if (!blocks && format.granularity != Granularity::kGroup) return format;
   const bool cut = source_.world_size > 1;
   const bool columns_fit = local_k_ == request_.k || local_k_ % format.group_cols == 0;
   bool rows_fit = true;
   for (const PartPlan& plan : plans_) {
+    if (!blocks) break;
     rows_fit = rows_fit && plan.offset % format.group_rows == 0 && plan.part->first_n % format.group_rows == 0 &&
                (!cut || request_.shard != Shard::kColumn || plan.part->local_n % format.group_rows == 0);
   }
   if (rows_fit && columns_fit) return format;
   // Every row has its blocks' scales. Columns that begin within a block have groups that divide it.
-  constexpr int64_t kSmallestGroup = 16;
+  constexpr int64_t kSmallestGroup = 32;
   const int64_t group = columns_fit ? format.group_cols : std::gcd<int64_t>(format.group_cols, local_k_);
-  if (group < kSmallestGroup) {
-    std::string degrees;
-    for (int ranks = 1; ranks <= 16; ++ranks) {
-      if (request_.k % ranks == 0 && std::gcd<int64_t>(format.group_cols, request_.k / ranks) >= kSmallestGroup)
-        degrees += (degrees.empty() ? "" : ", ") + std::to_string(ranks);
-    }
-    fail(ErrorCode::kUnsupported, "{}: {} input channels in blocks of {} cannot be split over {} ranks; {} can",
-         plans_[0].module, request_.k, format.group_cols, source_.world_size, degrees.empty() ? "none" : degrees);
-  }
-  return {.dtype = format.dtype, .granularity = Granularity::kGroup, .group_cols = static_cast<int32_t>(group)};
+  if (group < kSmallestGroup) return std::nullopt;
+  return QuantFormat{
+      .dtype = format.dtype, .granularity = Granularity::kGroup, .group_cols = static_cast<int32_t>(group)};
 }
 
 void LinearLoader::choose_format() {
@@ -217,7 +216,9 @@ void LinearLoader::choose_format() {
     loaded_.weight.format = plain_format(source_.plain_dtype);
     return;
   }
-  format = held_format(format);
+  const std::optional<QuantFormat> held = held_format(format);
+  if (!held) return hold_in_plain_for_want_of_kernels(format);
+  format = *held;
   loaded_.weight.format = format;
   // A group of activations lies within one of the weight's.
   if (format.granularity == Granularity::kGroup && loaded_.activation.granularity == Granularity::kGroup)
@@ -225,8 +226,13 @@ void LinearLoader::choose_format() {
   if (runs_fast(format, loaded_.activation)) return;
   // Real numbers are larger but run; where no kernel is fast, as on an old processor, they would gain nothing.
   if (!runs_fast(plain_format(source_.plain_dtype), plain_format(DType::kF32))) return;
+  hold_in_plain_for_want_of_kernels(format);
+}
+
+void LinearLoader::hold_in_plain_for_want_of_kernels(const QuantFormat& format) {
+  const std::string cut = format.group_cols > 0 && source_.world_size > 1 ? " cut by ranks" : "";
   const std::string formats =
-      fmt::format("{} weights and {} activations", format.to_string(), loaded_.activation.to_string());
+      fmt::format("{} weights{} and {} activations", format.to_string(), cut, loaded_.activation.to_string());
   source_.dequantised[formats] += static_cast<int64_t>(plans_.size());
   hold_in_plain();
 }
@@ -242,7 +248,17 @@ void LinearLoader::record_part(const PartPlan& plan) {
   if (stored_quantised(plan)) check_weight_zero_points(plan);
 }
 
+// Of a weight that is not in 8 bits: files of several producers have them beside a plain lm_head.
+void LinearLoader::pass_over_scales(const PartPlan& plan) {
+  for (const std::string_view suffix : {"weight_scale", "weight_scale_inv", "input_scale", "weight_zero_point"}) {
+    const std::string name = fmt::format("{}.{}", plan.module, suffix);
+    if (tensors_.find(name) == nullptr || !source_.consumed.insert(name).second) continue;
+    warn_once(fmt::format("{} is not used: {}.weight is not in 8 bits", name, plan.module));
+  }
+}
+
 void LinearLoader::load_part(const PartPlan& plan) {
+  if (!stored_quantised(plan)) pass_over_scales(plan);
   if (tensors_.recording()) return record_part(plan);
   clear_padding(plan);
   const std::string name = plan.module + ".weight";
@@ -290,11 +306,8 @@ void LinearLoader::load_real(const PartPlan& plan, ConstTensor values) {
 void LinearLoader::quantise(const PartPlan& plan, ConstTensor values) {
   const QuantScheme& scheme = *plan.scheme.in_memory;
   const QuantFormat format = scheme.weight_format();
-  if (format.granularity == Granularity::kBlock && source_.world_size > 1 &&
-      loaded_.weight.format.granularity != Granularity::kBlock) {
-    fail(ErrorCode::kUnsupported, "{}: {} ranks cut blocks of {}: quantise to fp8_channel instead", plan.module,
-         source_.world_size, format.group_cols);
-  }
+  if (format.granularity == Granularity::kBlock && loaded_.weight.format.granularity != Granularity::kBlock)
+    return quantise_cut_blocks(plan, values);
   if (format.dtype == DType::kI8) refuse_nan(plan, values);
   const std::vector<float> maxima = shared_maxima(plan, values, format.granularity);
   const Shape scale_shape = format.scale_shape(plan.num_stored, local_k_);
@@ -304,6 +317,19 @@ void LinearLoader::quantise(const PartPlan& plan, ConstTensor values) {
   if (plan.num_stored == 0) return;
   put_scales(plan, ScaleGrid(format, plan.num_stored, local_k_, std::move(scales)),
              Region{.num_rows = plan.num_stored, .num_columns = local_k_});
+}
+
+// Blocks whose rows or columns lie on several ranks: their scales are of all of them, as one rank would have them.
+void LinearLoader::quantise_cut_blocks(const PartPlan& plan, ConstTensor values) {
+  const QuantFormat format = plan.scheme.in_memory->weight_format();
+  const Shape blocks = format.scale_shape(plan.part->n, request_.k);
+  ScaleGrid grid(format, plan.part->n, request_.k, std::vector<float>(static_cast<size_t>(blocks.num_elements())));
+  const Region from = region(plan);
+  take_maxima(values, from, grid);
+  source_.all_reduce_max(grid.scales);
+  for (float& scale : grid.scales) scale = weight_scale(std::max(scale, kMinBlockAmax));
+  write_codes(grid, from, values, target(plan), *source_.threads);
+  put_scales(plan, grid, from);
 }
 
 // Integers have no code for a NaN: it would be lost.

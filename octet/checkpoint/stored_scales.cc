@@ -53,6 +53,29 @@ void write_real(const ScaleGrid& grid, const Region& region, ConstTensor codes, 
   });
 }
 
+void take_maxima(ConstTensor values, const Region& region, ScaleGrid& maxima) {
+  std::vector<float> row(static_cast<size_t>(region.num_columns));
+  for (int64_t r = 0; r < region.num_rows; ++r) {
+    read_weight_row(values, r, row);
+    for (int64_t k = 0; k < region.num_columns;) {
+      // As far as the tile goes.
+      const int64_t column = region.first_column + k;
+      const int64_t count = std::min(maxima.tile_columns - column % maxima.tile_columns, region.num_columns - k);
+      float& largest = maxima.scales[maxima.index(region.first_row + r, column)];
+      largest = std::max(largest, amax_of(std::span(row).subspan(static_cast<size_t>(k), static_cast<size_t>(count))));
+      k += count;
+    }
+  }
+}
+
+void write_codes(const ScaleGrid& grid, const Region& region, ConstTensor values, Tensor codes, ThreadPool& threads) {
+  for_each_weight_row(values, threads, [&](int64_t row, std::span<float> numbers) {
+    for (size_t k = 0; k < numbers.size(); ++k)
+      numbers[k] /= grid.at(region.first_row + row, region.first_column + static_cast<int64_t>(k));
+    write_weight_row(codes, row, numbers);
+  });
+}
+
 std::optional<FoundTensor> find_stored(TensorSource& tensors, const SafetensorsFolder* files, const std::string& module,
                                        const StoredTensor& wanted) {
   std::vector<std::string> names;

@@ -22,9 +22,10 @@ struct ScaleGrid {
   ScaleGrid() = default;
   // The tiles of a [n, k] matrix in `format`.
   ScaleGrid(const QuantFormat& format, int64_t n, int64_t k, std::vector<float> scales);
-  float at(int64_t row, int64_t column) const {
-    return scales[static_cast<size_t>(row / tile_rows * num_across + column / tile_columns)];
+  size_t index(int64_t row, int64_t column) const {
+    return static_cast<size_t>(row / tile_rows * num_across + column / tile_columns);
   }
+  float at(int64_t row, int64_t column) const { return scales[index(row, column)]; }
 };
 
 // Writes the scales of a part of the matrix, in `format`, to `out`, whose first row is the part's (its row of blocks).
@@ -32,6 +33,11 @@ struct ScaleGrid {
 void write_scales(const ScaleGrid& grid, const Region& region, const QuantFormat& format, Tensor out);
 // The real numbers of a part of the matrix: codes * scale, rounded to out's dtype once.
 void write_real(const ScaleGrid& grid, const Region& region, ConstTensor codes, Tensor out, ThreadPool& threads);
+
+// And back, for a matrix that is quantised while loading: raises each tile's entry to the largest magnitude of its
+// values in the part (NaN does not count), and writes codes = values / scale.
+void take_maxima(ConstTensor values, const Region& region, ScaleGrid& maxima);
+void write_codes(const ScaleGrid& grid, const Region& region, ConstTensor values, Tensor codes, ThreadPool& threads);
 
 // A tensor of a module under whichever of its names the file has. Nothing when there is none: recorded as missing when
 // it is required. Throws Error{kModel} for two of them, a wrong shape or a wrong dtype.

@@ -181,11 +181,14 @@ TEST(StoredWeights, StoredBlocksKeepTheirScales) {
   EXPECT_EQ(columns.weight.format.to_string(), "f8_e4m3 per group of 32");
   EXPECT_EQ(columns.activation.group_cols, 32);
   EXPECT_THAT(floats(columns.weight.scale.rows(5, 1)), ElementsAre(2, 2, 2, 3, 3));
-  Loader many(folder.path(), {.quantization_config = kBlocks, .rank = 1, .world_size = 40});
-  EXPECT_THAT(error_text([&] {
-                many.root().linear(LinearRequest{.parts = {whole("a", 128)}, .k = 320, .shard = Shard::kRow});
-              }),
-              HasSubstr("320 input channels in blocks of 128 cannot be split over 40 ranks; 1, 2, 4, 5, 10 can"));
+  // Groups of 8 are too fine for any kernel: real numbers.
+  Loader many(folder.path(), {.quantization_config = kBlocks, .rank = 16, .world_size = 40});
+  const LoadedLinear fine =
+      many.root().linear(LinearRequest{.parts = {whole("a", 128)}, .k = 320, .shard = Shard::kRow});
+  EXPECT_EQ(fine.weight.format, plain_format(DType::kF32));
+  EXPECT_FALSE(fine.activation.quantized());
+  EXPECT_THAT(floats(fine.weight.data.rows(5, 1)), Each(2));
+  EXPECT_THAT(many.source.dequantised.begin()->first, HasSubstr("per 128x128 block weights cut by ranks"));
   // Without a kernel, real numbers.
   Loader real(folder.path(), {.quantization_config = kBlocks});
   real.source.runs_fast = [](const QuantFormat& weight, const QuantFormat&, int64_t, int64_t) {

@@ -1,9 +1,11 @@
-// For the tests of this folder: a scratch folder that disappears, and the text of the error that a call throws.
+// For tests: a scratch folder of its own that disappears, and the text of the error that a call throws.
 #pragma once
 
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 
@@ -16,10 +18,11 @@ class TestFolder {
  public:
   TestFolder() {
     const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    path_ = std::filesystem::path(::testing::TempDir()) /
-            (std::string("octet_") + test->test_suite_name() + "_" + test->name() + "_" + std::to_string(::getpid()));
-    std::filesystem::remove_all(path_);
-    std::filesystem::create_directories(path_);
+    std::string name = std::string("octet_") + test->test_suite_name() + "_" + test->name() + "_XXXXXX";
+    std::replace(name.begin(), name.end(), '/', '_');
+    std::string path = (std::filesystem::path(::testing::TempDir()) / name).string();
+    if (::mkdtemp(path.data()) == nullptr) fail(ErrorCode::kIo, "{}: cannot be made", path);
+    path_ = path;
   }
   ~TestFolder() { std::filesystem::remove_all(path_); }
   TestFolder(const TestFolder&) = delete;

@@ -136,17 +136,10 @@ Tensor Weights::parameter_rows(std::string_view name, Shape full_shape, int64_t 
 void check_all_consumed(const WeightSource& source, const std::function<bool(std::string_view)>& ignorable) {
   if (source.files == nullptr) return;
   std::vector<std::string> left_over;
-  int64_t num_cache_scales = 0;
   for (const auto& [name, entry] : source.files->entries()) {
-    if (source.consumed.contains(name) || ignorable(name)) continue;
-    if (is_kv_scale(name)) {
-      ++num_cache_scales;
-    } else {
-      left_over.push_back(name);
-    }
+    // The cache's scales are no layer's: kv_cache_scales.h.
+    if (!source.consumed.contains(name) && !ignorable(name) && !parse_kv_scale(name)) left_over.push_back(name);
   }
-  if (num_cache_scales > 0)
-    warn_once(fmt::format("{} scales of the KV cache are in the checkpoint and not used", num_cache_scales));
   if (!source.found_plain.empty()) {
     warn_once(
         fmt::format("{} modules are not in 8 bits although quantization_config says so, {} the first: loaded as "

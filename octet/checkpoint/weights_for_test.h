@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,38 +16,48 @@ namespace octet {
 // A checkpoint written byte by byte, apart from the writer of this folder.
 class TestCheckpoint {
  public:
+  // A tensor of the same name takes the place of the one before.
   void add(const std::string& name, DType dtype, Shape shape, const std::vector<float>& values) {
     Json dims = Json::array();
     for (int i = 0; i < shape.rank(); ++i) dims.push_back(shape[i]);
-    const size_t begin = bytes_.size();
+    std::string bytes;
     if (dtype == DType::kI8 || dtype == DType::kU8) {
-      for (const float value : values) bytes_ += static_cast<char>(static_cast<int>(value));
+      for (const float value : values) bytes += static_cast<char>(static_cast<int>(value));
     } else {
-      add_real(dtype, values);
+      dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3>(dtype, [&]<DType D>() {
+        for (const float value : values) {
+          const CType<D> element = from_f32<CType<D>>(value);
+          bytes.append(reinterpret_cast<const char*>(&element), sizeof(element));
+        }
+      });
     }
-    header_[name] = {
-        {"dtype", dtype_safetensors_name(dtype)}, {"shape", dims}, {"data_offsets", {begin, bytes_.size()}}};
+    entries_[name] = {{{"dtype", dtype_safetensors_name(dtype)}, {"shape", dims}}, std::move(bytes)};
   }
-  void add_real(DType dtype, const std::vector<float>& values) {
-    dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3>(dtype, [&]<DType D>() {
-      for (const float value : values) {
-        const CType<D> element = from_f32<CType<D>>(value);
-        bytes_.append(reinterpret_cast<const char*>(&element), sizeof(element));
-      }
-    });
-  }
+  // What the header says of a tensor that has been added: "F8_E8M0" for bytes.
+  void call_dtype(const std::string& name, const std::string& dtype) { entries_.at(name).header["dtype"] = dtype; }
+  void remove(const std::string& name) { entries_.erase(name); }
   // `misalign`: the data begins at an odd address.
   void write(const TestFolder& folder, bool misalign = false) const {
-    std::string header = header_.dump();
+    Json json;
+    std::string bytes;
+    for (const auto& [name, entry] : entries_) {
+      json[name] = entry.header;
+      json[name]["data_offsets"] = {bytes.size(), bytes.size() + entry.bytes.size()};
+      bytes += entry.bytes;
+    }
+    std::string header = json.dump();
     while ((header.size() % 2 == 1) != misalign) header += ' ';
     uint64_t length = header.size();
     std::string file(reinterpret_cast<const char*>(&length), 8);
-    folder.write("model.safetensors", file + header + bytes_);
+    folder.write("model.safetensors", file + header + bytes);
   }
 
  private:
-  Json header_;
-  std::string bytes_;
+  struct Entry {
+    Json header;
+    std::string bytes;
+  };
+  std::map<std::string, Entry> entries_;
 };
 
 inline std::vector<float> ramp(size_t count, float first, float step) {

@@ -100,6 +100,12 @@ int64_t grantable_bytes(Device device, double gpu_memory_utilization) {
 
 }  // namespace
 
+KvCacheOptions kv_cache_options(const EngineOptions& options) {
+  return {.dtype = options.kv_cache_dtype,
+          .skip_layers = options.kv_cache_dtype_skip_layers,
+          .calculate_scales = options.calculate_kv_scales};
+}
+
 KernelSelection kernel_selection(const EngineOptions& options) {
   return options.deterministic ? KernelSelection::kDeterministic : KernelSelection::kFastest;
 }
@@ -128,6 +134,7 @@ struct Engine::State {
   ModelConfig config;
   Device device;
   EngineReport report;
+  std::optional<KvCacheChoice> kv;
   std::unique_ptr<RankTeam> ranks;
   std::unique_ptr<EngineLoop> loop;  // after ranks: ends before them
 };
@@ -173,10 +180,7 @@ void Engine::State::check_fits(const ModelSource& source, const EngineOptions& o
     return bytes;
   };
   for (const auto& rank : recorded) {
-    KvCacheLayout layout = rank->model().kv_layout();
-    layout.block_size = options.block_size;
-    layout.dtype = parse_kv_cache_dtype(options.kv_cache_dtype, source.plain_dtype);
-    needs.bytes_per_block += layout.bytes_per_block();
+    needs.bytes_per_block += kv->layout(rank->model(), options.block_size).bytes_per_block();
     needs.weight_bytes += rank->weight_bytes();
   }
   needs.fp8_weight_bytes = [&]() -> std::optional<int64_t> {
@@ -210,13 +214,17 @@ void Engine::State::load(const EngineOptions& options) {
                              const std::lock_guard lock(progress_mutex);
                              options.on_load_progress(std::min(done.load(), total), total);
                            }};
+  kv.emplace(kv_cache_options(options),
+             KvCacheChoice::Source{
+                 .config = config, .files = source.files, .quant = quant, .model_dtype = dtype, .device = device});
   check_fits(source, options);
   const int num_threads = options.num_threads > 0 ? options.num_threads : ThreadPool::default_num_threads();
   ranks = std::make_unique<RankTeam>(source, options.tensor_parallel_size, num_threads);
   report.dtype = dtype_name(dtype);
   report.quantization = quant.description();
   report.device = device_description(device);
-  report.kv_cache_dtype = dtype_name(parse_kv_cache_dtype(options.kv_cache_dtype, dtype));
+  report.kv_cache_dtype = dtype_name(kv->dtype());
+  report.kv_scales = kv->scales_description();
   for (int rank = 0; rank < ranks->world_size(); ++rank) {
     report.weight_bytes += ranks->runner(rank).weight_bytes();
     report.scale_bytes += ranks->runner(rank).scale_bytes();
@@ -226,10 +234,7 @@ void Engine::State::load(const EngineOptions& options) {
 
 // Sizes the KV cache by what is left beside weights and activations, and makes both.
 void Engine::State::reserve(const EngineOptions& options) {
-  const DType dtype = choose_dtype(options.dtype, config.dtype, device);
-  KvCacheLayout layout = ranks->runner(0).model().kv_layout();
-  layout.block_size = options.block_size;
-  layout.dtype = parse_kv_cache_dtype(options.kv_cache_dtype, dtype);
+  const KvCacheLayout layout = kv->layout(ranks->runner(0).model(), options.block_size);
   const StepLimits limits = step_limits(options);
   for (int rank = 0; rank < ranks->world_size(); ++rank) {
     report.activation_bytes += ranks->runner(rank).activation_bytes(limits, layout.block_size);
@@ -246,9 +251,11 @@ void Engine::State::reserve(const EngineOptions& options) {
        .requested_bytes = options.kv_cache_memory_bytes,
        .unasked = device.kind == DeviceKind::kCpu ? KvBudget::Unasked::kModest : KvBudget::Unasked::kAll});
   report.kv_bytes_per_token = layout.bytes_per_token() * ranks->world_size();
+  const int64_t bf16_bytes_per_token = 2 * layout.num_layers * layout.num_kv_heads * layout.head_dim * 2;
+  report.kv_tokens_to_bf16 = static_cast<double>(bf16_bytes_per_token) / static_cast<double>(layout.bytes_per_token());
   report.kv_cache_bytes = report.num_kv_blocks * bytes_per_block;
   report.kv_cache_tokens = report.num_kv_blocks * layout.block_size;
-  ranks->run_on_all([&](Runner& runner) { runner.reserve(limits, layout, report.num_kv_blocks); });
+  ranks->run_on_all([&](Runner& runner) { runner.reserve(limits, *kv, options.block_size, report.num_kv_blocks); });
   report.max_num_seqs = options.max_num_seqs;
   report.num_graphs = ranks->runner(0).num_graphs();
   report.largest_graph = ranks->runner(0).largest_graph();

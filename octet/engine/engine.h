@@ -7,9 +7,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "octet/checkpoint/config.h"
 #include "octet/device/device.h"
+#include "octet/engine/kv_choice.h"
 #include "octet/engine/request.h"
 #include "octet/engine/step_profile.h"
 #include "octet/kernels/backends.h"
@@ -23,6 +25,8 @@ struct EngineOptions {
   std::string dtype = "auto";  // auto, float32/float, bfloat16, float16/half
   QuantOptions quant;
   std::string kv_cache_dtype = "auto";
+  std::vector<std::string> kv_cache_dtype_skip_layers;  // see KvCacheOptions
+  bool calculate_kv_scales = false;
   std::optional<int64_t> max_model_len;  // nothing: the model's
   int32_t max_num_seqs = 256;
   int32_t max_num_batched_tokens = 2048;
@@ -48,6 +52,8 @@ struct EngineOptions {
 // What start-up found and decided, with every byte accounted for.
 struct EngineReport {
   std::string architecture, dtype, quantization, kv_cache_dtype, device;
+  std::string kv_scales;         // "46 of 48 KV scales loaded, the others 1"; empty: there are none
+  double kv_tokens_to_bf16 = 1;  // how many times as many tokens the KV cache holds as one in BF16
   int64_t num_parameters = 0;
   int64_t weight_bytes = 0, scale_bytes = 0, kv_bytes_per_token = 0, kv_cache_bytes = 0, activation_bytes = 0;
   int64_t workspace_bytes = 0;  // what a GPU's kernels share
@@ -71,6 +77,7 @@ struct EngineMetrics {
   double kv_usage = 0;  // share of blocks in use
 };
 
+KvCacheOptions kv_cache_options(const EngineOptions& options);
 // Which kernels an engine with these options runs.
 KernelSelection kernel_selection(const EngineOptions& options);
 

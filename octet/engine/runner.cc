@@ -91,12 +91,14 @@ int64_t Runner::activation_bytes(Device device, const Model& model, int64_t hidd
          model.activation_bytes(limits.max_tokens, rows);
 }
 
-void Runner::reserve(const StepLimits& limits, const KvCacheLayout& layout, int64_t num_blocks) {
+void Runner::reserve(const StepLimits& limits, const KvCacheChoice& choice, int64_t block_size, int64_t num_blocks) {
   const Device device = backend_.device();
   max_logit_rows_ = max_logit_rows(device, limits);
-  arena_.emplace(device, activation_bytes(limits, layout.block_size));
-  kv_.emplace(device, layout, num_blocks);
-  staging_.emplace(device, batch_limits(limits, layout.block_size));
+  arena_.emplace(device, activation_bytes(limits, block_size));
+  kv_.emplace(device, choice.layout(*model_, block_size), num_blocks);
+  choice.set_scales(*kv_);
+  if (choice.calculates()) scales_to_calculate_ = choice;
+  staging_.emplace(device, batch_limits(limits, block_size));
   host_logits_.emplace(device, model_->vocab_size(), max_logit_rows_);
   if (!limits.record_steps || !supports_graphs(device)) return;
   record_graphs(std::min({limits.max_sequences, limits.max_tokens, max_logit_rows_}));
@@ -126,6 +128,7 @@ void Runner::begin_eagerly(const StepPlan& plan, UnderWay& step) {
   const StagedBatch staged = staging_->stage(plan, indices, choose_draws(plan, step.rows), 0, backend_.launch().stream);
   step.logit_rows = staged.logit_rows;
   step.draws = staged.draws;
+  if (scales_to_calculate_) calculate_kv_scales(staged.batch);
   step.hidden = model_->forward(step.step.emplace(make_step(backend_, staged.batch)));
   step.outputs = slice_outputs(step, 0);
 }
@@ -257,6 +260,23 @@ std::vector<RowDraw> Runner::choose_draws(const StepPlan& plan, std::vector<Logi
 Step Runner::make_step(const Backend& backend, const Batch& batch) {
   arena_->reset();
   return {.backend = backend, .arena = *arena_, .kv = *kv_, .comm = comm_, .batch = batch, .observe = {}};
+}
+
+// The first step runs twice, the first time into a cache of real numbers, which shows how large they are.
+void Runner::calculate_kv_scales(const Batch& batch) {
+  KvCacheLayout layout = kv_->layout();
+  layout.dtype = DType::kF32;
+  layout.layer_dtypes.clear();
+  const KvCache real(backend_.device(), layout, kv_->num_blocks());
+  arena_->reset();
+  Step step{.backend = backend_, .arena = *arena_, .kv = real, .comm = comm_, .batch = batch, .observe = {}};
+  model_->forward(step);
+  std::vector<float> magnitudes = kv_magnitudes(real, batch.slot_mapping);
+  const Shape shape{static_cast<int64_t>(magnitudes.size())};
+  comm_.all_reduce_max(Tensor(std::as_writable_bytes(std::span(magnitudes)).data(), DType::kF32, shape),
+                       backend_.launch().stream);
+  scales_to_calculate_->set_calculated(*kv_, magnitudes);
+  scales_to_calculate_.reset();
 }
 
 RowOutputs Runner::row_outputs(Step& step, ConstTensor hidden_rows, ConstTensor draws) {

@@ -18,6 +18,7 @@
 #include "octet/engine/batch_staging.h"
 #include "octet/engine/decode_graphs.h"
 #include "octet/engine/host_logits.h"
+#include "octet/engine/kv_choice.h"
 #include "octet/engine/parameter_store.h"
 #include "octet/engine/step_plan.h"
 #include "octet/engine/step_profile.h"
@@ -64,7 +65,7 @@ class Runner {
   }
   int64_t workspace_bytes() const { return workspace_.num_bytes(); }
   // Makes KV cache, arena and, on a GPU, graphs; before the first run.
-  void reserve(const StepLimits& limits, const KvCacheLayout& layout, int64_t num_blocks);
+  void reserve(const StepLimits& limits, const KvCacheChoice& choice, int64_t block_size, int64_t num_blocks);
 
   // The largest batch of the recorded decode steps; 0 where steps are not recorded.
   int64_t largest_graph() const { return graphs_.largest(); }
@@ -116,6 +117,7 @@ class Runner {
   std::vector<LogitRow> logit_rows(const StepPlan& plan) const;
   std::vector<RowDraw> choose_draws(const StepPlan& plan, std::vector<LogitRow>& rows) const;
   Step make_step(const Backend& backend, const Batch& batch);
+  void calculate_kv_scales(const Batch& batch);
   RowOutputs row_outputs(Step& step, ConstTensor hidden_rows, ConstTensor draws);
   void record_graphs(int64_t most_sequences);
   StepPlan decode_plan(int64_t batch_size, int64_t num_tokens) const;
@@ -147,6 +149,7 @@ class Runner {
   int64_t scale_bytes_ = 0;
   int64_t max_logit_rows_ = 0;  // computed at once
   std::optional<KvCache> kv_;
+  std::optional<KvCacheChoice> scales_to_calculate_;  // with the first step
   std::optional<Arena> arena_;
   std::optional<BatchStaging> staging_;
   std::optional<HostLogits> host_logits_;

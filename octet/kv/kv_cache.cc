@@ -1,34 +1,64 @@
 #include "octet/kv/kv_cache.h"
 
+#include <algorithm>
+
 #include "octet/base/error.h"
 
 namespace octet {
+
+int64_t KvCacheLayout::bytes_per_token() const {
+  int64_t bytes = 0;
+  for (int64_t layer = 0; layer < num_layers; ++layer)
+    bytes += 2 * num_kv_heads * head_dim * dtype_bytes(dtype_of(layer));
+  return bytes;
+}
 
 KvCache::KvCache(Device device, const KvCacheLayout& layout, int64_t num_blocks)
     : layout_(layout),
       num_blocks_(num_blocks),
       // A sequence touches a few KiB in each of the planes k(layer), v(layer): 2 MiB pages would be zeroed for each.
       buffer_(device, num_blocks * layout.bytes_per_block(), "KV cache", Pages::kSmall),
-      scales_(static_cast<size_t>(2 * layout.num_layers), 1.0f) {}
-
-Tensor KvCache::k(int64_t layer) const {
-  OCTET_CHECK(layer >= 0 && layer < layout_.num_layers);
-  const int64_t bytes = num_blocks_ * layout_.bytes_per_block() / (2 * layout_.num_layers);
-  return buffer_.tensor(layout_.dtype, {num_blocks_, layout_.num_kv_heads, layout_.block_size, layout_.head_dim},
-                        2 * layer * bytes);
+      layers_(static_cast<size_t>(layout.num_layers)) {
+  OCTET_CHECK(layout.layer_dtypes.empty() || layout.layer_dtypes.size() == layers_.size());
+  int64_t offset = 0;
+  for (int64_t layer = 0; layer < layout.num_layers; ++layer) {
+    layers_[static_cast<size_t>(layer)].offset = offset;
+    offset += 2 * k(layer).num_bytes();
+  }
 }
 
-Tensor KvCache::v(int64_t layer) const {
+const KvCache::Layer& KvCache::of(int64_t layer) const {
   OCTET_CHECK(layer >= 0 && layer < layout_.num_layers);
-  const int64_t bytes = num_blocks_ * layout_.bytes_per_block() / (2 * layout_.num_layers);
-  return buffer_.tensor(layout_.dtype, {num_blocks_, layout_.num_kv_heads, layout_.block_size, layout_.head_dim},
-                        (2 * layer + 1) * bytes);
+  return layers_[static_cast<size_t>(layer)];
+}
+
+Tensor KvCache::half(int64_t layer, int64_t which) const {
+  const DType dtype = layout_.dtype_of(layer);
+  const Shape shape{num_blocks_, layout_.num_kv_heads, layout_.block_size, layout_.head_dim};
+  return buffer_.tensor(dtype, shape, of(layer).offset + which * shape.num_elements() * dtype_bytes(dtype));
+}
+
+ConstTensor KvCache::head_scale(const std::vector<float>& scale) const {
+  if (scale.empty()) return {};
+  return ConstTensor(reinterpret_cast<const std::byte*>(scale.data()), DType::kF32, Shape{layout_.num_kv_heads});
 }
 
 void KvCache::set_scales(int64_t layer, float k_scale, float v_scale) {
   OCTET_CHECK(layer >= 0 && layer < layout_.num_layers);
-  scales_[static_cast<size_t>(2 * layer)] = k_scale;
-  scales_[static_cast<size_t>(2 * layer + 1)] = v_scale;
+  Layer& to = layers_[static_cast<size_t>(layer)];
+  to.k_scale = k_scale;
+  to.v_scale = v_scale;
+  to.k_head_scale.clear();
+  to.v_head_scale.clear();
+}
+
+void KvCache::set_head_scales(int64_t layer, std::span<const float> k_scale, std::span<const float> v_scale) {
+  const auto heads = static_cast<size_t>(layout_.num_kv_heads);
+  OCTET_CHECK(k_scale.size() == heads && v_scale.size() == heads);
+  set_scales(layer, *std::max_element(k_scale.begin(), k_scale.end()),
+             *std::max_element(v_scale.begin(), v_scale.end()));
+  layers_[static_cast<size_t>(layer)].k_head_scale.assign(k_scale.begin(), k_scale.end());
+  layers_[static_cast<size_t>(layer)].v_head_scale.assign(v_scale.begin(), v_scale.end());
 }
 
 DType parse_kv_cache_dtype(std::string_view text, DType model_dtype) {

@@ -43,7 +43,9 @@ Activation Attention::operator()(Step& step, const RopeAngles& angles, Tensor qk
                       .k_norm = k_norm_,
                       .norm_epsilon = static_cast<float>(options_.rms_norm_eps),
                       .k_scale = kv.k_scale(options_.layer),
-                      .v_scale = kv.v_scale(options_.layer)};
+                      .v_scale = kv.v_scale(options_.layer),
+                      .k_head_scale = kv.k_head_scale(options_.layer),
+                      .v_head_scale = kv.v_head_scale(options_.layer)};
   const QuantTensor result = consumer.make_input(step, qkv.dim(0));
   const Arena::Scope scope(step.arena);
   const bool quantized = result.format.quantized();
@@ -59,6 +61,8 @@ Activation Attention::operator()(Step& step, const RopeAngles& angles, Tensor qk
       .softmax_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(heads.head_dim))),
       .k_scale = rope.k_scale,
       .v_scale = rope.v_scale,
+      .k_head_scale = rope.k_head_scale,
+      .v_head_scale = rope.v_head_scale,
       .sliding_window = options_.sliding_window};
   step.backend(RopeAttentionOp{.rope = rope, .attention = attention});
   return result;

@@ -135,8 +135,12 @@ class LlamaModel final : public Model {
   std::vector<LinearRow> linears() const override;
 
   KvCacheLayout kv_layout() const override {
-    return KvCacheLayout{
-        .num_layers = config_.num_hidden_layers, .num_kv_heads = heads_.num_kv_heads, .head_dim = heads_.head_dim};
+    KvCacheLayout layout{.num_layers = config_.num_hidden_layers,
+                         .num_kv_heads = heads_.num_kv_heads,
+                         .head_dim = heads_.head_dim,
+                         .first_kv_head = heads_.first_kv_head};
+    for (int64_t i = 0; i < config_.num_hidden_layers; ++i) layout.sliding_windows.push_back(window_of(config_, i));
+    return layout;
   }
 
  private:

@@ -31,6 +31,15 @@ bool is_matmul_weight(const QuantFormat& format) {
   return g != Granularity::kToken;
 }
 
+void check_head_scales(ShapeCheck& check, const ConstTensor& k, const ConstTensor& v) {
+  check.that(static_cast<bool>(k) == static_cast<bool>(v), "k_head_scale and v_head_scale are both there or neither");
+  if (!k) return;
+  check.tensor("k_head_scale", k, {"Hkv"});
+  check.tensor("v_head_scale", v, {"Hkv"});
+  check.dtype("k_head_scale", k, {DType::kF32});
+  check.dtype("v_head_scale", v, {DType::kF32});
+}
+
 }  // namespace
 
 void EmbeddingOp::check() const {
@@ -139,6 +148,7 @@ void RopeKvOp::check() const {
   check.dtype("slot_mapping", slot_mapping, {DType::kI32});
   if (q_norm) check.tensor("q_norm", q_norm, {"D"});
   if (k_norm) check.tensor("k_norm", k_norm, {"D"});
+  check_head_scales(check, k_head_scale, v_head_scale);
 }
 
 void PagedAttentionOp::check() const {
@@ -161,6 +171,7 @@ void PagedAttentionOp::check() const {
   check.dtype("block_table", block_table, {DType::kI32});
   check.dtype("query_start", query_start, {DType::kI32});
   check.that(sliding_window >= 0, "sliding_window >= 0");
+  check_head_scales(check, k_head_scale, v_head_scale);
 }
 
 void RopeAttentionOp::check() const {
@@ -171,6 +182,9 @@ void RopeAttentionOp::check() const {
              "attention.q is rope.q_out");
   check.that(attention.k_cache.bytes == rope.k_cache.bytes && attention.v_cache.bytes == rope.v_cache.bytes,
              "both parts have the same cache");
+  check.that(attention.k_head_scale.bytes == rope.k_head_scale.bytes && attention.k_scale == rope.k_scale &&
+                 attention.v_head_scale.bytes == rope.v_head_scale.bytes && attention.v_scale == rope.v_scale,
+             "both parts have the same scales");
 }
 
 }  // namespace octet

@@ -8,9 +8,13 @@
 namespace octet {
 
 CheckpointQuant read_autofp8(const JsonObject& config) {
-  constexpr std::array<std::string_view, 7> kKnown = {
-      "quant_method", "activation_scheme", "ignored_layers", "modules_to_not_convert", "kv_cache_scheme",
-      "fmt",          "store_dtype"};
+  // The last ones transformers writes for every FP8 model.
+  constexpr std::array<std::string_view, 12> kKnown = {"quant_method",    "activation_scheme",
+                                                       "ignored_layers",  "modules_to_not_convert",
+                                                       "kv_cache_scheme", "fmt",
+                                                       "store_dtype",     "weight_block_size",
+                                                       "scale_fmt",       "modules_to_convert",
+                                                       "dequantize",      "expert_dtype"};
   warn_of_unknown_keys(config, kKnown);
   const std::string activation = config.get_string("activation_scheme");
   if (activation != "static" && activation != "dynamic")

@@ -1,6 +1,7 @@
 // quant_method "compressed-tensors" (llm-compressor): groups of modules, each with the arguments of its weights and of
 // its input activations.
 #include <array>
+#include <charconv>
 #include <optional>
 
 #include "octet/quant/dialect.h"
@@ -16,12 +17,32 @@ struct Arguments {
   bool dynamic = false;
   std::string strategy;  // "tensor", "channel", "group", "block", "token", "attn_head"
   int64_t group_size = 0;
+  int32_t block_rows = 0, block_cols = 0;
 };
 
 constexpr std::array<std::string_view, 15> kArguments = {"num_bits", "type",       "symmetric",          "dynamic",
                                                          "strategy", "group_size", "block_structure",    "actorder",
                                                          "observer", "zp_dtype",   "observer_kwargs",    "scale_dtype",
                                                          "format",   "is_mx",      "requires_zero_point"};
+
+// [128, 128], or "128x128" in older files.
+void read_block(const JsonObject& object, Arguments& arguments) {
+  const Json* block = object.find_raw("block_structure");
+  std::array<int64_t, 2> sides = {};
+  if (block != nullptr && block->is_string()) {
+    const auto& text = block->get_ref<const std::string&>();
+    const char* end = text.data() + text.size();
+    const auto rows = std::from_chars(text.data(), end, sides[0]);
+    const bool has_columns = rows.ec == std::errc() && rows.ptr != end && *rows.ptr == 'x';
+    if (!has_columns || std::from_chars(rows.ptr + 1, end, sides[1]).ptr != end) sides = {};
+  } else if (block != nullptr && block->is_array() && block->size() == 2) {
+    for (size_t i = 0; i < 2; ++i) sides[i] = (*block)[i].is_number_integer() ? (*block)[i].get<int64_t>() : 0;
+  }
+  if (sides[0] <= 0 || sides[1] <= 0 || sides[0] > kMaxTileSide || sides[1] > kMaxTileSide)
+    unsupported(object, "block_structure", "two sides, such as [128, 128]");
+  arguments.block_rows = static_cast<int32_t>(sides[0]);
+  arguments.block_cols = static_cast<int32_t>(sides[1]);
+}
 
 Arguments read_arguments(const JsonObject& object) {
   warn_of_unknown_keys(object, kArguments);
@@ -38,21 +59,33 @@ Arguments read_arguments(const JsonObject& object) {
   const std::string_view inferred =
       arguments.group_size == 0 ? "tensor" : (arguments.group_size < 0 ? "channel" : "group");
   arguments.strategy = object.find_string("strategy").value_or(std::string(inferred));
-  const Json* block = object.find_raw("block_structure");
-  const bool squares = block != nullptr && (*block == Json::array({128, 128}) || *block == "128x128");
-  if (arguments.strategy == "block" && !squares) unsupported(object, "block_structure", "[128, 128]");
-  if (const Json* order = object.find_raw("actorder"); order != nullptr && *order != false)
-    unsupported(object, "actorder", "null");
+  if (arguments.strategy == "block") read_block(object, arguments);
+  if (arguments.strategy == "group" && (arguments.group_size <= 0 || arguments.group_size > kMaxTileSide))
+    unsupported(object, "group_size", "a number above 0");
+  // "weight" (or "static") is how GPTQ went over the columns, and moves none of them.
+  const Json* order = object.find_raw("actorder");
+  if (order != nullptr && *order != false && *order != "weight" && *order != "static")
+    unsupported(object, "actorder", "null, \"weight\" or \"static\"");
   return arguments;
 }
 
-const QuantScheme& weight_scheme(const JsonObject& object, const Arguments& weights) {
+const QuantScheme& weight_scheme(const JsonObject& object, const Arguments& weights, CheckpointQuant& quant) {
   if (!weights.symmetric) unsupported(object, "symmetric", "true: zero points of weights");
   if (weights.dynamic) unsupported(object, "dynamic", "false for weights");
   if (weights.strategy == "tensor") return weights.is_float ? fp8_tensor_scheme() : int8_tensor_scheme();
   if (weights.strategy == "channel") return weights.is_float ? fp8_channel_scheme() : int8_channel_scheme();
-  if (weights.strategy == "block" && weights.is_float) return fp8_block_scheme();
-  unsupported(object, "strategy", "\"tensor\", \"channel\" or (float) \"block\"");
+  if (weights.strategy == "block" && weights.is_float) {
+    return tile_scheme(quant, {.dtype = DType::kF8E4M3,
+                               .granularity = Granularity::kBlock,
+                               .group_rows = weights.block_rows,
+                               .group_cols = weights.block_cols});
+  }
+  if (weights.strategy == "group") {
+    return tile_scheme(quant, {.dtype = weights.is_float ? DType::kF8E4M3 : DType::kI8,
+                               .granularity = Granularity::kGroup,
+                               .group_cols = static_cast<int32_t>(weights.group_size)});
+  }
+  unsupported(object, "strategy", "\"tensor\", \"channel\", \"group\" or (float) \"block\"");
 }
 
 // What is dynamic is quantised per token, whether the file says tensor or token, as every engine does.
@@ -62,8 +95,12 @@ QuantFormat input_format(const JsonObject& object, const Arguments& input, const
   if (input.is_float && !input.symmetric) unsupported(object, "symmetric", "true for float");
   QuantFormat format;
   if (input.strategy == "group" && input.dynamic && input.is_float) {
-    if (input.group_size != 128) unsupported(object, "group_size", "128");
     format = kF8DynamicGroup;
+    format.group_cols = read_input_group(object, "group_size", input.group_size);
+    const int64_t columns = weights.strategy == "block"   ? weights.block_cols
+                            : weights.strategy == "group" ? weights.group_size
+                                                          : input.group_size;
+    if (columns != input.group_size) unsupported(object, "group_size", fmt::format("{}, as the weights", columns));
   } else if (input.dynamic && (input.strategy == "token" || input.strategy == "tensor")) {
     format = input.is_float ? kF8DynamicToken : kI8DynamicToken;
   } else if (!input.dynamic && input.strategy == "tensor") {
@@ -86,7 +123,7 @@ void check_format(const JsonObject& object, bool mixed_allowed) {
 }
 
 // Nothing for a group that only says how attention is quantised.
-std::optional<QuantGroup> read_group(const JsonObject& object) {
+std::optional<QuantGroup> read_group(const JsonObject& object, CheckpointQuant& quant) {
   constexpr std::array<std::string_view, 5> kKnown = {"targets", "weights", "input_activations", "output_activations",
                                                       "format"};
   warn_of_unknown_keys(object, kKnown);
@@ -106,7 +143,7 @@ std::optional<QuantGroup> read_group(const JsonObject& object) {
   if (weights == nullptr) unsupported(object, "weights", "an object");
   const JsonObject weight_object(*weights, object.where() + ": weights");
   const Arguments weight = read_arguments(weight_object);
-  const QuantScheme& scheme = weight_scheme(weight_object, weight);
+  const QuantScheme& scheme = weight_scheme(weight_object, weight, quant);
   group.scheme = {.on_disk = &scheme, .in_memory = &scheme, .activation = plain_format(DType::kF32)};
   if (const Json* input = object.find_raw("input_activations"); input != nullptr) {
     const JsonObject input_object(*input, object.where() + ": input_activations");
@@ -125,7 +162,7 @@ std::optional<KvCacheQuant> read_kv_cache(const JsonObject& config) {
   if (arguments.dynamic) unsupported(object, "dynamic", "false");
   if (arguments.strategy != "tensor" && arguments.strategy != "attn_head")
     unsupported(object, "strategy", "\"tensor\" or \"attn_head\"");
-  return KvCacheQuant{.per_head = arguments.strategy == "attn_head"};
+  return KvCacheQuant{.per_head = arguments.strategy == "attn_head", .by_default = true};
 }
 
 void check_transforms(const JsonObject& config) {
@@ -153,7 +190,7 @@ CheckpointQuant read_compressed_tensors(const JsonObject& config) {
     fail(ErrorCode::kModel, "{}: config_groups: expected an object of groups", config.where());
   for (const auto& [name, value] : groups->items()) {
     const JsonObject object(value, fmt::format("{}: config_groups: {}", config.where(), name));
-    if (std::optional<QuantGroup> group = read_group(object)) quant.groups.push_back(std::move(*group));
+    if (std::optional<QuantGroup> group = read_group(object, quant)) quant.groups.push_back(std::move(*group));
   }
   return quant;
 }

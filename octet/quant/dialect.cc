@@ -4,13 +4,14 @@
 
 #include "octet/base/error.h"
 #include "octet/base/log.h"
+#include "octet/quant/schemes.h"
 
 namespace octet {
 namespace {
 
 constexpr std::string_view kSupported =
-    "octet reads \"fp8\" (AutoFP8 and DeepSeek's blocks), \"compressed-tensors\", \"fbgemm_fp8\" and \"modelopt\", and "
-    "quantises plain checkpoints while loading";
+    "octet reads \"fp8\" (AutoFP8 and DeepSeek's blocks), \"compressed-tensors\", \"fbgemm_fp8\", \"modelopt\" and "
+    "\"quark\", and quantises plain checkpoints while loading";
 
 std::string lower(std::string text) {
   for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
@@ -50,6 +51,7 @@ CheckpointQuant read_dialect(const Json& quantization_config) {
   if (method == "compressed-tensors" || method == "compressed_tensors") return read_compressed_tensors(config);
   if (method == "fbgemm_fp8") return read_fbgemm_fp8(config);
   if (method == "modelopt" || method == "modelopt_fp8") return read_modelopt(config);
+  if (method == "quark") return read_quark(config);
   fail(ErrorCode::kUnsupported, "{}: quant_method \"{}\" is not supported; {}", config.where(), method, kSupported);
 }
 
@@ -81,6 +83,20 @@ void unsupported(const JsonObject& config, std::string_view key, std::string_vie
   const std::string found =
       value == nullptr ? "null" : value->dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 80);
   fail(ErrorCode::kUnsupported, "{}: {} = {} is not supported, expected {}", config.where(), key, found, supported);
+}
+
+const QuantScheme& tile_scheme(CheckpointQuant& quant, const QuantFormat& format) {
+  if (format == kF8Block) return fp8_block_scheme();
+  for (const auto& scheme : quant.own_schemes) {
+    if (scheme->weight_format() == format) return *scheme;
+  }
+  return *quant.own_schemes.emplace_back(make_tile_scheme(format));
+}
+
+int32_t read_input_group(const JsonObject& config, std::string_view key, int64_t found) {
+  constexpr int64_t kStep = 32;  // what kernels quantise at a time
+  if (found <= 0 || found > kMaxTileSide || found % kStep != 0) unsupported(config, key, "a multiple of 32");
+  return static_cast<int32_t>(found);
 }
 
 QuantGroup every_linear(const QuantScheme& scheme, const QuantFormat& activation) {

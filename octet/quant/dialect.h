@@ -2,6 +2,7 @@
 // in the file of its name, that turns the JSON into a CheckpointQuant.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -28,6 +29,8 @@ struct LinearScheme {
 struct KvCacheQuant {
   DType dtype = DType::kF8E4M3;
   bool per_head = false;  // one scale per head, not one per layer
+  // Whether the cache is 8-bit unless the user says otherwise. AutoFP8 and Quark files only say which scales there are.
+  bool by_default = false;
 };
 
 // Modules that are stored alike.
@@ -42,6 +45,7 @@ struct CheckpointQuant {
   std::vector<QuantGroup> groups;
   std::vector<ModulePattern> ignore;
   std::optional<KvCacheQuant> kv_cache;
+  std::vector<std::shared_ptr<const QuantScheme>> own_schemes = {};  // of this file's tiles
 
   const QuantGroup* group_of(std::string_view module) const;  // nullptr: plain
 };
@@ -55,13 +59,19 @@ CheckpointQuant read_block_fp8(const JsonObject& config);
 CheckpointQuant read_compressed_tensors(const JsonObject& config);
 CheckpointQuant read_fbgemm_fp8(const JsonObject& config);
 CheckpointQuant read_modelopt(const JsonObject& config);
+CheckpointQuant read_quark(const JsonObject& config);
 
 // What dialects share.
+inline constexpr int64_t kMaxTileSide = int64_t{1} << 20;
 std::vector<ModulePattern> read_modules(const JsonObject& config, std::string_view key,
                                         ModulePattern::Dialect dialect = ModulePattern::Dialect::kSearch);
 // Keys that are in neither list are named in one warning.
 void warn_of_unknown_keys(const JsonObject& config, std::span<const std::string_view> known);
 [[noreturn]] void unsupported(const JsonObject& config, std::string_view key, std::string_view supported);
+// The scheme of a granularity of blocks or groups; the same for the same format.
+const QuantScheme& tile_scheme(CheckpointQuant& quant, const QuantFormat& format);
+// How many channels of a token share a dynamic scale, by the key that says it: what octet quantises by.
+int32_t read_input_group(const JsonObject& config, std::string_view key, int64_t found);
 QuantGroup every_linear(const QuantScheme& scheme, const QuantFormat& activation);
 
 }  // namespace octet

@@ -20,7 +20,7 @@ QuantGroup read_algorithm(const JsonObject& config) {
 std::optional<KvCacheQuant> read_kv_cache(const JsonObject& config) {
   if (const Json* algorithm = config.find_raw("kv_cache_quant_algo"); algorithm != nullptr) {
     if (*algorithm != "FP8") unsupported(config, "kv_cache_quant_algo", "\"FP8\"");
-    return KvCacheQuant{};
+    return KvCacheQuant{.by_default = true};
   }
   const Json* scheme = config.find_raw("kv_cache_scheme");
   if (scheme == nullptr) return std::nullopt;
@@ -31,7 +31,7 @@ std::optional<KvCacheQuant> read_kv_cache(const JsonObject& config) {
   } else if (*scheme != "FP8") {
     unsupported(config, "kv_cache_scheme", "\"FP8\"");
   }
-  return KvCacheQuant{};
+  return KvCacheQuant{.by_default = true};
 }
 
 }  // namespace

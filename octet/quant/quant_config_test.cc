@@ -68,13 +68,20 @@ TEST(QuantConfigTest, ReadsAutoFp8) {
 }
 
 TEST(QuantConfigTest, NamesWhatItDoesNotKnow) {
-  for (const std::string_view method : {"quark", "gptq", "awq"}) {
+  for (const std::string_view method : {"mxfp8", "gptq", "awq"}) {
     const std::string text = error_of(ErrorCode::kUnsupported, fmt::format(R"({{"quant_method": "{}"}})", method));
     EXPECT_THAT(text, HasSubstr(fmt::format("quant_method \"{}\" is not supported; octet reads", method)));
   }
   EXPECT_THAT(error_of(ErrorCode::kUnsupported,
-                       R"({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [64, 128]})"),
-              HasSubstr("weight_block_size = [64,128] is not supported, expected [128, 128]"));
+                       R"({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [64, 48]})"),
+              HasSubstr("weight_block_size = [64,48] is not supported, expected a multiple of 32"));
+  for (const std::string_view sides : {"[128]", "128", "[0, 128]", "[128, -128]", "[128, \"128\"]", "[1e9, 128]"}) {
+    EXPECT_THAT(
+        error_of(ErrorCode::kUnsupported,
+                 fmt::format(R"({{"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": {}}})",
+                             sides)),
+        HasSubstr("weight_block_size"));
+  }
   EXPECT_THAT(error_of(ErrorCode::kUnsupported,
                        R"({"quant_method": "fp8", "activation_scheme": "static", "kv_cache_scheme": "dynamic"})"),
               HasSubstr("kv_cache_scheme"));
@@ -107,6 +114,26 @@ TEST(QuantConfigTest, ReadsBlocks) {
   EXPECT_EQ(schemes_of(powers, "model.layers.0.mlp.up_proj"), "bf16 bf16 bf16");
 }
 
+// MXFP8 in the spellings of its producers, and four bits.
+TEST(QuantConfigTest, NamesFormatsOfOtherWidths) {
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported, R"({"quant_method": "mxfp8"})"), HasSubstr("quant_method \"mxfp8\""));
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported,
+                       R"({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [1, 32]})"),
+              HasSubstr("weight_block_size = [1,32] is not supported, expected other blocks than those of MXFP8"));
+  for (const std::string_view algorithm : {"MXFP8", "NVFP4", "MIXED_PRECISION", "W4A8_AWQ"}) {
+    EXPECT_THAT(error_of(ErrorCode::kUnsupported,
+                         fmt::format(R"({{"quant_method": "modelopt", "quant_algo": "{}"}})", algorithm)),
+                HasSubstr(fmt::format("quant_algo = \"{}\" is not supported", algorithm)));
+  }
+  for (const std::string_view format : {"mxfp8-quantized", "nvfp4-pack-quantized", "pack-quantized", "marlin-24"}) {
+    EXPECT_THAT(
+        error_of(
+            ErrorCode::kUnsupported,
+            fmt::format(R"({{"quant_method": "compressed-tensors", "format": "{}", "config_groups": {{}}}})", format)),
+        HasSubstr(fmt::format("format = \"{}\" is not supported", format)));
+  }
+}
+
 std::string compressed_tensors(std::string_view weights, std::string_view input, std::string_view rest = "") {
   return fmt::format(
       R"({{"quant_method": "compressed-tensors", "format": "naive-quantized", "quantization_status": "compressed",
@@ -129,8 +156,8 @@ TEST(QuantConfigTest, ReadsCompressedTensors) {
        R"({"type": "float", "strategy": "group", "group_size": 128, "dynamic": true})",
        "fp8_block fp8_block f8_e4m3 per group of 128 (dynamic)"},
       {R"("type": "float", "strategy": "channel")", "null", "fp8_channel fp8_channel f32"},
-      {R"("type": "int", "group_size": -1)", R"({"type": "int", "strategy": "token", "dynamic": true})",
-       "int8_channel int8_channel i8 per token (dynamic)"},
+      {R"("type": "int", "group_size": -1, "actorder": "static")",
+       R"({"type": "int", "strategy": "token", "dynamic": true})", "int8_channel int8_channel i8 per token (dynamic)"},
       {R"("type": "int", "strategy": "tensor")", R"({"type": "int", "strategy": "tensor", "symmetric": false})",
        "int8_tensor int8_tensor i8 per tensor with zero points"},
   };
@@ -145,9 +172,47 @@ TEST(QuantConfigTest, ReadsCompressedTensors) {
   ASSERT_TRUE(cache.kv_cache().has_value());
   EXPECT_TRUE(cache.kv_cache()->per_head);
   EXPECT_THAT(error_of(ErrorCode::kUnsupported, compressed_tensors(R"("type": "float", "strategy": "group")", token)),
-              HasSubstr("group_0: weights: strategy = \"group\" is not supported"));
+              HasSubstr("group_0: weights: group_size = null is not supported"));
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported,
+                       compressed_tensors(R"("type": "int", "strategy": "channel", "actorder": "group")", "null")),
+              HasSubstr("weights: actorder = \"group\""));
   EXPECT_THAT(error_of(ErrorCode::kUnsupported, compressed_tensors(R"("type": "int", "strategy": "channel")", token)),
               HasSubstr("input_activations: type = \"float\" is not supported"));
+}
+
+TEST(QuantConfigTest, BlocksAndGroupsOfOtherSizes) {
+  const QuantConfig small =
+      config_of(R"({"activation_scheme": "dynamic", "quant_method": "fp8", "weight_block_size": [32, 64]})");
+  EXPECT_EQ(schemes_of(small, "a"), "fp8_block fp8_block f8_e4m3 per group of 64 (dynamic)");
+  const QuantFormat format = small.scheme_for("a").on_disk->weight_format();
+  EXPECT_EQ(format.to_string(), "f8_e4m3 per 32x64 block");
+  EXPECT_EQ(small.scheme_for("a").on_disk, small.scheme_for("b").on_disk);
+  struct Case {
+    std::string_view weights, input, expected;
+  };
+  for (const Case& c :
+       {Case{R"("type": "float", "strategy": "block", "block_structure": [64, 32])",
+             R"({"type": "float", "strategy": "group", "group_size": 32, "dynamic": true})",
+             "fp8_block fp8_block f8_e4m3 per group of 32 (dynamic)"},
+        Case{R"("type": "float", "strategy": "block", "block_structure": "64x32")", "null", "fp8_block fp8_block f32"},
+        Case{R"("type": "float", "group_size": 64)", R"({"type": "float", "strategy": "token", "dynamic": true})",
+             "fp8_group fp8_group f8_e4m3 per token (dynamic)"},
+        Case{R"("type": "int", "strategy": "group", "group_size": 128)", "null", "int8_group int8_group f32"}}) {
+    EXPECT_EQ(schemes_of(config_of(compressed_tensors(c.weights, c.input)), "a"), c.expected);
+  }
+  for (const std::string_view sides :
+       {R"("128")", R"("x128")", R"("128x")", R"("128x12y")", "[128]", "[128, 0]", "null"}) {
+    EXPECT_THAT(
+        error_of(ErrorCode::kUnsupported,
+                 compressed_tensors(
+                     fmt::format(R"("type": "float", "strategy": "block", "block_structure": {})", sides), "null")),
+        HasSubstr("weights: block_structure"));
+  }
+  EXPECT_THAT(
+      error_of(ErrorCode::kUnsupported,
+               compressed_tensors(R"("type": "float", "group_size": 64)",
+                                  R"({"type": "float", "strategy": "group", "group_size": 128, "dynamic": true})")),
+      HasSubstr("group_size = 128 is not supported, expected 64, as the weights"));
 }
 
 TEST(QuantConfigTest, ReadsFbgemmAndModelOpt) {
@@ -162,6 +227,75 @@ TEST(QuantConfigTest, ReadsFbgemmAndModelOpt) {
   EXPECT_TRUE(old.kv_cache().has_value());
   const QuantConfig blocks = config_of(R"({"quant_method": "modelopt", "quant_algo": "fp8_pb_wo"})");
   EXPECT_EQ(schemes_of(blocks, "a"), "fp8_block fp8_block f8_e4m3 per group of 128 (dynamic)");
+}
+
+std::string quark(std::string_view weight, std::string_view input, std::string_view rest = "") {
+  return fmt::format(
+      R"({{"quant_method": "quark", "quant_mode": "eager_mode", "algo_config": null, "exclude": ["lm_head"],
+      "global_quant_config": {{"bias": null, "input_tensors": {}, "output_tensors": null, "weight": {}}},
+      "layer_type_quant_config": {{}}, {} "export": {{"pack_method": "reorder", "weight_format": "real_quantized"}}}})",
+      input, weight, rest);
+}
+
+TEST(QuantConfigTest, ReadsQuark) {
+  constexpr std::string_view kTensor = R"({"dtype": "fp8_e4m3", "qscheme": "per_tensor", "is_dynamic": false})";
+  constexpr std::string_view kChannel = R"({"dtype": "fp8_e4m3", "qscheme": "per_channel", "ch_axis": 0})";
+  constexpr std::string_view kToken =
+      R"({"dtype": "fp8_e4m3", "qscheme": "per_channel", "ch_axis": 1, "is_dynamic": true})";
+  struct Case {
+    std::string_view weight, input, expected;
+  };
+  for (const Case& c : {Case{kTensor, kTensor, "fp8_tensor fp8_tensor f8_e4m3 per tensor"},
+                        Case{kChannel, kToken, "fp8_channel fp8_channel f8_e4m3 per token (dynamic)"},
+                        Case{kChannel, "null", "fp8_channel fp8_channel f32"},
+                        Case{R"({"dtype": "fp8_e4m3", "qscheme": "per_block", "block_size": [128, 128]})",
+                             R"({"dtype": "fp8_e4m3", "qscheme": "per_group", "group_size": 128, "is_dynamic": true})",
+                             "fp8_block fp8_block f8_e4m3 per group of 128 (dynamic)"},
+                        Case{R"({"dtype": "int8", "qscheme": "per_channel", "symmetric": true})",
+                             R"({"dtype": "int8", "qscheme": "per_tensor", "symmetric": false})",
+                             "int8_channel int8_channel i8 per tensor with zero points"}}) {
+    const QuantConfig config = config_of(quark(c.weight, c.input));
+    EXPECT_EQ(schemes_of(config, "model.layers.0.mlp.up_proj"), c.expected);
+    EXPECT_EQ(schemes_of(config, "lm_head"), "bf16 bf16 bf16");
+    EXPECT_FALSE(config.kv_cache());
+  }
+  const QuantConfig cache = config_of(quark(
+      kTensor, kTensor,
+      fmt::format(R"("layer_quant_config": {{"*k_proj": {{"weight": {0}, "input_tensors": {0}, "output_tensors": {0}}},
+                                             "*.layers.1.mlp.*": {{"weight": null}},
+                                             "*o_proj": {{"weight": {1}, "input_tensors": {2}}}}},)",
+                  kTensor, kChannel, kToken)));
+  ASSERT_TRUE(cache.kv_cache());
+  EXPECT_FALSE(cache.kv_cache()->by_default);
+  EXPECT_EQ(schemes_of(cache, "model.layers.0.self_attn.k_proj"), "fp8_tensor fp8_tensor f8_e4m3 per tensor");
+  EXPECT_EQ(schemes_of(cache, "model.layers.0.self_attn.o_proj"),
+            "fp8_channel fp8_channel f8_e4m3 per token (dynamic)");
+  EXPECT_EQ(schemes_of(cache, "model.layers.1.mlp.up_proj"), "bf16 bf16 bf16");
+}
+
+TEST(QuantConfigTest, NamesWhatItDoesNotKnowOfQuark) {
+  constexpr std::string_view kTensor = R"({"dtype": "fp8_e4m3", "qscheme": "per_tensor"})";
+  const auto error = [](std::string_view weight, std::string_view input, std::string_view rest = "") {
+    return error_of(ErrorCode::kUnsupported, quark(weight, input, rest));
+  };
+  EXPECT_THAT(error(R"({"dtype": "mxfp4", "qscheme": "per_group"})", "null"),
+              HasSubstr("global_quant_config: weight: dtype = \"mxfp4\" is not supported"));
+  EXPECT_THAT(error(R"({"dtype": "fp8_e4m3", "qscheme": "per_group"})", "null"), HasSubstr("qscheme = \"per_group\""));
+  EXPECT_THAT(error(R"({"dtype": "fp8_e4m3", "qscheme": "per_channel", "ch_axis": 1})", "null"),
+              HasSubstr("ch_axis = 1"));
+  EXPECT_THAT(error(R"({"dtype": "int8", "qscheme": "per_tensor", "symmetric": false})", "null"),
+              HasSubstr("weight: symmetric = false"));
+  EXPECT_THAT(error(kTensor, R"({"dtype": "int8", "qscheme": "per_tensor"})"),
+              HasSubstr("input_tensors: dtype = \"int8\""));
+  EXPECT_THAT(error(kTensor, kTensor, R"("softmax_quant_spec": {"dtype": "fp8_e4m3"},)"),
+              HasSubstr("softmax_quant_spec"));
+  EXPECT_THAT(error(kTensor, kTensor,
+                    fmt::format(R"("layer_quant_config": {{"*o_proj": {{"output_tensors": {}}}}},)", kTensor)),
+              HasSubstr("layer_quant_config: *o_proj: output_tensors"));
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported, R"({"quant_method": "quark", "algo_config": [{"name": "rotation"}]})"),
+              HasSubstr("algo_config"));
+  EXPECT_THAT(error_of(ErrorCode::kUnsupported, R"({"quant_method": "quark"})"),
+              HasSubstr("global_quant_config = null"));
 }
 
 TEST(QuantConfigTest, RefusesContradictions) {

@@ -42,6 +42,7 @@ std::optional<DType> dtype_from_safetensors(std::string_view name) {
   for (const Row& row : kRows) {
     if (row.safetensors_name == name) return row.dtype;
   }
+  if (name == "F8_E8M0") return DType::kU8;  // exponents of scales: quant/scheme.h
   return std::nullopt;
 }
 

@@ -16,6 +16,7 @@ TEST(DTypeTest, NamesGoThereAndBack) {
   }
   EXPECT_EQ(dtype_name(DType::kF8E4M3), "f8_e4m3");
   EXPECT_EQ(dtype_from_safetensors("F8_E4M3"), DType::kF8E4M3);
+  EXPECT_EQ(dtype_from_safetensors("F8_E8M0"), DType::kU8);
   EXPECT_FALSE(dtype_from_safetensors("F4").has_value());
 }
 

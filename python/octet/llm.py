@@ -43,7 +43,7 @@ _IGNORED = {
     "runner": "octet generates",
 }
 
-_ENGINE_ARGUMENTS = ("device", "gpu_memory_utilization", "deterministic", "enforce_eager", "dtype", "kv_cache_dtype", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size",
+_ENGINE_ARGUMENTS = ("device", "gpu_memory_utilization", "deterministic", "enforce_eager", "dtype", "kv_cache_dtype", "calculate_kv_scales", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size",
                      "kv_cache_memory_bytes", "enable_prefix_caching", "enable_chunked_prefill", "async_scheduling",
                      "tensor_parallel_size", "num_threads", "seed", "quantization_ignore", "quantize_lm_head")
 
@@ -54,11 +54,13 @@ class LLM:
     ``quantization``: None (as the checkpoint is), "fp8", "fp8_channel", "fp8_tensor",
     "fp8_block" or "int8" (quantised while loading).
     ``dtype``: "auto", "bfloat16", "float16", "float32": of weights that are not quantised.
-    ``kv_cache_dtype``: "auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2".
+    ``kv_cache_dtype``: "auto" (8 bits where a ModelOpt or compressed-tensors checkpoint says so), "bfloat16", "fp8",
+    "fp8_e4m3", "fp8_e5m2".
     ``skip_tokenizer_init``: token ids in, token ids out.
     ``load_format``: "auto", or "dummy" for random weights.
     Further keyword arguments: device ("auto", "cpu", "cuda"), gpu_memory_utilization, deterministic, kv_cache_memory_bytes, async_scheduling, num_threads (0: all processors),
-    scheduling_policy ("fcfs", "priority"), quantization_ignore, quantize_lm_head, chat_template.
+    scheduling_policy ("fcfs", "priority"), quantization_ignore, quantize_lm_head, chat_template, calculate_kv_scales,
+    kv_cache_dtype_skip_layers (indices, or "sliding_window").
     """
 
     def __init__(
@@ -102,6 +104,8 @@ class LLM:
                      enable_prefix_caching=enable_prefix_caching, enable_chunked_prefill=enable_chunked_prefill)
         if max_num_batched_tokens is not None:
             given["max_num_batched_tokens"] = max_num_batched_tokens
+        if skip_layers := given.pop("kv_cache_dtype_skip_layers", None):
+            options.set_kv_cache_dtype_skip_layers([str(layer) for layer in skip_layers])
         for name, value in given.items():
             if name in _ENGINE_ARGUMENTS:
                 getattr(options, f"set_{name}")(value)

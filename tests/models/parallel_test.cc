@@ -1,6 +1,7 @@
 // Tensor parallelism: 2 and 4 ranks on threads give what 1 rank gives; FP8 weights and scales are the same bits.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "model_runner.h"
@@ -105,6 +106,54 @@ TEST(ParallelWeights, Fp8CodesAndScalesAreThoseOfOneRank) {
       }
     });
   }
+}
+
+// The real numbers that a linear's codes stand for, row after row.
+std::vector<float> real_weight(const ModelRunner& runner, const std::string& module) {
+  const std::vector<Model::LinearRow> rows = runner.model().linears();
+  const auto row = std::find_if(rows.begin(), rows.end(), [&](const auto& r) { return r.module == module; });
+  OCTET_CHECK(row != rows.end());
+  const Tensor data = runner.parameters().at(module + ".weight");
+  const auto scale = runner.parameters().find(module + ".weight_scale");
+  const QuantTensor weight(data, scale == runner.parameters().end() ? Tensor() : scale->second, row->weight);
+  std::vector<float> real(static_cast<size_t>(data.num_elements()));
+  ThreadPool threads(1);
+  find_scheme("fp8_block")
+      ->dequantize(weight, Tensor(reinterpret_cast<std::byte*>(real.data()), DType::kF32, data.shape), threads);
+  return real;
+}
+
+// 64 columns on two ranks: a block's columns lie on both, its scale is of all of them.
+TEST(ParallelWeights, BlocksThatRanksCutStandForTheSameNumbers) {
+  const RunnerOptions options{.folder = golden_folder("llama2"), .quant = {.quantization = "fp8_block"}};
+  const ModelRunner one(options);
+  for (const int64_t layer : {0, 2}) {
+    const std::string module = fmt::format("model.layers.{}.self_attn.o_proj", layer);
+    const std::vector<float> whole = real_weight(one, module);
+    on_ranks(2, [&](int rank, Comm& comm) {
+      const ModelRunner half(options, &comm);
+      const std::vector<float> part = real_weight(half, module);
+      const int64_t n = one.parameters().at(module + ".weight").dim(0), k = static_cast<int64_t>(whole.size()) / n / 2;
+      ASSERT_EQ(part.size(), static_cast<size_t>(n * k));
+      for (int64_t row = 0; row < n; ++row) {
+        for (int64_t column = 0; column < k; ++column) {
+          ASSERT_EQ(part[static_cast<size_t>(row * k + column)],
+                    whole[static_cast<size_t>(row * 2 * k + rank * k + column)])
+              << module;
+        }
+      }
+    });
+  }
+  const std::vector<int32_t> prompt = Recording("llama2", "golden.safetensors").integers("input_ids");
+  RunnerOptions fast = options;
+  fast.kernels = KernelSelection::kFastest;
+  fast.num_sequences = 10;
+  ModelRunner single(fast);
+  const std::vector<float> expected = single.step(pieces_of(prompt, kFp8Piece));
+  on_ranks(2, [&](int, Comm& comm) {
+    ModelRunner runner(fast, &comm);
+    EXPECT_LT(row_error(runner.step(pieces_of(prompt, kFp8Piece)), expected, runner.vocab_size()), 0.25);
+  });
 }
 
 TEST(ParallelWeights, HeadsThatDoNotDivideAreAnError) {

@@ -90,7 +90,7 @@ Layout draw_layout(Random& random);
 // Values of a row that a quantiser must get right: zeros, NaN, infinities, the subnormal, the largest.
 float special_values(Random& random);
 
-enum class RopeForm { kPlain, kPartialRotation, kQueryAndKeyNorm, kInPlace };
+enum class RopeForm { kPlain, kPartialRotation, kQueryAndKeyNorm, kInPlace, kScalePerHead };
 struct Heads {
   int64_t num_heads, num_kv_heads, head_dim;
 };
@@ -106,7 +106,8 @@ struct AttentionShape {
 };
 struct AttentionFormats {
   DType q = DType::kF32, cache = DType::kF32, out = DType::kF32;
-  QuantFormat quantized;  // plain: none is written
+  QuantFormat quantized;                                                 // plain: none is written
+  enum class Scales : uint8_t { kOne, kPerHead } scales = Scales::kOne;  // of the cache
 };
 // Cache slots beyond a sequence's tokens hold NaN, table entries beyond its blocks nonsense.
 PagedAttentionOp make_attention(CaseMemory& memory, const AttentionShape& shape, const AttentionFormats& formats);

@@ -15,6 +15,7 @@ Heads draw_heads(Random& random) {
 }
 
 float from_minus_1_to_1(Random& random) { return static_cast<float>(2 * random.uniform() - 1); }
+float from_half_to_one_and_a_half(Random& random) { return static_cast<float>(0.5 + random.uniform()); }
 
 std::vector<int32_t> shuffled(Random& random, int64_t count) {
   std::vector<int32_t> order(static_cast<size_t>(count));
@@ -93,6 +94,10 @@ PagedAttentionOp make_rest_of_attention(CaseMemory& m, const AttentionShape& sha
   op.softmax_scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
   op.k_scale = m.random().pick({1.0f, 0.5f, 1.3f});
   op.v_scale = m.random().pick({1.0f, 0.7f});
+  if (formats.scales == AttentionFormats::Scales::kPerHead) {
+    op.k_head_scale = m.input(DType::kF32, Shape{shape.num_kv_heads}, from_half_to_one_and_a_half);
+    op.v_head_scale = m.input(DType::kF32, Shape{shape.num_kv_heads}, from_half_to_one_and_a_half);
+  }
   op.sliding_window = shape.sliding_window;
   return op;
 }
@@ -143,6 +148,15 @@ std::vector<Case<PagedAttentionOp>> cases() {
                }});
         }
       }
+      list.push_back(
+          {fmt::format("scale per head, {}, cache {}", dtype_name(q), dtype_name(cache)), [=](CaseMemory& m) {
+             const Heads heads = draw_heads(m.random());
+             const AttentionShape shape{.sequences = {{1, 40}, {5, 33}, {1, 300}},
+                                        .num_heads = heads.num_heads,
+                                        .num_kv_heads = heads.num_kv_heads,
+                                        .head_dim = heads.head_dim};
+             return make_attention(m, shape, {.q = q, .cache = cache, .scales = AttentionFormats::Scales::kPerHead});
+           }});
     }
   }
   return list;
@@ -160,6 +174,11 @@ RopeKvOp make_rope_kv(CaseMemory& m, DType qkv, DType cache, const Heads& heads,
   RopeKvOp op;
   op.k_scale = m.random().pick({1.0f, 0.5f, 0.013f});
   op.v_scale = m.random().pick({1.0f, 0.7f});
+  if (form == RopeForm::kScalePerHead) {
+    op.k_head_scale = m.input(DType::kF32, Shape{hkv}, from_half_to_one_and_a_half);
+    op.v_head_scale = m.input(DType::kF32, Shape{hkv}, from_half_to_one_and_a_half);
+    op.k_scale = op.v_scale = 0.5f;  // at least
+  }
   const auto make_cache = [&](const char* name, float scale) {
     Bound bound = rounded_bound(cache, {.absolute = f32.absolute / scale, .relative = f32.relative});
     bound.share_of_neighbours = 0.01;
@@ -191,7 +210,8 @@ std::vector<Case<RopeKvOp>> cases() {
   const std::vector<std::pair<std::string, RopeForm>> forms = {{"plain", RopeForm::kPlain},
                                                                {"partial rotation", RopeForm::kPartialRotation},
                                                                {"query and key norm", RopeForm::kQueryAndKeyNorm},
-                                                               {"in place", RopeForm::kInPlace}};
+                                                               {"in place", RopeForm::kInPlace},
+                                                               {"scale per head", RopeForm::kScalePerHead}};
   std::vector<Case<RopeKvOp>> list;
   for (const DType qkv : kActivations) {
     for (const DType cache : kCaches) {
@@ -242,6 +262,8 @@ RopeAttentionOp make_rope_attention(CaseMemory& m, const AttentionShape& shape, 
   attention = make_rest_of_attention(m, shape, formats, batch);
   rope.k_scale = attention.k_scale;
   rope.v_scale = attention.v_scale;
+  rope.k_head_scale = attention.k_head_scale;
+  rope.v_head_scale = attention.v_head_scale;
   rope.k_cache = m.in_out("k_cache", formats.cache, batch.cache_shape(shape), cache_bound(formats.cache, rope.k_scale),
                           batch.cache_values(shape));
   rope.v_cache = m.in_out("v_cache", formats.cache, batch.cache_shape(shape), cache_bound(formats.cache, rope.v_scale),

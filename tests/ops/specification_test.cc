@@ -181,6 +181,43 @@ TEST(SpecificationTest, PagedAttention) {
   for (const Json& g : golden()["paged_attention"]) expect_attention(g);
 }
 
+// Two heads, one query that sees one key: the answer is its value, times the head's own scale.
+TEST(SpecificationTest, ScalesOfHeads) {
+  Floats qkv(Shape{1, 12}), q_out(Shape{1, 4}), k_cache(Shape{1, 2, 1, 2}), v_cache(Shape{1, 2, 1, 2});
+  Floats k_scale(Shape{2}), v_scale(Shape{2}), cos(Shape{1, 1}), sin(Shape{1, 1}), out(Shape{1, 4});
+  Ints slots(Shape{1}), query_start(Shape{2}), seq_lens(Shape{1}), table(Shape{1, 1});
+  qkv.values() = {1, 1, 1, 1, 6, 2, 20, 5, 8, 4, 9, 3};
+  cos.values() = {1};
+  k_scale.values() = {2, 5};
+  v_scale.values() = {4, 3};
+  run_reference(RopeKvOp{.q_out = q_out.f32(),
+                         .k_cache = k_cache.f32(),
+                         .v_cache = v_cache.f32(),
+                         .qkv = qkv.f32(),
+                         .cos = cos.f32(),
+                         .sin = sin.f32(),
+                         .slot_mapping = slots.as(DType::kI32),
+                         .k_scale = 100,
+                         .v_scale = 100,
+                         .k_head_scale = k_scale.f32(),
+                         .v_head_scale = v_scale.f32()});
+  EXPECT_EQ(k_cache.values(), (std::vector<float>{3, 1, 4, 1}));
+  EXPECT_EQ(v_cache.values(), (std::vector<float>{2, 1, 3, 1}));
+  query_start.values() = {0, 1};
+  seq_lens.values() = {1};
+  run_reference(PagedAttentionOp{.out = out.f32(),
+                                 .quantized = {},
+                                 .q = q_out.f32(),
+                                 .k_cache = k_cache.f32(),
+                                 .v_cache = v_cache.f32(),
+                                 .query_start = query_start.as(DType::kI32),
+                                 .seq_lens = seq_lens.as(DType::kI32),
+                                 .block_table = table.as(DType::kI32),
+                                 .k_head_scale = k_scale.f32(),
+                                 .v_head_scale = v_scale.f32()});
+  EXPECT_EQ(out.values(), (std::vector<float>{8, 4, 9, 3}));
+}
+
 TEST(SpecificationTest, EmbeddingAndGatherRows) {
   Floats table(Shape{3, 2}), out(Shape{4, 2});
   table.values() = {1, 2, 3, 4, 5, 6};

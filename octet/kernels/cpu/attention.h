@@ -134,7 +134,7 @@ class AttentionWorker {
   // out = acc / sum * v_scale
   void write(const AttentionTile& tile, const AttentionState& state) const {
     for (int64_t r = 0; r < tile.num_queries * plan_.group; ++r) {
-      const float factor = state.sum[r] == 0.0f ? 0.0f : op_.v_scale / state.sum[r];
+      const float factor = state.sum[r] == 0.0f ? 0.0f : op_.v_scale_of(tile.kv_head) / state.sum[r];
       const int64_t head = tile.kv_head * plan_.group + r % plan_.group;
       float* to = op_.out.template row<float>(tile.first_row + r / plan_.group) + head * plan_.head_dim;
       const float* acc = state.acc + r * stride_;
@@ -155,7 +155,7 @@ class AttentionWorker {
 
   // Both scales go into q: one multiplication per element instead of one per score.
   void stage_queries(const AttentionTile& tile) {
-    const float factor = op_.softmax_scale * op_.k_scale;
+    const float factor = op_.softmax_scale * op_.k_scale_of(tile.kv_head);
     for (int64_t i = 0; i < tile.num_queries; ++i) {
       const float* from = op_.q.template row<float>(tile.first_row + i) + tile.kv_head * plan_.group * plan_.head_dim;
       for (int64_t h = 0; h < plan_.group; ++h) {

@@ -66,8 +66,8 @@ struct RopeRow {
     for (int64_t h = 0; h < kv_heads; ++h) {
       const int64_t offset = (h * block_size + slot % block_size) * dim;
       rotate(k + h * dim, op.k_norm);
-      store_head<V>(head, op.k_scale, dim, op.k_cache.template row<C>(slot / block_size) + offset);
-      store_head<V>(v + h * dim, op.v_scale, dim, op.v_cache.template row<C>(slot / block_size) + offset);
+      store_head<V>(head, op.k_scale_of(h), dim, op.k_cache.template row<C>(slot / block_size) + offset);
+      store_head<V>(v + h * dim, op.v_scale_of(h), dim, op.v_cache.template row<C>(slot / block_size) + offset);
     }
   }
 

@@ -77,8 +77,10 @@ inline bool writes_quantized(const PagedAttentionOp& op) {
 }
 inline QuantizeOp quantize_after(const PagedAttentionOp& op) { return {.out = op.quantized, .x = op.out}; }
 
-// Why neither it nor cuda.quantize behind it can write that format; empty = one can.
+// Why neither it nor cuda.quantize behind it can write that format, or it cannot undo the scales of its values; empty =
+// they can.
 inline std::string declines_quantized(const PagedAttentionOp& op, const Launch& launch) {
+  if (op.k_head_scale) return "takes one scale of keys and one of values, not one for each head";
   return writes_quantized(op) ? "" : cuda_quantize().declines(quantize_after(op), launch);
 }
 

@@ -58,6 +58,7 @@ int64_t pairs_of(const RopeKvOp& op, int vector) {
 }
 
 std::string declines(const RopeKvOp& op, const Launch&) {
+  if (op.k_head_scale) return "takes one scale of keys and one of values, not one for each head";
   const int vector = vector_of(op);
   if (vector == 0) return "takes head and rotated dimensions that are multiples of 2 elements, in rows aligned to 2";
   if (pairs_of(op, vector) > kLanes) {

@@ -31,7 +31,7 @@ void attend(const PagedAttentionOp& op, const Span& keys, int64_t kv_head, const
     read_elements(op.k_cache, cache_offset(op, op.k_cache, keys.sequence, kv_head, p), d, row.data());
     double sum = 0.0;
     for (int64_t i = 0; i < d; ++i) sum += static_cast<double>(query[i]) * row[static_cast<size_t>(i)];
-    weights.push_back(sum * op.k_scale * op.softmax_scale);
+    weights.push_back(sum * op.k_scale_of(kv_head) * op.softmax_scale);
     highest = std::max(highest, weights.back());
   }
   double total = 0.0;
@@ -42,7 +42,7 @@ void attend(const PagedAttentionOp& op, const Span& keys, int64_t kv_head, const
     const double weight = weights[static_cast<size_t>(p - keys.begin)] / total;
     for (size_t i = 0; i < row.size(); ++i) sums[i] += weight * row[i];
   }
-  for (size_t i = 0; i < sums.size(); ++i) out[i] = static_cast<float>(sums[i] * op.v_scale);
+  for (size_t i = 0; i < sums.size(); ++i) out[i] = static_cast<float>(sums[i] * op.v_scale_of(kv_head));
 }
 
 void attend_row(const PagedAttentionOp& op, int64_t t, const Span& keys) {

@@ -58,9 +58,9 @@ void run(const RopeKvOp& op, const Launch&) {
       Head k = read_head(op.qkv, t, op.num_heads() + h, d);
       normalize(k, op.k_norm, op.norm_epsilon);
       rotate(k, op, t);
-      write_cache(op, op.k_cache, slot, h, rounded(k), op.k_scale);
+      write_cache(op, op.k_cache, slot, h, rounded(k), op.k_scale_of(h));
       const Head v = read_head(op.qkv, t, op.num_heads() + op.num_kv_heads() + h, d);
-      write_cache(op, op.v_cache, slot, h, rounded(v), op.v_scale);
+      write_cache(op, op.v_cache, slot, h, rounded(v), op.v_scale_of(h));
     }
     for (int64_t h = 0; h < op.num_heads(); ++h) {
       Head q = read_head(op.qkv, t, h, d);
