@@ -101,4 +101,17 @@ class Llm:
     def report(self) -> str: ...
     def reset_prefix_cache(self) -> None: ...
 
+class QuantizeOptions:
+    model: str
+    out: str
+    scheme: str
+    activation_scheme: str
+    dialect: str
+    ignore: list[str]
+    resume: bool
+    num_threads: int
+    max_shard_bytes: int
+    def __init__(self) -> None: ...
+
+def quantize(options: QuantizeOptions, on_progress: Callable[[int, int], None] | None) -> str: ...
 def set_quiet(quiet: bool) -> None: ...

@@ -1,0 +1,19 @@
+#include "octet/quantizer/options.h"
+
+namespace octet {
+
+Json QuantizeReport::to_json() const {
+  Json rows = Json::array();
+  for (const LinearFigures& figures : linears) rows.push_back(figures.to_json());
+  return {{"out", out_folder},
+          {"scheme", scheme},
+          {"dialect", dialect},
+          {"source_bytes", source_bytes},
+          {"written_bytes", written_bytes},
+          {"num_copied", num_copied},
+          {"num_resumed", num_resumed},
+          {"seconds", seconds},
+          {"linears", rows}};
+}
+
+}  // namespace octet

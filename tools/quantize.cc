@@ -1,0 +1,50 @@
+// octet quantize: a model in 8 bits, as a checkpoint that engines load.
+#include "octet/quantizer/quantize.h"
+
+#include "octet/base/log.h"
+#include "octet/checkpoint/hub_cache.h"
+#include "tools/commands.h"
+#include "tools/terminal.h"
+
+namespace octet {
+namespace {
+
+struct QuantizeCommand {
+  QuantizeOptions options;
+  std::string model;
+
+  void run() {
+    options.model_folder = resolve_model(model);
+    options.on_progress = [bar = ProgressBar("quantising", "MiB")](int64_t done, int64_t total) mutable {
+      bar.update(done >> 20, total >> 20);
+    };
+    const QuantizeReport report = quantize_checkpoint(options);
+    print_now(fmt::format("{}: {} linears in {} ({}), {} tensors as they were, {} of {}, {:.1f} s\n", report.out_folder,
+                          report.linears.size(), report.scheme, report.dialect, report.num_copied,
+                          format_bytes(report.written_bytes), format_bytes(report.source_bytes), report.seconds));
+    if (report.num_resumed > 0) log_info("{} tensors were there from the interrupted run", report.num_resumed);
+  }
+};
+
+}  // namespace
+
+void add_quantize(CLI::App& program) {
+  auto command = std::make_shared<QuantizeCommand>();
+  QuantizeOptions& options = command->options;
+  CLI::App* app = program.add_subcommand("quantize", "Write a model in 8 bits, as a checkpoint that engines load");
+  app->add_option("model", command->model, "a local folder, or a name in the Hugging Face cache")->required();
+  app->add_option("-o,--out", options.out_folder, "folder to write; appears when it is whole")->required();
+  app->add_option("--scheme", options.scheme,
+                  "fp8 (one scale per tensor), fp8_channel (= fp8_dynamic), fp8_block, int8, w8a16")
+      ->capture_default_str();
+  app->add_option("--activation-scheme", options.activation_scheme, "of fp8: static or dynamic (default)");
+  app->add_option("--dialect", options.dialect,
+                  "autofp8 or compressed-tensors (default: autofp8 for fp8 and fp8_block, else compressed-tensors)");
+  app->add_option("--ignore", options.ignore,
+                  "linears to leave as they are (name or re:pattern), besides lm_head, routers and vision towers");
+  app->add_flag("--resume", options.resume, "continue a run that was interrupted");
+  app->add_option("--num-threads", options.num_threads, "threads (0: all processors)")->capture_default_str();
+  app->callback([command] { command->run(); });
+}
+
+}  // namespace octet
