@@ -144,6 +144,22 @@ struct SafetensorsWriter::State {
     write_at(shard.fd, file, shard.start.data(), shard.start.size(), 0);
   }
 
+  void write_index() const {
+    if (shards.size() == 1) return;
+    int64_t total = 0;
+    std::string map;
+    for (const Shard& shard : shards) {
+      for (const size_t i : shard.tensors) {
+        const TensorEntry& entry = entries[i];
+        total += bytes_of(entry);
+        map += fmt::format("{}\n    {}: \"{}\"", map.empty() ? "" : ",", Json(entry.name).dump(), shard.name);
+      }
+    }
+    write_file(
+        (std::filesystem::path(folder) / kSafetensorsIndexName).string(),
+        fmt::format("{{\n  \"metadata\": {{\"total_size\": {}}},\n  \"weight_map\": {{{}\n  }}\n}}\n", total, map));
+  }
+
   void check_start(const Shard& shard, const std::string& file) const {
     std::string found(shard.start.size(), '\0');
     if (::pread(shard.fd, found.data(), found.size(), 0) != static_cast<ssize_t>(found.size()) || found != shard.start)
@@ -159,6 +175,7 @@ SafetensorsWriter::SafetensorsWriter(std::string folder, std::vector<TensorEntry
   state_->shards = plan_shards(state_->entries, layout);
   state_->place_tensors();
   for (Shard& shard : state_->shards) state_->open(shard, begin);
+  state_->write_index();
 }
 
 SafetensorsWriter::~SafetensorsWriter() {
@@ -198,19 +215,6 @@ void SafetensorsWriter::finish() {
     }
   }
   sync();
-  if (state_->shards.size() == 1) return;
-  int64_t total = 0;
-  std::string map;
-  for (const Shard& shard : state_->shards) {
-    for (const size_t i : shard.tensors) {
-      const TensorEntry& entry = state_->entries[i];
-      total += bytes_of(entry);
-      map += fmt::format("{}\n    {}: \"{}\"", map.empty() ? "" : ",", Json(entry.name).dump(), shard.name);
-    }
-  }
-  write_file(
-      (std::filesystem::path(state_->folder) / kSafetensorsIndexName).string(),
-      fmt::format("{{\n  \"metadata\": {{\"total_size\": {}}},\n  \"weight_map\": {{{}\n  }}\n}}\n", total, map));
 }
 
 int64_t SafetensorsWriter::num_bytes() const {

@@ -25,8 +25,8 @@ class SafetensorsWriter {
  public:
   // kContinue: files that are there already are kept; their headers must be those that would be written.
   enum class Begin : uint8_t { kAfresh, kContinue };
-  // Creates the files, with their headers, at their full size: a full disk is found here where the file system can
-  // tell. Throws Error{kIo}.
+  // Creates the files, with their headers, at their full size, and the index: a full disk is found here where the file
+  // system can tell, and SafetensorsFolder can read what is written so far. Throws Error{kIo}.
   SafetensorsWriter(std::string folder, std::vector<TensorEntry> entries, const SafetensorsLayout& layout = {},
                     Begin begin = Begin::kAfresh);
   ~SafetensorsWriter();  // closes the files
@@ -39,7 +39,7 @@ class SafetensorsWriter {
   void keep(std::string_view tensor);
   // What has been written is on the disk when this returns.
   void sync();
-  // Syncs and writes the index. An error when bytes are missing.
+  // Syncs. An error when bytes are missing.
   void finish();
 
   // Of all files, without the index.

@@ -55,7 +55,8 @@ const DialectWriter& autofp8_writer() {
                                     .declines = declines,
                                     .quantization_config = quantization_config,
                                     .weight_scale = "weight_scale",
-                                    .scale_shape = [](const QuantFormat&, int64_t, int64_t) { return Shape{}; }};
+                                    .scale_shape = [](const QuantFormat&, int64_t, int64_t) { return Shape{}; },
+                                    .scalar = Shape{}};
   return writer;
 }
 

@@ -53,7 +53,8 @@ const DialectWriter& block_fp8_writer() {
       .declines = declines,
       .quantization_config = quantization_config,
       .weight_scale = "weight_scale_inv",
-      .scale_shape = [](const QuantFormat& format, int64_t n, int64_t k) { return format.scale_shape(n, k); }};
+      .scale_shape = [](const QuantFormat& format, int64_t n, int64_t k) { return format.scale_shape(n, k); },
+      .scalar = Shape{}};
   return writer;
 }
 

@@ -233,7 +233,8 @@ const DialectWriter& compressed_tensors_writer() {
                                     .declines = [](const WrittenQuant&) { return std::string(); },
                                     .quantization_config = quantization_config,
                                     .weight_scale = "weight_scale",
-                                    .scale_shape = scale_shape};
+                                    .scale_shape = scale_shape,
+                                    .scalar = Shape{1}};
   return writer;
 }
 

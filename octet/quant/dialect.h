@@ -73,6 +73,7 @@ struct DialectWriter {
   // What a linear's scales are called and shaped on disk.
   std::string_view weight_scale;  // "weight_scale", "weight_scale_inv"
   Shape (*scale_shape)(const QuantFormat& format, int64_t n, int64_t k);
+  Shape scalar;  // of input_scale, and of k_scale and v_scale for a whole layer
 };
 const DialectWriter& autofp8_writer();             // one scale per tensor
 const DialectWriter& block_fp8_writer();           // the same quant_method, in blocks

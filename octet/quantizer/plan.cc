@@ -162,16 +162,34 @@ class Planner {
   std::map<std::string, size_t, std::less<>> index_;  // group -> unit
 };
 
+// The attention module of a unit that holds, or copies, its k_proj.
+std::string attention_of(const PlannedUnit& unit) {
+  constexpr std::string_view kCopied = ".k_proj.weight";
+  if (unit.parts.empty() && unit.name.ends_with(kCopied)) return unit.name.substr(0, unit.name.size() - kCopied.size());
+  for (const PlannedLinear& part : unit.parts) {
+    if (leaf_of(part.module) == "k_proj") return std::string(parent_of(part.module));
+  }
+  return "";
+}
+
 void add_entries(const SafetensorsFolder& source, QuantizePlan& plan) {
   const QuantFormat format = plan.quant.scheme->weight_format();
-  for (const PlannedUnit& unit : plan.units) {
+  const auto add_scale = [&](std::string name, Shape shape) {
+    plan.entries.push_back({.name = std::move(name), .dtype = DType::kF32, .shape = shape});
+  };
+  for (PlannedUnit& unit : plan.units) {
     if (unit.parts.empty()) plan.entries.push_back(*source.find(unit.name));
     for (const PlannedLinear& part : unit.parts) {
       plan.entries.push_back({.name = part.weight(), .dtype = format.dtype, .shape = Shape{part.n, part.k}});
-      plan.entries.push_back({.name = fmt::format("{}.{}", part.module, plan.writer->weight_scale),
-                              .dtype = DType::kF32,
-                              .shape = plan.writer->scale_shape(format, part.n, part.k)});
+      add_scale(plan.scale_name(part), plan.writer->scale_shape(format, part.n, part.k));
+      if (plan.scheme.static_activations()) add_scale(part.module + ".input_scale", plan.writer->scalar);
     }
+    if (!plan.quant.kv_cache) continue;
+    unit.attention = attention_of(unit);
+    if (unit.attention.empty()) continue;
+    const Shape shape = plan.quant.kv_cache->per_head ? Shape{plan.num_kv_heads, 1, 1} : plan.writer->scalar;
+    add_scale(unit.attention + ".k_scale", shape);
+    add_scale(unit.attention + ".v_scale", shape);
   }
 }
 
@@ -201,12 +219,29 @@ bool comes_before(std::string_view a, std::string_view b) {
   return a < b;  // "01" and "1"
 }
 
-QuantizePlan plan_quantization(const SafetensorsFolder& source, const NamedScheme& scheme, const std::string& dialect,
-                               const std::vector<std::string>& ignore) {
-  QuantizePlan plan{.scheme = scheme};
-  plan.quant = {.scheme = scheme.weights, .activation = scheme.activation, .ignore = {}, .kv_cache = {}};
-  plan.writer = &find_writer(dialect, plan.quant);
-  Planner(source, ignore).run(plan);
+std::vector<std::string> QuantizePlan::written_by(const PlannedUnit& unit) const {
+  std::vector<std::string> names;
+  if (unit.parts.empty()) names.push_back(unit.name);
+  for (const PlannedLinear& part : unit.parts) {
+    names.push_back(part.weight());
+    names.push_back(scale_name(part));
+    if (scheme.static_activations()) names.push_back(part.module + ".input_scale");
+  }
+  if (!unit.attention.empty()) {
+    names.push_back(unit.attention + ".k_scale");
+    names.push_back(unit.attention + ".v_scale");
+  }
+  return names;
+}
+
+QuantizePlan plan_quantization(const SafetensorsFolder& source, const PlanRequest& request) {
+  QuantizePlan plan{.scheme = request.scheme, .num_kv_heads = request.num_kv_heads};
+  plan.quant = {.scheme = request.scheme.weights,
+                .activation = request.scheme.activation,
+                .ignore = {},
+                .kv_cache = request.kv_cache};
+  plan.writer = &find_writer(request.dialect, plan.quant);
+  Planner(source, request.ignore).run(plan);
   add_entries(source, plan);
   return plan;
 }

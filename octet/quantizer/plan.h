@@ -25,6 +25,7 @@ struct PlannedUnit {
   std::string name;                  // the tensor's, or that of the first linear's module
   std::optional<int64_t> layer;      // "layers.<n>." of the name
   std::vector<PlannedLinear> parts;  // empty: copied
+  std::string attention;             // the module of k_proj where that is in this unit and its cache gets scales
   int64_t source_bytes = 0;
 };
 
@@ -32,15 +33,29 @@ struct QuantizePlan {
   NamedScheme scheme;
   WrittenQuant quant;
   const DialectWriter* writer = nullptr;
+  int64_t num_kv_heads = 0;
   std::vector<PlannedUnit> units;    // in the order of the model
   std::vector<TensorEntry> entries;  // what is written, in that order
   int64_t source_bytes = 0;
+
+  std::string scale_name(const PlannedLinear& part) const {
+    return fmt::format("{}.{}", part.module, writer->weight_scale);
+  }
+  // The names of all tensors that a unit writes.
+  std::vector<std::string> written_by(const PlannedUnit& unit) const;
+};
+
+struct PlanRequest {
+  NamedScheme scheme;
+  std::string dialect;              // see find_writer
+  std::vector<std::string> ignore;  // of the user's
+  std::optional<KvCacheQuant> kv_cache;
+  int64_t num_kv_heads = 0;  // where kv_cache is per head
 };
 
 // Throws Error{kModel} for a checkpoint that is quantised already, Error{kUsage} for an entry of `ignore` that names
 // nothing, or some only of linears that are fused, and for a dialect that cannot say the scheme.
-QuantizePlan plan_quantization(const SafetensorsFolder& source, const NamedScheme& scheme, const std::string& dialect,
-                               const std::vector<std::string>& ignore);
+QuantizePlan plan_quantization(const SafetensorsFolder& source, const PlanRequest& request);
 
 // Whether `a` comes before `b` with numbers in names as numbers: layers.2 before layers.10.
 bool comes_before(std::string_view a, std::string_view b);

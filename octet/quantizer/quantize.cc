@@ -8,12 +8,12 @@
 #include "octet/base/file.h"
 #include "octet/checkpoint/output_folder.h"
 #include "octet/checkpoint/safetensors_writer.h"
+#include "octet/quantizer/calibrated_run.h"
 #include "octet/quantizer/journal.h"
 #include "octet/quantizer/output_files.h"
 #include "octet/quantizer/plan.h"
-#include "octet/quantizer/quantize_linears.h"
 #include "octet/quantizer/reload_check.h"
-#include "octet/quantizer/source_tensor.h"
+#include "octet/quantizer/unit_writer.h"
 
 namespace octet {
 namespace fs = std::filesystem;
@@ -48,43 +48,72 @@ void check_disk_space(const fs::path& target, int64_t num_bytes) {
        static_cast<double>(num_bytes) / kGiB, static_cast<double>(space.available) / kGiB, place.string());
 }
 
+KvCacheQuant kv_cache_quant(const std::string& scheme) {
+  if (scheme != "tensor" && scheme != "head")
+    fail(ErrorCode::kUsage, "kv cache scheme \"{}\": expected tensor (one scale per layer) or head", scheme);
+  return {.per_head = scheme == "head"};
+}
+
 class Quantization {
  public:
   explicit Quantization(const QuantizeOptions& options)
       : options_(options),
-        config_(read_plain_config(options.model_folder)),
+        json_(read_plain_config(options.model_folder)),
         source_(options.model_folder),
-        threads_(options.num_threads > 0 ? options.num_threads : ThreadPool::default_num_threads()),
-        plan_(plan_quantization(source_, named_scheme(options.scheme, options.activation_scheme), options.dialect,
-                                options.ignore)) {}
+        threads_(options.num_threads > 0 ? options.num_threads : ThreadPool::default_num_threads()) {
+    read_text();
+    make_plan();
+  }
 
   QuantizeReport run();
 
  private:
+  void read_text();
+  void make_plan();
   OutputFolder make_folder(const SafetensorsLayout& layout) const;
   Json task() const;
   Json written_config() const;
-  void process(const PlannedUnit& unit);
-  bool take_from_journal(const PlannedUnit& unit);
-  void copy(const std::string& name);
-  void sync();
-  void progress(const PlannedUnit& unit) {
-    done_bytes_ += unit.source_bytes;
-    if (options_.on_progress) options_.on_progress(done_bytes_, plan_.source_bytes);
-  }
+  void write_units(UnitWriter& units) const;
+  void take_findings(CalibratedFindings findings);
 
   const QuantizeOptions& options_;
-  const Json config_;
+  const Json json_;
   SafetensorsFolder source_;
   ThreadPool threads_;
+  std::optional<ModelConfig> config_;  // of a calibrated run, like the text
+  std::optional<CalibrationText> text_;
   QuantizePlan plan_;
-  Journal* journal_ = nullptr;
-  SafetensorsWriter* writer_ = nullptr;
-  std::vector<Journal::Entry> unsynced_;
-  int64_t unsynced_bytes_ = 0;
-  int64_t done_bytes_ = 0;
   QuantizeReport report_;
 };
+
+void Quantization::read_text() {
+  const bool given = !options_.calibration.empty() || !options_.calibration_tokens.empty();
+  if (!given) {
+    if (options_.activation_scheme == "static")
+      fail(ErrorCode::kUsage, "static activations need text to find their scales: give calibration");
+    if (!options_.kv_cache_scheme.empty())
+      fail(ErrorCode::kUsage, "scales of the KV cache need text to be found: give calibration");
+    if (options_.max_kld) fail(ErrorCode::kUsage, "max_kld needs text to measure on: give calibration");
+    return;
+  }
+  config_ = ModelConfig::from_folder(options_.model_folder);
+  find_arch(*config_);  // says so before the text is read
+  text_ = divide_samples(options_.calibration.empty()
+                             ? options_.calibration_tokens
+                             : read_calibration(options_.calibration, options_.model_folder, options_.max_seq_len),
+                         options_.num_samples);
+}
+
+void Quantization::make_plan() {
+  PlanRequest request{.scheme = named_scheme(options_.scheme, options_.activation_scheme),
+                      .dialect = options_.dialect,
+                      .ignore = options_.ignore};
+  if (!options_.kv_cache_scheme.empty()) {
+    request.kv_cache = kv_cache_quant(options_.kv_cache_scheme);
+    request.num_kv_heads = config_->num_key_value_heads;
+  }
+  plan_ = plan_quantization(source_, request);
+}
 
 OutputFolder Quantization::make_folder(const SafetensorsLayout& layout) const {
   const fs::path target(options_.out_folder);
@@ -99,74 +128,55 @@ OutputFolder Quantization::make_folder(const SafetensorsLayout& layout) const {
 Json Quantization::task() const {
   return {{"tool", fmt::format("octet {} ({})", build::kVersion, build::kCommit)},
           {"source", describe_source(options_.model_folder, source_)},
-          {"config", config_},
+          {"config", json_},
           {"scheme", plan_.scheme.name},
           {"activations", plan_.scheme.activation.to_string()},
           {"quantization_config", plan_.writer->quantization_config(plan_.quant)},
-          {"max_shard_bytes", options_.max_shard_bytes}};
+          {"max_shard_bytes", options_.max_shard_bytes},
+          {"calibration", text_ ? Json(text_->digest()) : Json()},
+          {"headroom", options_.headroom}};
 }
 
 // No date: the same source and options give the same bytes.
 Json Quantization::written_config() const {
-  Json config = config_;
+  Json config = json_;
   config["quantization_config"] = plan_.writer->quantization_config(plan_.quant);
-  config["quantized_by"] = {{"tool", "octet"},
-                            {"version", build::kVersion},
-                            {"commit", build::kCommit},
-                            {"source", fs::absolute(options_.model_folder).lexically_normal().filename().string()},
-                            {"scheme", plan_.scheme.name},
-                            {"activations", plan_.scheme.activation.to_string()}};
+  Json by = {{"tool", "octet"},
+             {"version", build::kVersion},
+             {"commit", build::kCommit},
+             {"source", fs::absolute(options_.model_folder).lexically_normal().filename().string()},
+             {"scheme", plan_.scheme.name},
+             {"activations", plan_.scheme.activation.to_string()}};
+  if (text_) {
+    by["calibration"] = {{"name", fs::path(options_.calibration).filename().string()},
+                         {"digest", text_->digest()},
+                         {"num_samples", text_->samples.size()},
+                         {"num_tokens", text_->num_tokens()}};
+    by["kl_divergence"] = report_.model->kl_mean;
+    by["top1_agreement"] = report_.model->top1_agreement;
+  }
+  config["quantized_by"] = std::move(by);
   return config;
 }
 
-// Whether an earlier run has written it.
-bool Quantization::take_from_journal(const PlannedUnit& unit) {
-  const Json* facts = journal_->find(unit.name);
-  if (facts == nullptr) return false;
-  if (unit.parts.empty()) {
-    writer_->keep(unit.name);
-    ++report_.num_copied;
-    ++report_.num_resumed;
+void Quantization::write_units(UnitWriter& units) const {
+  int64_t done = 0;
+  for (const PlannedUnit& unit : plan_.units) {
+    units.write(unit);
+    done += unit.source_bytes;
+    if (options_.on_progress) options_.on_progress(done, plan_.source_bytes);
   }
-  for (const PlannedLinear& part : unit.parts) {
-    writer_->keep(part.weight());
-    writer_->keep(fmt::format("{}.{}", part.module, plan_.writer->weight_scale));
-    ++report_.num_resumed;
-  }
-  for (const Json& figures : *facts) report_.linears.push_back(LinearFigures::from_json(figures));
-  return true;
 }
 
-void Quantization::copy(const std::string& name) {
-  const SourceTensor tensor(source_, name, threads_);
-  const std::span<const std::byte> bytes = tensor.bytes();
-  for (size_t begin = 0; begin < bytes.size(); begin += kPieceBytes) {
-    writer_->write(name, bytes.subspan(begin, std::min<size_t>(kPieceBytes, bytes.size() - begin)),
-                   static_cast<int64_t>(begin));
+void Quantization::take_findings(CalibratedFindings findings) {
+  report_.layers = std::move(findings.layers);
+  report_.model = findings.model;
+  report_.calibration_tokens = text_->num_tokens();
+  report_.calibration_digest = text_->digest();
+  if (options_.max_kld && !(findings.model.kl_mean <= *options_.max_kld)) {
+    fail(ErrorCode::kModel, "{}: the mean KL divergence is {:.6f}, more than max_kld {}", options_.out_folder,
+         findings.model.kl_mean, *options_.max_kld);
   }
-  ++report_.num_copied;
-}
-
-void Quantization::process(const PlannedUnit& unit) {
-  Json facts = Json::array();
-  if (unit.parts.empty()) {
-    copy(unit.name);
-  } else {
-    for (LinearFigures& figures : quantize_linears(plan_, unit, source_, *writer_, threads_)) {
-      facts.push_back(figures.to_json());
-      report_.linears.push_back(std::move(figures));
-    }
-  }
-  unsynced_.push_back({.unit = unit.name, .facts = std::move(facts)});
-  unsynced_bytes_ += unit.source_bytes;
-  if (unsynced_bytes_ >= kBytesPerSync) sync();
-}
-
-void Quantization::sync() {
-  writer_->sync();
-  journal_->record(unsynced_);
-  unsynced_.clear();
-  unsynced_bytes_ = 0;
 }
 
 QuantizeReport Quantization::run() {
@@ -176,26 +186,29 @@ QuantizeReport Quantization::run() {
   Journal journal(folder.file(kJournalName), task(), folder.resumed());
   SafetensorsWriter writer(folder.partial(), plan_.entries, layout,
                            folder.resumed() ? SafetensorsWriter::Begin::kContinue : SafetensorsWriter::Begin::kAfresh);
-  journal_ = &journal;
-  writer_ = &writer;
-  for (const PlannedUnit& unit : plan_.units) {
-    if (!take_from_journal(unit)) process(unit);
-    progress(unit);
+  UnitWriter units(plan_, source_, writer, journal, threads_);
+  if (text_) {
+    take_findings(run_calibrated(options_, *config_, source_, plan_, *text_, folder.partial(), units, threads_));
+  } else {
+    write_units(units);
   }
-  sync();
+  units.sync();
   writer.finish();
   const Json config = written_config();
   check_written(folder.partial(), config.at("quantization_config"), plan_, source_, threads_);
   copy_model_files(options_.model_folder, folder.partial());
-  write_file(folder.file("config.json"), config.dump(2) + "\n");
-  journal.remove();
-  folder.finish();
   report_.scheme = plan_.scheme.name;
   report_.dialect = plan_.writer->name;
   report_.out_folder = folder.target().string();
   report_.source_bytes = plan_.source_bytes;
   report_.written_bytes = writer.num_bytes();
+  report_.linears = units.linears();
+  report_.num_copied = units.num_copied();
+  report_.num_resumed = units.num_resumed();
   report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  write_file(folder.file("config.json"), config.dump(2) + "\n");
+  journal.remove();
+  folder.finish();
   return report_;
 }
 

@@ -5,6 +5,7 @@
 
 #include "octet/base/error.h"
 #include "octet/quant/weight_rows.h"
+#include "octet/quantizer/output_error.h"
 #include "octet/quantizer/source_tensor.h"
 
 namespace octet {
@@ -59,9 +60,25 @@ double weight_error(ConstTensor weight, ConstQuantTensor quantised, ThreadPool& 
   return sum > 0.0 ? error / sum : 0.0;
 }
 
+namespace {
+
+CalibratedFigures calibrated_figures(const QuantizePlan& plan, const UnitInput& input, ConstTensor weight,
+                                     ConstQuantTensor quantised) {
+  const double error =
+      output_error(*input.backend, input.held_out, weight, quantised, plan.scheme.activation, input.input_scale);
+  return {.input_amax = input.statistics->amax(),
+          .input_rms = input.statistics->rms(),
+          .input_scale = input.input_scale,
+          .saturated = input.saturated,
+          .output_error = error,
+          .rounded_output_error = error};
+}
+
+}  // namespace
+
 std::vector<LinearFigures> quantize_linears(const QuantizePlan& plan, const PlannedUnit& unit,
                                             const SafetensorsFolder& source, SafetensorsWriter& writer,
-                                            ThreadPool& threads) {
+                                            ThreadPool& threads, const UnitInput* input) {
   const QuantScheme& scheme = *plan.quant.scheme;
   const QuantFormat format = scheme.weight_format();
   std::vector<std::unique_ptr<SourceTensor>> weights;
@@ -79,8 +96,11 @@ std::vector<LinearFigures> quantize_linears(const QuantizePlan& plan, const Plan
     QuantizedWeight quantised(format, part.n, part.k);
     scheme.quantize(weight, quantised.tensor, threads, shared);
     writer.write(part.weight(), quantised.codes);
-    writer.write(fmt::format("{}.{}", part.module, plan.writer->weight_scale),
-                 std::as_bytes(std::span(quantised.scales)));
+    writer.write(plan.scale_name(part), std::as_bytes(std::span(quantised.scales)));
+    if (plan.scheme.static_activations()) {
+      OCTET_CHECK(input != nullptr && input->input_scale);
+      writer.write(part.module + ".input_scale", std::as_bytes(std::span(&*input->input_scale, 1)));
+    }
     const auto [smallest, largest] = std::minmax_element(quantised.scales.begin(), quantised.scales.end());
     all.push_back({.module = part.module,
                    .n = part.n,
@@ -88,6 +108,7 @@ std::vector<LinearFigures> quantize_linears(const QuantizePlan& plan, const Plan
                    .weight_error = weight_error(weight, quantised.tensor, threads),
                    .smallest_scale = *smallest,
                    .largest_scale = *largest});
+    if (input != nullptr) all.back().calibrated = calibrated_figures(plan, *input, weight, quantised.tensor);
     weights[i].reset();
   }
   return all;

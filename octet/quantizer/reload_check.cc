@@ -35,11 +35,21 @@ void check_scales(const std::string& name, ConstTensor scales) {
   }
 }
 
+// Those besides the weights' own.
+void check_other_scales(const SafetensorsFolder& written, const QuantizePlan& plan) {
+  for (const PlannedUnit& unit : plan.units) {
+    for (const std::string& name : plan.written_by(unit)) {
+      if (name.ends_with(".input_scale") || name.ends_with(".k_scale") || name.ends_with(".v_scale"))
+        check_scales(name, read(written, name));
+    }
+  }
+}
+
 // Blocks of rows, so that rows of scales stay whole.
 void check_rows(const PlannedLinear& part, const QuantizePlan& plan, const SafetensorsFolder& source,
                 const SafetensorsFolder& written, ThreadPool& threads) {
   const QuantFormat format = plan.quant.scheme->weight_format();
-  const std::string scale_name = fmt::format("{}.{}", part.module, plan.writer->weight_scale);
+  const std::string scale_name = plan.scale_name(part);
   const ConstTensor scales(read(written, scale_name).bytes, DType::kF32, format.scale_shape(part.n, part.k));
   check_scales(scale_name, scales);
   const ConstTensor weight = source.tensor(part.weight());
@@ -65,6 +75,7 @@ void check_written(const std::string& folder, const Json& quantization_config, c
                    const SafetensorsFolder& source, ThreadPool& threads) {
   const SafetensorsFolder written(folder);
   check_entries(written, plan);
+  check_other_scales(written, plan);
   const QuantConfig config(&quantization_config, {}, DType::kBF16);
   for (const PlannedUnit& unit : plan.units) {
     for (const PlannedLinear& part : unit.parts) {
