@@ -37,9 +37,19 @@ void bind_quantize(nb::module_& m) {
       .def_rw("activation_scheme", &QuantizeOptions::activation_scheme)
       .def_rw("dialect", &QuantizeOptions::dialect)
       .def_rw("ignore", &QuantizeOptions::ignore)
+      .def_rw("calibration", &QuantizeOptions::calibration)
+      .def_rw("calibration_tokens", &QuantizeOptions::calibration_tokens)
+      .def_rw("num_samples", &QuantizeOptions::num_samples)
+      .def_rw("max_seq_len", &QuantizeOptions::max_seq_len)
+      .def_rw("kv_cache_scheme", &QuantizeOptions::kv_cache_scheme)
+      .def_rw("recipe", &QuantizeOptions::recipe)
+      .def_rw("headroom", &QuantizeOptions::headroom)
+      .def_rw("max_kld", &QuantizeOptions::max_kld, nb::arg().none())
       .def_rw("resume", &QuantizeOptions::resume)
       .def_rw("num_threads", &QuantizeOptions::num_threads)
       .def_rw("max_shard_bytes", &QuantizeOptions::max_shard_bytes);
+  m.def("resolve_model",
+        [](const std::string& model, const std::string& revision) { return resolve_model(model, revision); });
   m.def("quantize", &quantize, nb::arg("options"), nb::arg("on_progress").none());
 }
 

@@ -7,6 +7,7 @@
 #include "octet/base/error.h"
 #include "octet/base/file.h"
 #include "octet/base/json.h"
+#include "octet/base/log.h"
 #include "octet/kv/block_hash.h"
 #include "octet/text/chat_template.h"
 #include "octet/text/chat_tokens.h"
@@ -154,9 +155,10 @@ std::vector<std::vector<int32_t>> read_calibration(const std::string& path, cons
 CalibrationText divide_samples(std::vector<std::vector<int32_t>> all, int64_t num_samples) {
   if (num_samples < 1) fail(ErrorCode::kUsage, "num_samples {}: at least 1 is needed", num_samples);
   const auto available = static_cast<int64_t>(all.size());
-  if (available < 2) {
-    fail(ErrorCode::kInvalid, "the calibration text gives {} samples; at least 2 are needed, one of them to judge by",
-         available);
+  if (available < 1) fail(ErrorCode::kInvalid, "the calibration text has no samples");
+  if (available == 1) {
+    log_warning("the calibration text has one sample: what is lost is measured on what scales were found on");
+    return {.samples = all, .held_out = all};
   }
   const int64_t wanted = std::clamp<int64_t>(num_samples / 8, 1, kMostHeldOut);
   const int64_t used = std::min(available, num_samples + wanted);

@@ -24,7 +24,7 @@ std::vector<std::vector<int32_t>> read_calibration(const std::string& path, cons
                                                    int64_t max_seq_len);
 
 // num_samples samples and an eighth of that, at most 32, to judge by, spread evenly over `all`; fewer where there are
-// fewer, at least one of each. Throws Error{kInvalid} when there are not two.
+// fewer, at least one of each. Of a single one both, with a warning. Throws Error{kInvalid} when there is none.
 CalibrationText divide_samples(std::vector<std::vector<int32_t>> all, int64_t num_samples);
 
 }  // namespace octet

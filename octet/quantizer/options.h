@@ -26,6 +26,7 @@ struct QuantizeOptions {
   int64_t num_samples = 128;
   int64_t max_seq_len = 2048;     // of a sample, in tokens
   std::string kv_cache_scheme;    // "": no scales are written; "tensor": one per layer; "head": one per head
+  std::string recipe;             // "": scales from the largest magnitudes, rounding to the nearest; "fast", "best"
   int headroom = 1;               // static scales hold 2^headroom times the largest magnitude that was seen
   std::optional<double> max_kld;  // a larger mean KL divergence is an error, and nothing is written
   bool resume = false;            // continue what an interrupted run left

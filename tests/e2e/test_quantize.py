@@ -63,3 +63,32 @@ def test_errors(octet, model, tmp_path):
         assert result.returncode == status, result.stderr
         assert text in result.stderr
     assert not (tmp_path / "x").exists()
+
+
+def test_calibrated_on_text_and_messages(octet, model, tmp_path):
+    lines = [{"text": f"The number {i} is followed by {i + 1}, and that by {i + 2}."} for i in range(4)]
+    lines.append({"messages": [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello!"}]})
+    (tmp_path / "text.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    out = octet.text("quantize", model, "--scheme", "fp8", "--activation-scheme", "static", "--calibration", tmp_path / "text.jsonl",
+                     "--kv-cache-scheme", "tensor", "--out", tmp_path / "out")
+    assert "KL divergence 0.0" in out
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["quantization_config"]["activation_scheme"] == "static"
+    assert config["quantized_by"]["calibration"]["num_samples"] == 4
+    assert octet.text("generate", tmp_path / "out", "-p", "The number 1 is followed by", "--temperature", "0", "--max-tokens", "8")
+
+
+@pytest.mark.parametrize("text,expected", [
+    ('{"text": "fine"}\n{"text": 7}\n', "line 2: text: expected a string"),
+    ('{"text": "fine"}\n\n{"txt": "x"}\n', 'line 3: expected "text"'),
+    ('{"text": "fine"}\n{"text": "cut', "line 2: not valid JSON"),
+    ("", "the file is empty"),
+])
+def test_broken_calibration_files(octet, model, tmp_path, text, expected):
+    (tmp_path / "text.jsonl").write_text(text)
+    result = octet("quantize", model, "--calibration", tmp_path / "text.jsonl", "--out", tmp_path / "out")
+    assert result.returncode != 0 and expected in result.stderr
+    (tmp_path / "text.txt").write_bytes(b"fine\nnot \xff fine\n")
+    result = octet("quantize", model, "--calibration", tmp_path / "text.txt", "--out", tmp_path / "out")
+    assert result.returncode != 0 and "line 2: not UTF-8" in result.stderr
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()

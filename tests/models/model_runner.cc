@@ -137,6 +137,7 @@ Step ModelRunner::make_step(const std::vector<Piece>& pieces, Tensor residual) {
               .comm = *comm_,
               .batch = make_batch(pieces),
               .observe = observe,
+              .observe_input = observe_input,
               .residual = residual};
 }
 

@@ -61,7 +61,7 @@ class ModelRunner {
   // Every parameter by the name it was allocated under, as written on the host.
   const std::map<std::string, Tensor>& parameters() const { return parameters_; }
   int64_t peak_bytes() const { return arena_->peak_bytes(); }
-  std::function<void(std::string_view, ConstTensor)> observe;
+  std::function<void(std::string_view, ConstTensor)> observe, observe_input;
 
  private:
   Tensor integers(const std::vector<int32_t>& values, Shape shape);
