@@ -64,6 +64,9 @@ void add_quantize(CLI::App& program) {
   app->add_option("--kv-cache-scheme", options.kv_cache_scheme,
                   "write FP8 scales of the KV cache: tensor (one per layer) or head (one per head)")
       ->group("Calibration");
+  app->add_option("--recipe", options.recipe,
+                  "fast: searched scales; best: and rounding that makes up for its errors (GPTQ); default: the nearest")
+      ->group("Calibration");
   app->add_option("--headroom", options.headroom, "static scales hold 2^headroom times what was seen")
       ->capture_default_str()
       ->check(CLI::Range(0, 8))

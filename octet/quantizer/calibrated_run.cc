@@ -22,6 +22,7 @@ class CalibratedRun {
       : plan_(plan),
         units_(units),
         backend_(threads),
+        recipe_(parse_recipe(options.recipe)),
         headroom_(std::ldexp(1.0f, options.headroom)),
         quantization_config_(plan.writer->quantization_config(plan.quant)),
         quant_(&quantization_config_, {}, config.dtype),
@@ -53,7 +54,9 @@ class CalibratedRun {
       if (unit.layer == layer) units.push_back(&unit);
     }
     const bool done = std::all_of(units.begin(), units.end(), [&](const PlannedUnit* u) { return units_.is_done(*u); });
-    ObservedLayer seen = calibration_.run_source(layer, !done, headroom_);
+    using Observe = Calibration::Observe;
+    const Observe wanted = recipe_ == Recipe::kBest ? Observe::kHessians : Observe::kInputs;
+    const ObservedLayer seen = calibration_.run_source(layer, done ? Observe::kNothing : wanted, headroom_);
     const CacheScales found = cache_scales(seen);
     for (const PlannedUnit* unit : units) {
       if (unit->parts.empty() || units_.is_done(*unit)) {
@@ -74,7 +77,11 @@ class CalibratedRun {
       fail(ErrorCode::kUnsupported, "{}: no text reaches it when the model runs; ignore it", unit.name);
     const ObservedInput& observed = it->second;
     const InputStatistics& statistics = observed.statistics;
-    UnitInput input{.statistics = &statistics, .held_out = observed.held_out.rows(), .backend = &*backend_};
+    UnitInput input{.statistics = &statistics,
+                    .held_out = observed.held_out.rows(),
+                    .backend = &*backend_,
+                    .recipe = recipe_,
+                    .hessian = observed.hessian ? &*observed.hessian : nullptr};
     if (plan_.scheme.static_activations()) {
       const float amax = std::max(statistics.amax(), kMinAmax);
       input.input_scale = amax * headroom_ / kMaxF8E4M3;
@@ -117,6 +124,7 @@ class CalibratedRun {
   const QuantizePlan& plan_;
   UnitWriter& units_;
   CpuBackend backend_;
+  Recipe recipe_;
   float headroom_;
   Json quantization_config_;
   QuantConfig quant_;

@@ -93,7 +93,8 @@ const std::string& Calibration::unit_of(std::string_view linear) const {
   return it == units_.end() ? none : it->second;
 }
 
-ObservedLayer Calibration::run_source(int64_t layer, bool observe, float bound) {
+ObservedLayer Calibration::run_source(int64_t layer, Observe observe, float bound) {
+  const bool observes = observe != Observe::kNothing;
   auto runner = std::make_unique<LayerRunner>(
       LayerSource{
           .config = &config_, .files = &source_, .quant = &plain_, .layers = {.begin = layer, .end = layer + 1}},
@@ -106,11 +107,17 @@ ObservedLayer Calibration::run_source(int64_t layer, bool observe, float bound) 
     if (unit.empty()) return nullptr;
     return &seen.inputs
                 .try_emplace(unit, ObservedInput{.statistics = InputStatistics(x.dim(1)),
-                                                 .held_out = InputSample(x.dim(1), num_held_out)})
+                                                 .held_out = InputSample(x.dim(1), num_held_out),
+                                                 .hessian = {}})
                 .first->second;
   };
   const LayerRunner::ObserveInput take = [&](std::string_view linear, ConstTensor x) {
-    if (ObservedInput* input = input_of(linear, x)) input->statistics.add(x);
+    ObservedInput* input = input_of(linear, x);
+    if (input == nullptr) return;
+    input->statistics.add(x);
+    if (observe != Observe::kHessians) return;
+    if (!input->hessian) input->hessian.emplace(x.dim(1));
+    input->hessian->add(*backend_, x);
   };
   const LayerRunner::ObserveInput judge = [&](std::string_view linear, ConstTensor x) {
     ObservedInput* input = input_of(linear, x);
@@ -118,13 +125,13 @@ ObservedLayer Calibration::run_source(int64_t layer, bool observe, float bound) 
     input->held_out.add(x);
     input->num_beyond += count_beyond(x, input->statistics.amax() * bound);
   };
-  run(*runner, layer, samples_, observe ? take : nullptr, [&](const LayerRunner& after) {
-    if (!observe) return;
+  run(*runner, layer, samples_, observes ? take : nullptr, [&](const LayerRunner& after) {
+    if (!observes) return;
     const LayerRunner::CacheMaxima maxima = after.cache_maxima();
     take_maxima(maxima.k, seen.cache.k);
     take_maxima(maxima.v, seen.cache.v);
   });
-  run(*runner, layer, held_out_, observe ? judge : nullptr, nullptr);
+  run(*runner, layer, held_out_, observes ? judge : nullptr, nullptr);
   if (layer + 1 == num_layers()) last_ = std::move(runner);
   return seen;
 }

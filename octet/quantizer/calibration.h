@@ -21,7 +21,8 @@ namespace octet {
 struct ObservedInput {
   InputStatistics statistics;  // over the samples
   InputSample held_out;        // over those held out
-  int64_t num_beyond = 0;      // elements of the held-out ones that are larger than `bound` times the largest above
+  std::optional<Hessian> hessian;
+  int64_t num_beyond = 0;  // elements of the held-out ones that are larger than `bound` times the largest above
 };
 
 struct ObservedLayer {
@@ -37,9 +38,9 @@ class Calibration {
 
   int64_t num_layers() const { return config_.num_hidden_layers; }
   int64_t num_steps() const;  // of all layers
-  // Runs the source's next layer. `observe`: false for a layer whose linears are written already. `bound`: see
-  // ObservedInput.
-  ObservedLayer run_source(int64_t layer, bool observe, float bound);
+  // Runs the source's next layer.
+  enum class Observe : uint8_t { kNothing, kInputs, kHessians };          // kNothing: a layer that is written already
+  ObservedLayer run_source(int64_t layer, Observe observe, float bound);  // bound: see ObservedInput
   // Runs the same layer as it was written, over what is held out. Returns the drift.
   double run_written(int64_t layer, const SafetensorsFolder& written, const QuantConfig& quant,
                      const CacheScales& scales);

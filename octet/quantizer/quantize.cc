@@ -93,9 +93,12 @@ void Quantization::read_text() {
       fail(ErrorCode::kUsage, "static activations need text to find their scales: give calibration");
     if (!options_.kv_cache_scheme.empty())
       fail(ErrorCode::kUsage, "scales of the KV cache need text to be found: give calibration");
+    if (parse_recipe(options_.recipe) != Recipe::kNearest)
+      fail(ErrorCode::kUsage, "recipe \"{}\" needs text to see what matters: give calibration", options_.recipe);
     if (options_.max_kld) fail(ErrorCode::kUsage, "max_kld needs text to measure on: give calibration");
     return;
   }
+  parse_recipe(options_.recipe);
   config_ = ModelConfig::from_folder(options_.model_folder);
   find_arch(*config_);  // says so before the text is read
   text_ = divide_samples(options_.calibration.empty()
@@ -134,6 +137,7 @@ Json Quantization::task() const {
           {"quantization_config", plan_.writer->quantization_config(plan_.quant)},
           {"max_shard_bytes", options_.max_shard_bytes},
           {"calibration", text_ ? Json(text_->digest()) : Json()},
+          {"recipe", options_.recipe},
           {"headroom", options_.headroom}};
 }
 
@@ -146,6 +150,7 @@ Json Quantization::written_config() const {
              {"commit", build::kCommit},
              {"source", fs::absolute(options_.model_folder).lexically_normal().filename().string()},
              {"scheme", plan_.scheme.name},
+             {"recipe", options_.recipe.empty() ? "nearest" : options_.recipe},
              {"activations", plan_.scheme.activation.to_string()}};
   if (text_) {
     by["calibration"] = {{"name", fs::path(options_.calibration).filename().string()},
@@ -195,7 +200,8 @@ QuantizeReport Quantization::run() {
   units.sync();
   writer.finish();
   const Json config = written_config();
-  check_written(folder.partial(), config.at("quantization_config"), plan_, source_, threads_);
+  check_written(folder.partial(), config.at("quantization_config"), plan_, source_, parse_recipe(options_.recipe),
+                threads_);
   copy_model_files(options_.model_folder, folder.partial());
   report_.scheme = plan_.scheme.name;
   report_.dialect = plan_.writer->name;

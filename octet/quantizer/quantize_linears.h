@@ -7,8 +7,10 @@
 #include "octet/checkpoint/safetensors_writer.h"
 #include "octet/ops/ops.h"
 #include "octet/quantizer/figures.h"
+#include "octet/quantizer/gptq.h"
 #include "octet/quantizer/input_statistics.h"
 #include "octet/quantizer/plan.h"
+#include "octet/quantizer/recipe.h"
 
 namespace octet {
 
@@ -19,10 +21,12 @@ struct UnitInput {
   double saturated = 0.0;            // see CalibratedFigures
   std::optional<float> input_scale;  // of static activations
   const Backend* backend = nullptr;  // the CPU's
+  Recipe recipe = Recipe::kNearest;
+  const Hessian* hessian = nullptr;  // of Recipe::kBest
 };
 
-// Per-tensor scales are those of the unit's largest magnitude, so that engines that fuse its linears need not round
-// again. `input`: nullptr without calibration. Throws Error{kModel} for NaN and infinity.
+// One scale per tensor is one for the whole unit, so that engines that fuse its linears need not round again. `input`:
+// nullptr without calibration. Throws Error{kModel} for NaN and infinity.
 std::vector<LinearFigures> quantize_linears(const QuantizePlan& plan, const PlannedUnit& unit,
                                             const SafetensorsFolder& source, SafetensorsWriter& writer,
                                             ThreadPool& threads, const UnitInput* input = nullptr);

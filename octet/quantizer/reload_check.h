@@ -6,6 +6,7 @@
 
 #include "octet/base/thread_pool.h"
 #include "octet/quantizer/plan.h"
+#include "octet/quantizer/recipe.h"
 
 namespace octet {
 
@@ -13,6 +14,6 @@ namespace octet {
 // scheme of every linear; a sample of rows of each, dequantised, is near the source's. Throws Error{kInternal} for what
 // octet did wrong, Error{kIo} for what the disk did.
 void check_written(const std::string& folder, const Json& quantization_config, const QuantizePlan& plan,
-                   const SafetensorsFolder& source, ThreadPool& threads);
+                   const SafetensorsFolder& source, Recipe recipe, ThreadPool& threads);
 
 }  // namespace octet
