@@ -1,6 +1,8 @@
 // octet quantize: a model in 8 bits, as a checkpoint that engines load.
 #include "octet/quantizer/quantize.h"
 
+#include <cmath>
+
 #include "octet/base/log.h"
 #include "octet/checkpoint/hub_cache.h"
 #include "tools/commands.h"
@@ -25,12 +27,14 @@ struct QuantizeCommand {
                           report.linears.size(), report.scheme, report.dialect, report.num_copied,
                           format_bytes(report.written_bytes), format_bytes(report.source_bytes), report.seconds));
     if (const auto& figures = report.model) {
+      const std::string interval =
+          std::isnan(figures->kl_low) ? "of one sample"
+                                      : fmt::format("95 % within {:.6f} and {:.6f}", figures->kl_low, figures->kl_high);
       print_now(fmt::format(
-          "KL divergence {:.6f} nats (95 % within {:.6f} and {:.6f}; p99 {:.5f}), top-1 agreement {:.2f} %\n"
+          "KL divergence {:.6f} nats ({}; p99 {:.5f}), top-1 agreement {:.2f} %\n"
           "perplexity {:.4f}, of the source {:.4f}, over {} held-out tokens in {} samples; calibrated on {} tokens\n",
-          figures->kl_mean, figures->kl_low, figures->kl_high, figures->kl_p99, 100 * figures->top1_agreement,
-          figures->perplexity, figures->source_perplexity, figures->num_tokens, figures->num_samples,
-          report.calibration_tokens));
+          figures->kl_mean, interval, figures->kl_p99, 100 * figures->top1_agreement, figures->perplexity,
+          figures->source_perplexity, figures->num_tokens, figures->num_samples, report.calibration_tokens));
     }
     if (report.num_resumed > 0) log_info("{} tensors were there from the interrupted run", report.num_resumed);
   }

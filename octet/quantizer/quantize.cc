@@ -13,6 +13,7 @@
 #include "octet/quantizer/output_files.h"
 #include "octet/quantizer/plan.h"
 #include "octet/quantizer/reload_check.h"
+#include "octet/quantizer/report_page.h"
 #include "octet/quantizer/unit_writer.h"
 
 namespace octet {
@@ -212,6 +213,8 @@ QuantizeReport Quantization::run() {
   report_.num_copied = units.num_copied();
   report_.num_resumed = units.num_resumed();
   report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  write_file(folder.file("report.json"), report_json(report_));
+  write_file(folder.file("report.html"), report_html(report_));
   write_file(folder.file("config.json"), config.dump(2) + "\n");
   journal.remove();
   folder.finish();

@@ -14,6 +14,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 const std::string kAttention = "model.layers.0.self_attn.";
 
@@ -102,6 +103,13 @@ TEST_F(Quantize, PerChannel) {
   const LinearFigures& k = report.linears.at(0);
   EXPECT_EQ(k.module, kAttention + "k_proj");
   EXPECT_EQ(k.weight_error, 0.0);
+  const Json json = read_json_file(out() + "/report.json");
+  EXPECT_EQ(json.at("linears").size(), 6u);
+  EXPECT_FALSE(json.contains("seconds"));
+  const std::string page = read_file(out() + "/report.html", 1 << 20);
+  EXPECT_THAT(page, HasSubstr("<td>model.layers.0.self_attn.o_proj</td><td>2 x 2</td>"));
+  EXPECT_THAT(page, HasSubstr("</svg>"));
+  EXPECT_THAT(page, Not(HasSubstr("http")));
 }
 
 TEST_F(Quantize, Int8RoundsToTheNearest) {

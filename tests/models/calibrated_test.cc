@@ -202,6 +202,38 @@ TEST_P(Calibrated, ContinuesWithTheSameBytes) {
   }
 }
 
+// Of every linear, on text that was not seen; GPTQ needs many tokens, so the sample is what was calibrated on.
+TEST_P(Calibrated, RecipesLoseNoMoreThanTheNearest) {
+  for (const std::string scheme : {"fp8", "fp8_channel", "fp8_block", "int8"}) {
+    double sums[2] = {0.0, 0.0};
+    for (const std::string recipe : {"fast", "best"}) {
+      clear();
+      QuantizeOptions what = options();
+      what.scheme = scheme;
+      what.activation_scheme.clear();
+      what.kv_cache_scheme.clear();
+      what.recipe = recipe;
+      std::vector<int32_t> joined;  // one sample is both calibrated and judged on
+      for (const auto& sample : tokens_) joined.insert(joined.end(), sample.begin(), sample.end());
+      joined.resize(120);
+      what.calibration_tokens = {joined};
+      for (const LinearFigures& figures : quantize_checkpoint(what).linears) {
+        // What activations lose is in both errors.
+        EXPECT_LT(figures.calibrated->output_error, 1.05 * figures.calibrated->rounded_output_error)
+            << figures.module << " " << scheme << " " << recipe;
+        if (recipe == "best") {
+          sums[0] += figures.calibrated->output_error;
+          sums[1] += figures.calibrated->rounded_output_error;
+        }
+      }
+    }
+    EXPECT_LT(sums[0], 0.9 * sums[1]) << scheme;
+  }
+  QuantizeOptions what = options();
+  what.recipe = "finest";
+  EXPECT_THROW(quantize_checkpoint(what), Error);
+}
+
 TEST_P(Calibrated, FailsWhereTooMuchIsLost) {
   QuantizeOptions what = options();
   what.max_kld = 1e-9;
