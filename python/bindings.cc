@@ -16,6 +16,7 @@
 #include "octet/api/llm.h"
 #include "octet/base/build_facts.h"
 #include "octet/base/log.h"
+#include "python/bind_quantize.h"
 
 namespace nb = nanobind;
 
@@ -303,6 +304,7 @@ NB_MODULE(_octet, m) {
   octet::bind_outputs(m);
   octet::bind_options(m);
   octet::bind_llm(m);
+  octet::bind_quantize(m);
   m.def("set_quiet",
         [](bool quiet) { octet::set_log_level(quiet ? octet::LogLevel::kWarning : octet::LogLevel::kInfo); });
 }

@@ -15,8 +15,9 @@
 namespace octet {
 namespace {
 
-constexpr void (*kCommands[])(CLI::App&) = {add_generate,   add_chat,   add_convert, add_inspect, add_tokenize,
-                                            add_detokenize, add_render, add_logits,  add_bench,   add_eval};
+constexpr void (*kCommands[])(CLI::App&) = {add_generate, add_chat,       add_convert, add_inspect,
+                                            add_tokenize, add_detokenize, add_render,  add_logits,
+                                            add_bench,    add_eval,       add_quantize};
 
 std::string version_text() {
   std::string gpu = why_no_gpu();

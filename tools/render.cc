@@ -1,9 +1,9 @@
 // octet render: chat templates, JSON lines in and out.
-#include "octet/api/chat_tokens.h"
 #include "octet/base/error.h"
 #include "octet/base/file.h"
 #include "octet/checkpoint/hub_cache.h"
 #include "octet/text/chat_template.h"
+#include "octet/text/chat_tokens.h"
 #include "tools/commands.h"
 #include "tools/json_lines.h"
 

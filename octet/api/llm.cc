@@ -11,11 +11,11 @@
 #include <thread>
 #include <utility>
 
-#include "octet/api/chat_tokens.h"
 #include "octet/api/output_stream.h"
 #include "octet/base/log.h"
 #include "octet/base/queue.h"
 #include "octet/checkpoint/hub_cache.h"
+#include "octet/text/chat_tokens.h"
 
 namespace octet {
 namespace {

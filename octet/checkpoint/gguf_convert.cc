@@ -9,59 +9,14 @@
 #include "octet/checkpoint/gguf.h"
 #include "octet/checkpoint/gguf_llama.h"
 #include "octet/checkpoint/gguf_tokenizer.h"
-#include "octet/checkpoint/safetensors.h"
+#include "octet/checkpoint/output_folder.h"
+#include "octet/checkpoint/safetensors_writer.h"
 
 namespace octet {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kPieceBytes = int64_t{8} << 20;  // of a tensor held as F32 at a time
-
-// Writes beside the target and moves the whole into place.
-class OutputFolder {
- public:
-  explicit OutputFolder(const std::string& folder) : target_(fs::path(folder).lexically_normal()) {
-    if (!target_.has_filename()) target_ = target_.parent_path();  // "out/" names out
-    partial_ = target_.string() + ".partial";
-    if (fs::exists(target_) && !may_replace()) {
-      fail(ErrorCode::kUsage,
-           "{}: exists and is not a folder that octet converted a model to; remove it or choose another",
-           target_.string());
-    }
-    std::error_code error;
-    fs::remove_all(partial_, error);
-    if (!error) fs::create_directories(partial_, error);
-    if (error) fail(ErrorCode::kIo, "{}: cannot make the folder: {}", partial_.string(), error.message());
-  }
-  ~OutputFolder() {
-    std::error_code ignored;
-    fs::remove_all(partial_, ignored);
-  }
-  OutputFolder(const OutputFolder&) = delete;
-  OutputFolder& operator=(const OutputFolder&) = delete;
-
-  std::string file(std::string_view name) const { return (partial_ / name).string(); }
-
-  void finish() const {
-    const fs::path old = target_.string() + ".old";
-    std::error_code error;
-    fs::remove_all(old, error);
-    const bool replaces = fs::exists(target_);
-    if (replaces) fs::rename(target_, old, error);
-    if (!error) fs::rename(partial_, target_, error);
-    if (error)
-      fail(ErrorCode::kIo, "{}: cannot rename {} to it: {}", target_.string(), partial_.string(), error.message());
-    if (replaces) fs::remove_all(old, error);
-  }
-
- private:
-  bool may_replace() const {
-    return fs::is_directory(target_) && (fs::is_empty(target_) || fs::exists(target_ / kConversionMark));
-  }
-
-  fs::path target_;
-  fs::path partial_;
-};
 
 void write_json(const OutputFolder& out, std::string_view name, const Json& json, const std::string& gguf_path) {
   try {
@@ -119,11 +74,11 @@ void write_tensor(SafetensorsWriter& writer, const LlamaTensor& tensor, const Ll
       dequantize_gguf(row, std::span(values).subspan(static_cast<size_t>(i * columns), static_cast<size_t>(columns)));
     }
     convert_values(values, dtype, converted, tensor);
-    writer.write_piece(converted);
+    writer.write(tensor.name, converted, first * columns * dtype_bytes(dtype));
   }
 }
 
-GgufConversionReport write_weights(const std::string& path, const std::vector<LlamaTensor>& tensors,
+GgufConversionReport write_weights(const std::string& folder, const std::vector<LlamaTensor>& tensors,
                                    const LlamaDims& dims, DType dtype) {
   std::vector<TensorEntry> entries;
   GgufConversionReport report;
@@ -132,7 +87,7 @@ GgufConversionReport write_weights(const std::string& path, const std::vector<Ll
     report.num_bytes += tensor.source->shape.num_elements() * dtype_bytes(dtype);
   }
   report.num_tensors = static_cast<int64_t>(entries.size());
-  SafetensorsWriter writer(path, std::move(entries), {{"format", "pt"}});
+  SafetensorsWriter writer(folder, std::move(entries));
   for (const LlamaTensor& tensor : tensors) write_tensor(writer, tensor, dims, dtype);
   writer.finish();
   return report;
@@ -164,7 +119,9 @@ GgufConversionReport convert_gguf(const GgufConversion& conversion) {
   const Json config = llama_config_from_gguf(
       {.file = file, .metadata = metadata, .dims = dims, .tokenizer = tokenizer, .dtype = dtype});
 
-  const OutputFolder out(conversion.out_folder);
+  const OutputFolder out(conversion.out_folder,
+                         {.may_replace = [](const fs::path& folder) { return fs::exists(folder / kConversionMark); },
+                          .replaceable = "a folder that octet converted a model to"});
   write_json(out, "config.json", config, conversion.gguf_path);
   write_json(out, "generation_config.json", generation_config(tokenizer), conversion.gguf_path);
   write_json(out, "tokenizer.json", tokenizer.tokenizer, conversion.gguf_path);
@@ -172,7 +129,7 @@ GgufConversionReport convert_gguf(const GgufConversion& conversion) {
   write_json(out, kConversionMark,
              {{"source", fs::path(conversion.gguf_path).filename().string()}, {"dtype", dtype_name(dtype)}},
              conversion.gguf_path);
-  const GgufConversionReport report = write_weights(out.file("model.safetensors"), tensors, dims, dtype);
+  const GgufConversionReport report = write_weights(out.partial(), tensors, dims, dtype);
   out.finish();
   return report;
 }

@@ -1,16 +1,9 @@
 #include "octet/checkpoint/safetensors.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
-#include <set>
 
 #include "octet/base/error.h"
-#include "octet/base/json.h"
 #include "octet/checkpoint/safetensors_index.h"
 
 namespace octet {
@@ -129,123 +122,6 @@ int64_t SafetensorsFolder::num_bytes() const {
   int64_t total = 0;
   for (const auto& [name, entry] : entries_) total += entry.shape.num_elements() * dtype_bytes(entry.dtype);
   return total;
-}
-
-struct SafetensorsWriter::State {
-  std::string path;
-  std::string partial;
-  std::vector<TensorEntry> entries;
-  size_t current = 0;         // the tensor being written
-  int64_t current_bytes = 0;  // written of it
-  int fd = -1;
-
-  int64_t bytes_of(size_t i) const { return entries[i].shape.num_elements() * dtype_bytes(entries[i].dtype); }
-
-  void write_all(const char* bytes, size_t size) {
-    for (size_t done = 0; done < size;) {
-      const ssize_t n = ::write(fd, bytes + done, size - done);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) fail(ErrorCode::kIo, "{}: cannot write: {}", partial, std::strerror(errno));
-      done += static_cast<size_t>(n);
-    }
-  }
-};
-
-namespace {
-
-std::string header_text(const std::vector<TensorEntry>& entries, const std::map<std::string, std::string>& metadata) {
-  // Built as text: Json objects find a key by walking over all of them.
-  std::string text = "{";
-  const auto quoted = [](const std::string& part) {
-    return Json(part).dump(-1, ' ', false, Json::error_handler_t::replace);
-  };
-  if (!metadata.empty()) {
-    text += "\"__metadata__\":{";
-    for (const auto& [key, value] : metadata)
-      text += fmt::format("{}{}:{}", text.back() == '{' ? "" : ",", quoted(key), quoted(value));
-    text += "}";
-  }
-  int64_t offset = 0;
-  for (const TensorEntry& entry : entries) {
-    const int64_t end = offset + entry.shape.num_elements() * dtype_bytes(entry.dtype);
-    std::string shape;
-    for (int i = 0; i < entry.shape.rank(); ++i) shape += fmt::format("{}{}", i ? "," : "", entry.shape[i]);
-    text += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", text.size() > 1 ? "," : "",
-                        quoted(entry.name), dtype_safetensors_name(entry.dtype), shape, offset, end);
-    offset = end;
-  }
-  text += "}";
-  text.append((8 - text.size() % 8) % 8, ' ');  // so that the first tensor is aligned
-  return text;
-}
-
-}  // namespace
-
-SafetensorsWriter::SafetensorsWriter(std::string path, std::vector<TensorEntry> entries,
-                                     std::map<std::string, std::string> metadata)
-    : state_(std::make_unique<State>()) {
-  std::set<std::string_view> names;
-  for (const TensorEntry& entry : entries) {
-    if (!names.insert(entry.name).second || entry.name == "__metadata__") {
-      fail(ErrorCode::kInternal, "{}: tensor {} cannot be written twice", path, entry.name);
-    }
-  }
-  state_->partial = path + ".partial";
-  state_->path = std::move(path);
-  state_->entries = std::move(entries);
-  state_->fd = ::open(state_->partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (state_->fd < 0) fail(ErrorCode::kIo, "{}: cannot create: {}", state_->partial, std::strerror(errno));
-  const std::string header = header_text(state_->entries, metadata);
-  char prefix[8];
-  for (size_t i = 0; i < 8; ++i) prefix[i] = static_cast<char>(static_cast<uint64_t>(header.size()) >> (8 * i));
-  state_->write_all(prefix, sizeof(prefix));
-  state_->write_all(header.data(), header.size());
-}
-
-SafetensorsWriter::~SafetensorsWriter() {
-  if (state_->fd < 0) return;
-  ::close(state_->fd);
-  ::unlink(state_->partial.c_str());
-}
-
-void SafetensorsWriter::write(std::span<const std::byte> bytes) {
-  State& state = *state_;
-  if (state.current < state.entries.size() &&
-      (state.current_bytes != 0 || static_cast<int64_t>(bytes.size()) != state.bytes_of(state.current))) {
-    fail(ErrorCode::kInternal, "{}: {} bytes for tensor {}, which has {}", state.path, bytes.size(),
-         state.entries[state.current].name, state.bytes_of(state.current));
-  }
-  write_piece(bytes);
-}
-
-void SafetensorsWriter::write_piece(std::span<const std::byte> bytes) {
-  State& state = *state_;
-  if (state.current >= state.entries.size()) fail(ErrorCode::kInternal, "{}: bytes beyond the last tensor", state.path);
-  const int64_t size = state.bytes_of(state.current);
-  if (static_cast<int64_t>(bytes.size()) > size - state.current_bytes) {
-    fail(ErrorCode::kInternal, "{}: more than the {} bytes of tensor {}", state.path, size,
-         state.entries[state.current].name);
-  }
-  state.write_all(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  state.current_bytes += static_cast<int64_t>(bytes.size());
-  if (state.current_bytes < size) return;
-  ++state.current;
-  state.current_bytes = 0;
-}
-
-void SafetensorsWriter::finish() {
-  State& state = *state_;
-  OCTET_CHECK(state.fd >= 0);
-  if (state.current != state.entries.size())
-    fail(ErrorCode::kInternal, "{}: tensor {} was not written", state.path, state.entries[state.current].name);
-  const bool synced = ::fsync(state.fd) == 0;
-  const bool closed = ::close(state.fd) == 0;
-  state.fd = -1;
-  if (!synced || !closed || ::rename(state.partial.c_str(), state.path.c_str()) != 0) {
-    const std::string reason = std::strerror(errno);
-    ::unlink(state.partial.c_str());
-    fail(ErrorCode::kIo, "{}: cannot write: {}", state.path, reason);
-  }
 }
 
 }  // namespace octet

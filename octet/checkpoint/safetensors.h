@@ -3,7 +3,6 @@
 #pragma once
 
 #include <map>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -55,24 +54,6 @@ class SafetensorsFolder {
   std::vector<MappedFile> files_;
   std::map<std::string, TensorEntry, std::less<>> entries_;
   std::map<std::string, Place, std::less<>> places_;
-};
-
-// Writes one file: tensors in the order given, streamed. The file appears under its name when finish() returns; until
-// then it is "<path>.partial", removed by the destructor. Throws Error{kIo}.
-class SafetensorsWriter {
- public:
-  SafetensorsWriter(std::string path, std::vector<TensorEntry> entries, std::map<std::string, std::string> metadata);
-  ~SafetensorsWriter();
-  // The whole of the next tensor, in the order of `entries`; size checked.
-  void write(std::span<const std::byte> bytes);
-  // The next bytes of the tensor being written, for tensors too large to hold; a piece stays within one tensor.
-  void write_piece(std::span<const std::byte> bytes);
-  // Renames into place; an error when tensors are missing.
-  void finish();
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
 };
 
 }  // namespace octet

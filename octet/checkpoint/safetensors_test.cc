@@ -207,36 +207,5 @@ TEST(SafetensorsIndex, ChecksNames) {
   EXPECT_THAT(error("{\"x\":" + std::string(100000, '[')), HasSubstr("nested deeper"));
 }
 
-TEST(SafetensorsWriter, WritesWhatTheReaderReads) {
-  const TestFolder folder;
-  const float values[6] = {1, 2, 3, 4, 5, 6};
-  const auto bytes = std::as_bytes(std::span(values));
-  SafetensorsWriter writer(folder / "model.safetensors",
-                           {{.name = "quote\"\\\n", .dtype = DType::kF32, .shape = {2, 3}},
-                            {.name = "none", .dtype = DType::kI8, .shape = {0}},
-                            {.name = "last", .dtype = DType::kF32, .shape = {1}}},
-                           {{"format", "pt"}});
-  writer.write_piece(bytes.first(10));
-  writer.write_piece(bytes.subspan(10));
-  writer.write({});
-  EXPECT_FALSE(std::filesystem::exists(folder / "model.safetensors"));
-  EXPECT_THROW(writer.write(bytes.first(8)), Error);
-  EXPECT_THROW(writer.finish(), Error);
-  writer.write(bytes.first(4));
-  EXPECT_THROW(writer.write_piece(bytes.first(1)), Error);
-  writer.finish();
-  EXPECT_FALSE(std::filesystem::exists(folder / "model.safetensors.partial"));
-  const SafetensorsFolder files(folder.path());
-  EXPECT_EQ(std::memcmp(files.tensor("quote\"\\\n").bytes, values, sizeof(values)), 0);
-  EXPECT_EQ(files.tensor("last").num_bytes(), 4);
-  EXPECT_EQ(reinterpret_cast<uintptr_t>(files.tensor("quote\"\\\n").bytes) % 8, 0u);
-}
-
-TEST(SafetensorsWriter, LeavesNothingBehindWhenItIsAbandoned) {
-  const TestFolder folder;
-  { SafetensorsWriter writer(folder / "x.safetensors", {{.name = "a", .dtype = DType::kF32, .shape = {1}}}, {}); }
-  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
-}
-
 }  // namespace
 }  // namespace octet

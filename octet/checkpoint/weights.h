@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <set>
@@ -69,6 +70,14 @@ struct LoadedLinear {
   Tensor input_zero_point;  // i32 [1] where activation.zero_point and it is static, else empty
 };
 
+// Layers of a model, [begin, end): those that a rank has when a model is cut into stages, each of which hands its
+// residual stream to the next. The one with layer 0 embeds tokens, the one with the last layer has the final norm and
+// the output projection.
+struct LayerRange {
+  int64_t begin = 0;
+  int64_t end = std::numeric_limits<int64_t>::max();  // the model's number of layers, if that is less
+};
+
 // One checkpoint being loaded by one rank: shared by all cursors.
 struct WeightSource {
   // kRecord: everything is checked, counted and accounted for, but no tensor's bytes are read and no memory that
@@ -87,6 +96,7 @@ struct WeightSource {
   DType plain_dtype = DType::kBF16;  // unquantised weights are held in this (converted when the file differs)
   int rank = 0;
   int world_size = 1;
+  LayerRange layers;
   // Elementwise maximum over ranks, so that weights quantised while loading have the scales that one rank would give
   // them. Every rank makes the same calls in the same order. The identity for one rank.
   std::function<void(std::span<float> values)> all_reduce_max = [](std::span<float>) {};

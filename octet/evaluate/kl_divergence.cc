@@ -60,19 +60,6 @@ double standard_error(const std::vector<double>& values) {
 
 }  // namespace
 
-RowDivergence row_divergence(std::span<const float> reference_logits, std::span<const float> logits) {
-  const double p_norm = log_sum_exp(reference_logits), q_norm = log_sum_exp(logits);
-  double kl = 0.0;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    const double log_p = static_cast<double>(reference_logits[i]) - p_norm;
-    const double log_q = static_cast<double>(logits[i]) - q_norm;
-    const double p = std::exp(log_p);
-    if (p > 0.0) kl += p * (log_p - log_q);
-  }
-  const auto top = [](std::span<const float> row) { return std::max_element(row.begin(), row.end()) - row.begin(); };
-  return {.kl = kl, .same_top1 = top(reference_logits) == top(logits)};
-}
-
 KlDivergenceResult kl_divergence(Engine& model, Engine& reference, std::span<const std::vector<int32_t>> windows,
                                  const std::function<void(int64_t)>& on_window) {
   const int64_t vocab = model.model_config().vocab_size, reference_vocab = reference.model_config().vocab_size;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "octet/engine/engine.h"
+#include "octet/sampling/logit_divergence.h"
 
 namespace octet {
 
@@ -25,12 +26,5 @@ struct KlDivergenceResult {
 // Throws Error{kInvalid} when the vocabularies differ in size.
 KlDivergenceResult kl_divergence(Engine& model, Engine& reference, std::span<const std::vector<int32_t>> windows,
                                  const std::function<void(int64_t done)>& on_window = nullptr);
-
-// KL(p || q) of two rows of logits, and whether their arguments of the maximum are equal.
-struct RowDivergence {
-  double kl = 0.0;
-  bool same_top1 = false;
-};
-RowDivergence row_divergence(std::span<const float> reference_logits, std::span<const float> logits);
 
 }  // namespace octet

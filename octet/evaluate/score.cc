@@ -1,7 +1,5 @@
 #include "octet/evaluate/score.h"
 
-#include <algorithm>
-#include <cmath>
 #include <future>
 
 #include "octet/base/error.h"
@@ -30,13 +28,6 @@ void for_each_logits(Engine& engine, std::span<const int32_t> token_ids,
     fail(ErrorCode::kInternal, "the engine takes no request");
   const std::string error = finished.get_future().get();
   if (!error.empty()) fail(ErrorCode::kInternal, "evaluation failed: {}", error);
-}
-
-double log_sum_exp(std::span<const float> logits) {
-  const double largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0.0;
-  for (const float x : logits) sum += std::exp(static_cast<double>(x) - largest);
-  return largest + std::log(sum);
 }
 
 }  // namespace octet

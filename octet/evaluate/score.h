@@ -5,6 +5,7 @@
 #include <span>
 
 #include "octet/engine/engine.h"
+#include "octet/sampling/logit_divergence.h"
 
 namespace octet {
 
@@ -12,8 +13,5 @@ namespace octet {
 // Throws what the engine reports.
 void for_each_logits(Engine& engine, std::span<const int32_t> token_ids,
                      const std::function<void(int64_t position, std::span<const float> logits)>& on_row);
-
-// log(sum(exp(logits))) in double.
-double log_sum_exp(std::span<const float> logits);
 
 }  // namespace octet

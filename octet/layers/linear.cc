@@ -81,6 +81,7 @@ int64_t Linear::input_bytes(int64_t num_rows) const {
 }
 
 void Linear::multiply(Step& step, const Activation& x, Tensor out) const {
+  if (step.observe_input && !x.format.quantized()) step.observe_input(name_, x.data);
   step.backend(MatmulOp{.out = out, .x = x, .weight = loaded_.weight, .bias = loaded_.bias});
 }
 

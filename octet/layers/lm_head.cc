@@ -2,22 +2,19 @@
 
 namespace octet {
 
-LmHead::LmHead(const Weights& weights, int64_t vocab_size, int64_t hidden_size, const Embedding* tied,
+LmHead::LmHead(const Weights& weights, int64_t vocab_size, int64_t hidden_size, const Embedding* embedding,
                const std::string& tied_name)
     : vocab_size_(vocab_size),
       hidden_size_(hidden_size),
       world_size_(weights.source().world_size),
       shard_(vocab_shard(vocab_size, weights.source().rank, world_size_)) {
   const bool quantised = weights.source().quant->scheme_for("lm_head").in_memory->weight_format().quantized();
-  if (tied != nullptr && !quantised) {
-    table_ = tied->table();
+  if (embedding != nullptr && !tied_name.empty() && !quantised) {
+    table_ = embedding->table();
     return;
   }
-  const LinearPart part{.name = "lm_head",
-                        .n = vocab_size,
-                        .first_n = shard_.first,
-                        .local_n = shard_.count,
-                        .stored_as = tied != nullptr ? tied_name : ""};
+  const LinearPart part{
+      .name = "lm_head", .n = vocab_size, .first_n = shard_.first, .local_n = shard_.count, .stored_as = tied_name};
   linear_.emplace(weights, LinearRequest{.parts = {part}, .k = hidden_size, .shard = Shard::kColumn});
 }
 

@@ -11,9 +11,9 @@ namespace octet {
 
 class LmHead {
  public:
-  // weights: the model's root cursor; the module is "lm_head". `tied`: the embedding whose table it shares, stored
-  // under `tied_name` ("model.embed_tokens"), or nullptr.
-  LmHead(const Weights& weights, int64_t vocab_size, int64_t hidden_size, const Embedding* tied,
+  // weights: the model's root cursor; the module is "lm_head". `tied_name`: the embedding whose table it shares in the
+  // checkpoint ("model.embed_tokens"), empty for none. `embedding`: the model's, or nullptr for a stage without one.
+  LmHead(const Weights& weights, int64_t vocab_size, int64_t hidden_size, const Embedding* embedding,
          const std::string& tied_name);
 
   // Logits f32 [R, vocab_size] of hidden_rows [R, hidden_size], the same on every rank; with several ranks its rows may

@@ -29,8 +29,13 @@ struct Step {
   const KvCache& kv;
   Comm& comm;
   Batch batch;
-  // Called with intermediate activations by name ("layers.3.output"); set by golden tests, calibration and evaluation.
+  // Called with intermediate activations by name ("layers.3.output"); set by golden tests and evaluation.
   std::function<void(std::string_view name, ConstTensor value)> observe;
+  // Called with the input [T, K] of every linear that takes it unquantised, by the linear's name; set by calibration.
+  std::function<void(std::string_view linear, ConstTensor input)> observe_input;
+  // The residual stream [T, hidden_size] that the layers before this model's left, in the activation dtype; changed in
+  // place. Empty for a model that embeds tokens itself.
+  Tensor residual;
 
   Tensor make(Shape shape) const { return arena.make(backend.activation_dtype(), shape); }
 };

@@ -2,6 +2,7 @@
 // (Llama), Jiang et al. 2023 (Mistral: sliding window), Qwen2 (biases on q, k, v), Qwen3 (norms of q and k heads); as
 // in Hugging Face's modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3.
 #include <array>
+#include <optional>
 #include <string>
 
 #include "octet/base/error.h"
@@ -87,11 +88,12 @@ LinearRequest row_request(const std::string& name, int64_t hidden_size, int64_t 
 }
 
 struct Layer {
-  Layer(const ModelConfig& config, const Variant& variant, const HeadShard& heads, const Weights& w, int64_t index)
+  Layer(const ModelConfig& config, const Variant& variant, const HeadShard& heads, const Weights& w, int64_t index,
+        int64_t cache_layer)
       : input_layernorm(w / "input_layernorm", config.hidden_size, config.rms_norm_eps),
         qkv_proj(w / "self_attn", qkv_request(config, heads, variant.qkv_bias)),
         attention(w / "self_attn", AttentionOptions{.heads = heads,
-                                                    .layer = index,
+                                                    .layer = cache_layer,
                                                     .sliding_window = window_of(config, index),
                                                     .rms_norm_eps = config.rms_norm_eps,
                                                     .head_norm = variant.head_norm}),
@@ -115,52 +117,59 @@ class LlamaModel final : public Model {
  public:
   LlamaModel(const ModelConfig& config, const Weights& weights)
       : config_(config),
+        stage_(weights.source().layers, config),
         heads_(head_shard(config, weights.source().rank, weights.source().world_size)),
-        embed_tokens_(weights / "model" / "embed_tokens", config.vocab_size, config.hidden_size),
-        rotary_(config, weights),
-        norm_(weights / "model" / "norm", config.hidden_size, config.rms_norm_eps),
-        lm_head_(weights, config.vocab_size, config.hidden_size, config.tie_word_embeddings ? &embed_tokens_ : nullptr,
-                 "model.embed_tokens") {
+        rotary_(config, weights) {
+    if (stage_.first())
+      embed_tokens_.emplace(weights / "model" / "embed_tokens", config.vocab_size, config.hidden_size);
+    if (stage_.last()) {
+      norm_.emplace(weights / "model" / "norm", config.hidden_size, config.rms_norm_eps);
+      lm_head_.emplace(weights, config.vocab_size, config.hidden_size, embed_tokens_ ? &*embed_tokens_ : nullptr,
+                       config.tie_word_embeddings ? "model.embed_tokens" : "");
+    }
     const Variant variant = variant_of(config);
-    layers_.reserve(static_cast<size_t>(config.num_hidden_layers));
-    for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-      layers_.emplace_back(config, variant, heads_, weights / "model" / "layers" / i, i);
+    layers_.reserve(static_cast<size_t>(stage_.end - stage_.begin));
+    for (int64_t i = stage_.begin; i < stage_.end; ++i) {
+      layers_.emplace_back(config, variant, heads_, weights / "model" / "layers" / i, i, i - stage_.begin);
     }
   }
 
   Tensor forward(Step& step) const override;
-  Tensor logits(Step& step, ConstTensor hidden_rows) const override { return lm_head_(step, hidden_rows); }
+  Tensor logits(Step& step, ConstTensor hidden_rows) const override { return lm_head_.value()(step, hidden_rows); }
   int64_t activation_bytes(int64_t num_tokens, int64_t num_logit_rows) const override;
   int64_t vocab_size() const override { return config_.vocab_size; }
   std::vector<LinearRow> linears() const override;
 
   KvCacheLayout kv_layout() const override {
-    KvCacheLayout layout{.num_layers = config_.num_hidden_layers,
+    KvCacheLayout layout{.num_layers = stage_.end - stage_.begin,
                          .num_kv_heads = heads_.num_kv_heads,
                          .head_dim = heads_.head_dim,
                          .first_kv_head = heads_.first_kv_head};
-    for (int64_t i = 0; i < config_.num_hidden_layers; ++i) layout.sliding_windows.push_back(window_of(config_, i));
+    for (int64_t i = stage_.begin; i < stage_.end; ++i) layout.sliding_windows.push_back(window_of(config_, i));
     return layout;
   }
 
  private:
+  void observe_residual(const Step& step, int64_t layer, ConstTensor residual) const;
+
   const ModelConfig config_;
+  const Stage stage_;
   HeadShard heads_;
-  Embedding embed_tokens_;
+  std::optional<Embedding> embed_tokens_;  // of the first stage
   RotaryEmbedding rotary_;
   std::vector<Layer> layers_;
-  RmsNorm norm_;
-  LmHead lm_head_;
+  std::optional<RmsNorm> norm_;  // of the last stage
+  std::optional<LmHead> lm_head_;
 };
 
 // The residual as it stands before layer `layer`: the embedding, or the output of the layer before.
-void observe_residual(const Step& step, size_t layer, ConstTensor residual) {
+void LlamaModel::observe_residual(const Step& step, int64_t layer, ConstTensor residual) const {
   if (!step.observe) return;
   step.observe(layer == 0 ? std::string("embed_tokens") : fmt::format("layers.{}.output", layer - 1), residual);
 }
 
 Tensor LlamaModel::forward(Step& step) const {
-  const Tensor residual = embed_tokens_(step);
+  const Tensor residual = embed_tokens_ ? (*embed_tokens_)(step) : step.residual;
   const RopeAngles angles = rotary_(step);
   Partial x = Partial::none(step, config_.hidden_size);
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -168,7 +177,7 @@ Tensor LlamaModel::forward(Step& step) const {
     {
       const Arena::Scope scope(step.arena);
       const Activation h = layer.input_layernorm(step, x, residual, layer.qkv_proj);
-      observe_residual(step, i, residual);
+      observe_residual(step, stage_.begin + static_cast<int64_t>(i), residual);
       layer.o_proj(step, layer.attention(step, angles, layer.qkv_proj(step, h), layer.o_proj), x);
     }
     {
@@ -177,8 +186,14 @@ Tensor LlamaModel::forward(Step& step) const {
       layer.down_proj(step, layer.gate_up_proj(step, h, layer.down_proj), x);
     }
   }
-  const Tensor h = norm_(step, x, residual);
-  observe_residual(step, layers_.size(), residual);
+  if (!norm_) {  // only for what the norm adds to the residual
+    const Arena::Scope scope(step.arena);
+    layers_.back().post_attention_layernorm(step, x, residual);
+    observe_residual(step, stage_.end, residual);
+    return residual;
+  }
+  const Tensor h = (*norm_)(step, x, residual);
+  observe_residual(step, stage_.end, residual);
   if (step.observe) step.observe("norm", h);
   return h;
 }
@@ -198,7 +213,7 @@ int64_t LlamaModel::activation_bytes(int64_t num_tokens, int64_t num_logit_rows)
   // Residual, partial sums and the final norm; angles; the rows that logits are wanted of, gathered by the caller;
   // logits.
   return 3 * stream + rotary_.output_bytes(t) + widest + arena_bytes(num_logit_rows * config_.hidden_size) +
-         lm_head_.scratch_bytes(num_logit_rows);
+         (lm_head_ ? lm_head_->scratch_bytes(num_logit_rows) : 0);
 }
 
 std::vector<Model::LinearRow> LlamaModel::linears() const {
@@ -216,7 +231,7 @@ std::vector<Model::LinearRow> LlamaModel::linears() const {
     add(layer.gate_up_proj);
     add(layer.down_proj);
   }
-  if (lm_head_.linear() != nullptr) add(*lm_head_.linear());
+  if (lm_head_ && lm_head_->linear() != nullptr) add(*lm_head_->linear());
   return rows;
 }
 
@@ -229,8 +244,12 @@ std::unique_ptr<Model> load_llama(const ModelConfig& config, const Weights& weig
          config.hidden_act, config.architecture);
   }
   auto model = std::make_unique<LlamaModel>(config, weights);
+  const Stage stage(weights.source().layers, config);
   check_all_consumed(weights.source(), [&](std::string_view name) {
-    return name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight");
+    if (name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")) return true;
+    if (!stage.may_have(name, "model.layers")) return true;
+    return (!stage.first() && name == "model.embed_tokens.weight") ||
+           (!stage.last() && (name == "model.norm.weight" || name == "lm_head.weight"));
   });
   return model;
 }

@@ -18,12 +18,27 @@ struct ModelLimits {
   int64_t max_model_len = 0;
 };
 
+// The layers that a model object has, of those of its config.
+struct Stage {
+  int64_t begin = 0, end = 0;
+  int64_t num_layers = 0;  // of the whole model
+
+  // Throws Error{kUsage} for a range that is empty or not the model's.
+  Stage(const LayerRange& range, const ModelConfig& config);
+  bool first() const { return begin == 0; }
+  bool last() const { return end == num_layers; }
+  // Whether a tensor called "<layers>.<n>..." is one of its layers'; true for any other name.
+  bool may_have(std::string_view tensor, std::string_view layers) const;
+};
+
 class Model {
  public:
   virtual ~Model() = default;
-  // Hidden states after the final norm [T, hidden_size] in the backend's activation dtype; lies in step.arena.
+  // Hidden states after the final norm [T, hidden_size] in the backend's activation dtype; lies in step.arena. Of a
+  // stage that is not the last: the residual stream after its layers.
   virtual Tensor forward(Step& step) const = 0;
-  // Logits f32 [R, vocab_size] of rows of hidden states; gathered over ranks: every rank gets all columns.
+  // Of the last stage. Logits f32 [R, vocab_size] of rows of hidden states; gathered over ranks: every rank gets all
+  // columns.
   virtual Tensor logits(Step& step, ConstTensor hidden_rows) const = 0;
   // KV layout of this rank, without block size and dtype (the engine's choice).
   virtual KvCacheLayout kv_layout() const = 0;
@@ -43,7 +58,7 @@ class Model {
 
 struct ModelArch {
   std::span<const std::string_view> architectures;  // names in config.json: "LlamaForCausalLM", ...
-  // Reads the parameters through `weights` onto `backend`'s device.
+  // Reads the parameters through `weights`, of the layers that its source says, onto `backend`'s device.
   std::unique_ptr<Model> (*load)(const ModelConfig& config, const Weights& weights, const Backend& backend);
 };
 

@@ -1,5 +1,7 @@
 // quant_method "fp8" without blocks: one scale per tensor, as AutoFP8 writes it, and as the Mistral 3 family does with
 // other names for the scales.
+#include <fmt/format.h>
+
 #include <array>
 
 #include "octet/quant/dialect.h"
@@ -30,6 +32,36 @@ CheckpointQuant read_autofp8(const JsonObject& config) {
     quant.kv_cache.emplace();
   }
   return quant;
+}
+
+namespace {
+
+std::string declines(const WrittenQuant& quant) {
+  if (quant.scheme != &fp8_tensor_scheme())
+    return fmt::format("cannot say {}: it has one FP8 scale per tensor, or blocks", quant.scheme->name());
+  if (!quant.activation.quantized()) return "cannot say that activations stay as they are";
+  if (quant.kv_cache && quant.kv_cache->per_head) return "has one scale per layer for the KV cache, not one per head";
+  return "";
+}
+
+Json quantization_config(const WrittenQuant& quant) {
+  Json config = {{"quant_method", "fp8"},
+                 {"activation_scheme", quant.activation.dynamic ? "dynamic" : "static"},
+                 {"ignored_layers", quant.ignore}};
+  if (quant.kv_cache) config["kv_cache_scheme"] = "static";
+  return config;
+}
+
+}  // namespace
+
+const DialectWriter& autofp8_writer() {
+  static const DialectWriter writer{.name = "autofp8",
+                                    .declines = declines,
+                                    .quantization_config = quantization_config,
+                                    .weight_scale = "weight_scale",
+                                    .scale_shape = [](const QuantFormat&, int64_t, int64_t) { return Shape{}; },
+                                    .scalar = Shape{}};
+  return writer;
 }
 
 }  // namespace octet

@@ -46,4 +46,34 @@ CheckpointQuant read_block_fp8(const JsonObject& config) {
   return quant;
 }
 
+namespace {
+
+std::string declines(const WrittenQuant& quant) {
+  if (quant.scheme != &fp8_block_scheme()) return "has blocks of 128 x 128 only";
+  if (quant.activation != kF8DynamicGroup) return "has blocks only with activations that are dynamic in groups of 128";
+  if (quant.kv_cache) return "has no scales for the KV cache beside blocks";
+  return "";
+}
+
+Json quantization_config(const WrittenQuant& quant) {
+  return {{"quant_method", "fp8"},
+          {"activation_scheme", "dynamic"},
+          {"fmt", "e4m3"},
+          {"weight_block_size", Json::array({128, 128})},
+          {"modules_to_not_convert", quant.ignore}};
+}
+
+}  // namespace
+
+const DialectWriter& block_fp8_writer() {
+  static const DialectWriter writer{
+      .name = "autofp8",
+      .declines = declines,
+      .quantization_config = quantization_config,
+      .weight_scale = "weight_scale_inv",
+      .scale_shape = [](const QuantFormat& format, int64_t n, int64_t k) { return format.scale_shape(n, k); },
+      .scalar = Shape{}};
+  return writer;
+}
+
 }  // namespace octet

@@ -195,4 +195,84 @@ CheckpointQuant read_compressed_tensors(const JsonObject& config) {
   return quant;
 }
 
+namespace {
+
+// QuantizationArgs, all of them, as the package itself writes them.
+Json written_arguments(const QuantFormat& format, std::string_view strategy) {
+  const bool blocks = format.granularity == Granularity::kBlock;
+  const bool groups = format.granularity == Granularity::kGroup;
+  return {{"actorder", nullptr},
+          {"block_structure", blocks ? Json::array({format.group_rows, format.group_cols}) : Json()},
+          {"dynamic", format.dynamic},
+          {"group_size", groups ? Json(format.group_cols) : Json()},
+          {"num_bits", 8},
+          {"observer", nullptr},
+          {"observer_kwargs", Json::object()},
+          {"scale_dtype", nullptr},
+          {"strategy", strategy},
+          {"symmetric", !format.zero_point},
+          {"type", format.dtype == DType::kI8 ? "int" : "float"},
+          {"zp_dtype", nullptr}};
+}
+
+std::string_view strategy_of(Granularity granularity) {
+  switch (granularity) {
+    case Granularity::kChannel:
+      return "channel";
+    case Granularity::kToken:
+      return "token";
+    case Granularity::kGroup:
+      return "group";
+    case Granularity::kBlock:
+      return "block";
+    case Granularity::kNone:
+    case Granularity::kTensor:
+      break;
+  }
+  return "tensor";
+}
+
+Json quantization_config(const WrittenQuant& quant) {
+  const QuantFormat weights = quant.scheme->weight_format();
+  const QuantFormat& input = quant.activation;
+  const std::string_view format = !input.quantized()            ? "naive-quantized"
+                                  : weights.dtype == DType::kI8 ? "int-quantized"
+                                                                : "float-quantized";
+  const Json group = {
+      {"format", format},
+      {"input_activations", input.quantized() ? written_arguments(input, strategy_of(input.granularity)) : Json()},
+      {"output_activations", nullptr},
+      {"targets", Json::array({"Linear"})},
+      {"weights", written_arguments(weights, strategy_of(weights.granularity))}};
+  Json config = {{"config_groups", {{"group_0", group}}},
+                 {"format", format},
+                 {"global_compression_ratio", nullptr},
+                 {"ignore", quant.ignore},
+                 {"kv_cache_scheme", nullptr},
+                 {"quant_method", "compressed-tensors"},
+                 {"quantization_status", "compressed"}};
+  if (quant.kv_cache) {
+    const QuantFormat cache{.dtype = quant.kv_cache->dtype, .granularity = Granularity::kTensor};
+    config["kv_cache_scheme"] = written_arguments(cache, quant.kv_cache->per_head ? "attn_head" : "tensor");
+  }
+  return config;
+}
+
+// [1], [N, 1], or that of the blocks.
+Shape scale_shape(const QuantFormat& format, int64_t n, int64_t k) {
+  return format.granularity == Granularity::kChannel ? Shape{n, 1} : format.scale_shape(n, k);
+}
+
+}  // namespace
+
+const DialectWriter& compressed_tensors_writer() {
+  static const DialectWriter writer{.name = "compressed-tensors",
+                                    .declines = [](const WrittenQuant&) { return std::string(); },
+                                    .quantization_config = quantization_config,
+                                    .weight_scale = "weight_scale",
+                                    .scale_shape = scale_shape,
+                                    .scalar = Shape{1}};
+  return writer;
+}
+
 }  // namespace octet

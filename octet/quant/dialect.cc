@@ -55,6 +55,19 @@ CheckpointQuant read_dialect(const Json& quantization_config) {
   fail(ErrorCode::kUnsupported, "{}: quant_method \"{}\" is not supported; {}", config.where(), method, kSupported);
 }
 
+const DialectWriter& find_writer(std::string_view name, const WrittenQuant& quant) {
+  const Granularity granularity = quant.scheme->weight_format().granularity;
+  const bool blocks = granularity == Granularity::kBlock;
+  const DialectWriter& fp8 = blocks ? block_fp8_writer() : autofp8_writer();
+  if (name.empty()) return fp8.declines(quant).empty() ? fp8 : compressed_tensors_writer();
+  if (name != "autofp8" && name != "compressed-tensors")
+    fail(ErrorCode::kUsage, "dialect \"{}\": octet writes autofp8 and compressed-tensors", name);
+  const DialectWriter& writer = name == "autofp8" ? fp8 : compressed_tensors_writer();
+  if (const std::string reason = writer.declines(quant); !reason.empty())
+    fail(ErrorCode::kUsage, "dialect \"{}\" {}", name, reason);
+  return writer;
+}
+
 std::vector<ModulePattern> read_modules(const JsonObject& config, std::string_view key,
                                         ModulePattern::Dialect dialect) {
   std::vector<ModulePattern> patterns;

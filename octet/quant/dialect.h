@@ -61,6 +61,33 @@ CheckpointQuant read_fbgemm_fp8(const JsonObject& config);
 CheckpointQuant read_modelopt(const JsonObject& config);
 CheckpointQuant read_quark(const JsonObject& config);
 
+// What a checkpoint that octet writes says of itself: one scheme for all linears but those of `ignore`.
+struct WrittenQuant {
+  const QuantScheme* scheme = nullptr;
+  QuantFormat activation;           // as LinearScheme's
+  std::vector<std::string> ignore;  // linears that are not quantised, by their full names
+  std::optional<KvCacheQuant> kv_cache;
+};
+
+// A dialect that octet writes. Its functions stand beside its reader.
+struct DialectWriter {
+  std::string_view name;  // "autofp8": what users choose by
+  // Why it cannot say this; empty when it can.
+  std::string (*declines)(const WrittenQuant& quant);
+  Json (*quantization_config)(const WrittenQuant& quant);
+  // What a linear's scales are called and shaped on disk.
+  std::string_view weight_scale;  // "weight_scale", "weight_scale_inv"
+  Shape (*scale_shape)(const QuantFormat& format, int64_t n, int64_t k);
+  Shape scalar;  // of input_scale, and of k_scale and v_scale for a whole layer
+};
+const DialectWriter& autofp8_writer();             // one scale per tensor
+const DialectWriter& block_fp8_writer();           // the same quant_method, in blocks
+const DialectWriter& compressed_tensors_writer();  // everything
+
+// The writer called `name` ("autofp8", "compressed-tensors"; empty: the one that most engines read for this) for
+// `quant`. Throws Error{kUsage} for an unknown name and for what the dialect cannot say.
+const DialectWriter& find_writer(std::string_view name, const WrittenQuant& quant);
+
 // What dialects share.
 inline constexpr int64_t kMaxTileSide = int64_t{1} << 20;
 std::vector<ModulePattern> read_modules(const JsonObject& config, std::string_view key,

@@ -11,6 +11,7 @@ Needs neither numpy, torch nor transformers.
 from ._octet import OctetError, __version__
 from .llm import LLM
 from .outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
+from .quantize import quantize
 from .sampling_params import SamplingParams
 from .tokenizer import Tokenizer
 
@@ -24,4 +25,5 @@ __all__ = [
     "SamplingParams",
     "Tokenizer",
     "__version__",
+    "quantize",
 ]

@@ -101,4 +101,26 @@ class Llm:
     def report(self) -> str: ...
     def reset_prefix_cache(self) -> None: ...
 
+class QuantizeOptions:
+    model: str
+    out: str
+    scheme: str
+    activation_scheme: str
+    dialect: str
+    ignore: list[str]
+    calibration: str
+    calibration_tokens: list[list[int]]
+    num_samples: int
+    max_seq_len: int
+    kv_cache_scheme: str
+    recipe: str
+    headroom: int
+    max_kld: float | None
+    resume: bool
+    num_threads: int
+    max_shard_bytes: int
+    def __init__(self) -> None: ...
+
+def resolve_model(model: str, revision: str) -> str: ...
+def quantize(options: QuantizeOptions, on_progress: Callable[[int, int], None] | None) -> str: ...
 def set_quiet(quiet: bool) -> None: ...

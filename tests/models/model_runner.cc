@@ -46,6 +46,7 @@ ModelRunner::ModelRunner(const RunnerOptions& options, Comm* comm)
   source_.plain_dtype = options.plain_dtype;
   source_.rank = comm_->rank();
   source_.world_size = comm_->world_size();
+  source_.layers = options.layers;
   source_.allocate = [this](DType dtype, Shape shape, std::string_view name) {
     buffers_.emplace_back(Device{}, shape.num_elements() * dtype_bytes(dtype), name);
     const Tensor tensor = buffers_.back().tensor(dtype, shape);
@@ -128,16 +129,27 @@ Batch ModelRunner::make_batch(const std::vector<Piece>& pieces) {
                .block_table = integers(table, Shape{s, blocks})};
 }
 
-std::vector<float> ModelRunner::step(const std::vector<Piece>& pieces) {
+Step ModelRunner::make_step(const std::vector<Piece>& pieces, Tensor residual) {
   arena_->reset();
-  Step step{.backend = backend_,
-            .arena = *arena_,
-            .kv = *kv_,
-            .comm = *comm_,
-            .batch = make_batch(pieces),
-            .observe = observe};
+  return Step{.backend = backend_,
+              .arena = *arena_,
+              .kv = *kv_,
+              .comm = *comm_,
+              .batch = make_batch(pieces),
+              .observe = observe,
+              .observe_input = observe_input,
+              .residual = residual};
+}
+
+std::vector<float> ModelRunner::step(const std::vector<Piece>& pieces, Tensor residual) {
+  Step step = make_step(pieces, residual);
   const Tensor hidden = model_->forward(step);
   return on_host(model_->logits(step, hidden));
+}
+
+Tensor ModelRunner::forward(const std::vector<Piece>& pieces, Tensor residual) {
+  Step step = make_step(pieces, residual);
+  return model_->forward(step);
 }
 
 std::vector<int32_t> ModelRunner::generate(const std::vector<int32_t>& prompt, int chunk, int num_new, int sequence) {

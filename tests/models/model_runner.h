@@ -31,6 +31,7 @@ struct RunnerOptions {
   int max_length = 128;
   int max_step_tokens = 128;
   bool dummy_weights = false;
+  LayerRange layers;
   bool only_plain_runs_fast = false;  // as if no fast kernel took a quantised weight
 };
 
@@ -45,8 +46,10 @@ class ModelRunner {
   // comm: nullptr for one rank.
   explicit ModelRunner(const RunnerOptions& options, Comm* comm = nullptr);
 
-  // One step. Returns the logits of every token, row after row.
-  std::vector<float> step(const std::vector<Piece>& pieces);
+  // One step. Returns the logits of every token, row after row. `residual`: what the stage before gave.
+  std::vector<float> step(const std::vector<Piece>& pieces, Tensor residual = {});
+  // The same without logits: what the model's layers leave; valid until the next step.
+  Tensor forward(const std::vector<Piece>& pieces, Tensor residual = {});
   // The prompt in pieces of `chunk` tokens, then greedy tokens one by one.
   std::vector<int32_t> generate(const std::vector<int32_t>& prompt, int chunk, int num_new, int sequence = 0);
   int64_t length(int sequence) const { return lengths_.at(static_cast<size_t>(sequence)); }
@@ -58,13 +61,14 @@ class ModelRunner {
   // Every parameter by the name it was allocated under, as written on the host.
   const std::map<std::string, Tensor>& parameters() const { return parameters_; }
   int64_t peak_bytes() const { return arena_->peak_bytes(); }
-  std::function<void(std::string_view, ConstTensor)> observe;
+  std::function<void(std::string_view, ConstTensor)> observe, observe_input;
 
  private:
   Tensor integers(const std::vector<int32_t>& values, Shape shape);
   Tensor on_device(ConstTensor tensor, std::string_view name);
   std::vector<float> on_host(ConstTensor matrix) const;
   Batch make_batch(const std::vector<Piece>& pieces);
+  Step make_step(const std::vector<Piece>& pieces, Tensor residual);
 
   static constexpr int64_t kBlockSize = 4;
   RunnerOptions options_;

@@ -1,4 +1,4 @@
-#include "octet/api/chat_tokens.h"
+#include "octet/text/chat_tokens.h"
 
 #include <array>
 #include <filesystem>

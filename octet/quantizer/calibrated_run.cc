@@ -1,0 +1,145 @@
+#include "octet/quantizer/calibrated_run.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "octet/base/error.h"
+#include "octet/base/log.h"
+
+namespace octet {
+namespace {
+
+// A static scale of an input that is larger than this many times its root mean square loses small numbers to zero.
+constexpr double kMostCrest = 3000.0;
+constexpr float kMinAmax = 1e-12f;  // of what was never anything but zero
+
+class CalibratedRun {
+ public:
+  CalibratedRun(const QuantizeOptions& options, const ModelConfig& config, const SafetensorsFolder& source,
+                const QuantizePlan& plan, const CalibrationText& text, const std::string& folder, UnitWriter& units,
+                ThreadPool& threads)
+      : plan_(plan),
+        units_(units),
+        backend_(threads),
+        recipe_(parse_recipe(options.recipe)),
+        headroom_(std::ldexp(1.0f, options.headroom)),
+        quantization_config_(plan.writer->quantization_config(plan.quant)),
+        quant_(&quantization_config_, {}, config.dtype),
+        written_(folder),
+        calibration_(config, source, plan, text, threads, [this, &options] {
+          if (options.on_progress) options.on_progress(++num_steps_, calibration_.num_steps());
+        }) {}
+
+  CalibratedFindings run() {
+    // What is in no layer first: the embedding of the first stage, the norm of the last.
+    for (const PlannedUnit& unit : plan_.units) {
+      if (unit.layer && *unit.layer < calibration_.num_layers()) continue;
+      if (!unit.parts.empty()) {
+        fail(ErrorCode::kUnsupported, "{}: lies in none of the model's {} layers and cannot be calibrated; ignore it",
+             unit.name, calibration_.num_layers());
+      }
+      units_.write(unit);
+    }
+    CalibratedFindings findings;
+    for (int64_t layer = 0; layer < calibration_.num_layers(); ++layer) findings.layers.push_back(run_layer(layer));
+    findings.model = calibration_.compare();
+    return findings;
+  }
+
+ private:
+  LayerFigures run_layer(int64_t layer) {
+    std::vector<const PlannedUnit*> units;
+    for (const PlannedUnit& unit : plan_.units) {
+      if (unit.layer == layer) units.push_back(&unit);
+    }
+    const bool done = std::all_of(units.begin(), units.end(), [&](const PlannedUnit* u) { return units_.is_done(*u); });
+    using Observe = Calibration::Observe;
+    const Observe wanted = recipe_ == Recipe::kBest ? Observe::kHessians : Observe::kInputs;
+    const ObservedLayer seen = calibration_.run_source(layer, done ? Observe::kNothing : wanted, headroom_);
+    const CacheScales found = cache_scales(seen);
+    for (const PlannedUnit* unit : units) {
+      if (unit->parts.empty() || units_.is_done(*unit)) {
+        units_.write(*unit, nullptr, &found);
+      } else {
+        write_observed(*unit, seen, found);
+      }
+    }
+    units_.sync();
+    const CacheScales scales = written_scales(units);
+    const double drift = calibration_.run_written(layer, written_, quant_, scales);
+    return {.layer = layer, .drift = drift, .k_scales = scales.k, .v_scales = scales.v};
+  }
+
+  void write_observed(const PlannedUnit& unit, const ObservedLayer& seen, const CacheScales& cache) {
+    const auto it = seen.inputs.find(unit.name);
+    if (it == seen.inputs.end())
+      fail(ErrorCode::kUnsupported, "{}: no text reaches it when the model runs; ignore it", unit.name);
+    const ObservedInput& observed = it->second;
+    const InputStatistics& statistics = observed.statistics;
+    UnitInput input{.statistics = &statistics,
+                    .held_out = observed.held_out.rows(),
+                    .backend = &*backend_,
+                    .recipe = recipe_,
+                    .hessian = observed.hessian ? &*observed.hessian : nullptr};
+    if (plan_.scheme.static_activations()) {
+      const float amax = std::max(statistics.amax(), kMinAmax);
+      input.input_scale = amax * headroom_ / kMaxF8E4M3;
+      const auto elements = static_cast<double>(observed.held_out.num_seen() * unit.parts[0].k);
+      input.saturated = static_cast<double>(observed.num_beyond) / elements;
+      if (amax * headroom_ > kMostCrest * statistics.rms()) {
+        log_warning("{}: the largest input is {:.0f} times the root mean square: a static scale loses its small ones",
+                    unit.name, amax / statistics.rms());
+      }
+    }
+    units_.write(unit, &input, &cache);
+  }
+
+  CacheScales cache_scales(const ObservedLayer& seen) const {
+    if (!plan_.quant.kv_cache || seen.cache.k.empty()) return {};
+    const auto scales = [&](const std::vector<float>& maxima) {
+      std::vector<float> result = maxima;
+      if (!plan_.quant.kv_cache->per_head) result.assign(1, *std::max_element(maxima.begin(), maxima.end()));
+      for (float& scale : result) scale = std::max(scale, kMinAmax) * headroom_ / kMaxF8E4M3;
+      return result;
+    };
+    return {.k = scales(seen.cache.k), .v = scales(seen.cache.v)};
+  }
+
+  // As they are in the files: also those that an earlier run found.
+  CacheScales written_scales(const std::vector<const PlannedUnit*>& units) const {
+    const auto read = [&](const std::string& name) {
+      const ConstTensor tensor = written_.tensor(name);
+      std::vector<float> values(static_cast<size_t>(tensor.num_elements()));
+      std::memcpy(values.data(), tensor.bytes, values.size() * sizeof(float));
+      return values;
+    };
+    for (const PlannedUnit* unit : units) {
+      if (!unit->attention.empty())
+        return {.k = read(unit->attention + ".k_scale"), .v = read(unit->attention + ".v_scale")};
+    }
+    return {};
+  }
+
+  const QuantizePlan& plan_;
+  UnitWriter& units_;
+  CpuBackend backend_;
+  Recipe recipe_;
+  float headroom_;
+  Json quantization_config_;
+  QuantConfig quant_;
+  SafetensorsFolder written_;
+  Calibration calibration_;
+  int64_t num_steps_ = 0;
+};
+
+}  // namespace
+
+CalibratedFindings run_calibrated(const QuantizeOptions& options, const ModelConfig& config,
+                                  const SafetensorsFolder& source, const QuantizePlan& plan,
+                                  const CalibrationText& text, const std::string& folder, UnitWriter& units,
+                                  ThreadPool& threads) {
+  return CalibratedRun(options, config, source, plan, text, folder, units, threads).run();
+}
+
+}  // namespace octet

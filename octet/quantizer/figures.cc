@@ -1,0 +1,53 @@
+#include "octet/quantizer/figures.h"
+
+namespace octet {
+
+Json LinearFigures::to_json() const {
+  Json json = {{"module", module},
+               {"shape", {n, k}},
+               {"weight_error", weight_error},
+               {"smallest_scale", smallest_scale},
+               {"largest_scale", largest_scale}};
+  if (!calibrated) return json;
+  json["input_amax"] = calibrated->input_amax;
+  json["input_rms"] = calibrated->input_rms;
+  json["input_scale"] = calibrated->input_scale ? Json(*calibrated->input_scale) : Json();
+  json["saturated"] = calibrated->saturated;
+  json["output_error"] = calibrated->output_error;
+  json["rounded_output_error"] = calibrated->rounded_output_error;
+  return json;
+}
+
+LinearFigures LinearFigures::from_json(const Json& json) {
+  LinearFigures figures{.module = json.at("module").get<std::string>(),
+                        .n = json.at("shape").at(0).get<int64_t>(),
+                        .k = json.at("shape").at(1).get<int64_t>(),
+                        .weight_error = json.at("weight_error").get<double>(),
+                        .smallest_scale = json.at("smallest_scale").get<float>(),
+                        .largest_scale = json.at("largest_scale").get<float>()};
+  if (!json.contains("input_amax")) return figures;
+  CalibratedFigures calibrated{.input_amax = json.at("input_amax").get<float>(),
+                               .input_rms = json.at("input_rms").get<double>(),
+                               .saturated = json.at("saturated").get<double>(),
+                               .output_error = json.at("output_error").get<double>(),
+                               .rounded_output_error = json.at("rounded_output_error").get<double>()};
+  if (const Json& scale = json.at("input_scale"); !scale.is_null()) calibrated.input_scale = scale.get<float>();
+  figures.calibrated = calibrated;
+  return figures;
+}
+
+Json LayerFigures::to_json() const {
+  Json json = {{"layer", layer}, {"drift", drift}};
+  if (!k_scales.empty()) json.update({{"k_scales", k_scales}, {"v_scales", v_scales}});
+  return json;
+}
+
+Json ModelFigures::to_json() const {
+  return {{"kl_divergence", kl_mean},          {"kl_divergence_interval", {kl_low, kl_high}},
+          {"kl_divergence_median", kl_median}, {"kl_divergence_p99", kl_p99},
+          {"kl_divergence_max", kl_max},       {"top1_agreement", top1_agreement},
+          {"perplexity", perplexity},          {"source_perplexity", source_perplexity},
+          {"num_tokens", num_tokens},          {"num_samples", num_samples}};
+}
+
+}  // namespace octet

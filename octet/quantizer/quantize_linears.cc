@@ -1,0 +1,170 @@
+#include "octet/quantizer/quantize_linears.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "octet/base/error.h"
+#include "octet/quant/weight_rows.h"
+#include "octet/quantizer/output_error.h"
+#include "octet/quantizer/scale_search.h"
+#include "octet/quantizer/source_tensor.h"
+
+namespace octet {
+namespace {
+
+// One linear in 8 bits.
+struct QuantizedWeight {
+  std::vector<std::byte> codes;
+  std::vector<float> scales;
+  QuantTensor tensor;
+
+  // Vectors keep their memory when moved, so that `tensor` stays a view of them.
+  QuantizedWeight(const QuantFormat& format, int64_t n, int64_t k) {
+    const Shape scale_shape = format.scale_shape(n, k);
+    codes.resize(static_cast<size_t>(n * k * dtype_bytes(format.dtype)));
+    scales.resize(static_cast<size_t>(scale_shape.num_elements()));
+    tensor = QuantTensor(Tensor(codes.data(), format.dtype, Shape{n, k}),
+                         Tensor(reinterpret_cast<std::byte*>(scales.data()), DType::kF32, scale_shape), format);
+  }
+};
+
+}  // namespace
+
+double weight_error(ConstTensor weight, ConstQuantTensor quantised, ThreadPool& threads) {
+  const int64_t n = weight.dim(0), k = weight.dim(1);
+  std::vector<double> errors(static_cast<size_t>(n)), sums(static_cast<size_t>(n));
+  const ConstTensor scale = quantised.scale;
+  const QuantFormat& format = quantised.format;
+  for_each_weight_row(weight, threads, [&](int64_t row, std::span<const float> values) {
+    std::vector<float> codes(static_cast<size_t>(k));
+    read_weight_row(quantised.data, row, codes);
+    const int64_t columns = format.granularity == Granularity::kBlock ? format.group_cols : k;
+    const float* scales = scale.data<float>();
+    if (format.granularity == Granularity::kChannel) scales += row;
+    if (format.granularity == Granularity::kBlock) scales += row / format.group_rows * scale.dim(1);
+    double error = 0.0, sum = 0.0;
+    for (int64_t begin = 0; begin < k; begin += columns) {
+      const float s = scales[begin / columns];
+      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(std::min(k, begin + columns)); ++i) {
+        const auto difference = static_cast<double>(values[i] - codes[i] * s);
+        error += difference * difference;
+        sum += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+      }
+    }
+    errors[static_cast<size_t>(row)] = error;
+    sums[static_cast<size_t>(row)] = sum;
+  });
+  double error = 0.0, sum = 0.0;
+  for (size_t i = 0; i < errors.size(); ++i) {
+    error += errors[i];
+    sum += sums[i];
+  }
+  return sum > 0.0 ? error / sum : 0.0;
+}
+
+namespace {
+
+class UnitQuantizer {
+ public:
+  UnitQuantizer(const QuantizePlan& plan, const PlannedUnit& unit, const SafetensorsFolder& source, ThreadPool& threads,
+                const UnitInput* input)
+      : plan_(plan), format_(plan.quant.scheme->weight_format()), threads_(threads), input_(input) {
+    for (const PlannedLinear& part : unit.parts)
+      weights_.push_back(std::make_unique<SourceTensor>(source, part.weight(), threads));
+    if (format_.granularity == Granularity::kTensor) {
+      for (const auto& weight : weights_) largest_ = std::max(largest_, weight_amax(weight->matrix(), threads));
+      if (searches()) searched_ = search(0, weights_.size());
+    }
+    if (input != nullptr && input->recipe == Recipe::kBest) {
+      OCTET_CHECK(input->hessian != nullptr);
+      factor_.emplace(*input->hessian, unit.name, threads);
+    }
+  }
+
+  // The weight of part `i` by the recipe.
+  QuantizedWeight quantise(size_t i) const {
+    QuantizedWeight result = rounded(i, searches() && !per_tensor() ? search(i, 1) : searched_);
+    if (factor_) round_with_hessian(weights_[i]->matrix(), *factor_, result.tensor, threads_);
+    return result;
+  }
+
+  LinearFigures figures(const PlannedLinear& part, size_t i, const QuantizedWeight& quantised) const {
+    const ConstTensor weight = weights_[i]->matrix();
+    const auto [smallest, largest] = std::minmax_element(quantised.scales.begin(), quantised.scales.end());
+    LinearFigures figures{.module = part.module,
+                          .n = part.n,
+                          .k = part.k,
+                          .weight_error = weight_error(weight, quantised.tensor, threads_),
+                          .smallest_scale = *smallest,
+                          .largest_scale = *largest};
+    if (input_ == nullptr) return figures;
+    const double error = error_of(weight, quantised);
+    figures.calibrated =
+        CalibratedFigures{.input_amax = input_->statistics->amax(),
+                          .input_rms = input_->statistics->rms(),
+                          .input_scale = input_->input_scale,
+                          .saturated = input_->saturated,
+                          .output_error = error,
+                          .rounded_output_error = searches() ? error_of(weight, rounded(i, {})) : error};
+    return figures;
+  }
+
+  void release(size_t i) { weights_[i].reset(); }
+
+ private:
+  bool searches() const { return input_ != nullptr && input_->recipe != Recipe::kNearest; }
+  bool per_tensor() const { return format_.granularity == Granularity::kTensor; }
+
+  std::vector<float> search(size_t first, size_t count) const {
+    std::vector<ConstTensor> matrices;
+    for (size_t i = first; i < first + count; ++i) matrices.push_back(weights_[i]->matrix());
+    return search_scales(matrices, format_, input_->statistics->channel_squares(), threads_);
+  }
+
+  // To the nearest; `amax`: see QuantScheme::quantize, empty for the largest magnitudes.
+  QuantizedWeight rounded(size_t i, std::vector<float> amax) const {
+    const ConstTensor weight = weights_[i]->matrix();
+    if (amax.empty() && per_tensor()) amax.assign(1, largest_);
+    QuantizedWeight result(format_, weight.dim(0), weight.dim(1));
+    plan_.quant.scheme->quantize(weight, result.tensor, threads_, amax);
+    return result;
+  }
+
+  double error_of(ConstTensor weight, const QuantizedWeight& quantised) const {
+    return output_error(*input_->backend, input_->held_out, weight, quantised.tensor, plan_.scheme.activation,
+                        input_->input_scale);
+  }
+
+  const QuantizePlan& plan_;
+  QuantFormat format_;
+  ThreadPool& threads_;
+  const UnitInput* input_;
+  std::vector<std::unique_ptr<SourceTensor>> weights_;
+  float largest_ = 0.0f;         // of a scale per tensor
+  std::vector<float> searched_;  // the same
+  std::optional<HessianFactor> factor_;
+};
+
+}  // namespace
+
+std::vector<LinearFigures> quantize_linears(const QuantizePlan& plan, const PlannedUnit& unit,
+                                            const SafetensorsFolder& source, SafetensorsWriter& writer,
+                                            ThreadPool& threads, const UnitInput* input) {
+  UnitQuantizer quantizer(plan, unit, source, threads, input);
+  std::vector<LinearFigures> all;
+  for (size_t i = 0; i < unit.parts.size(); ++i) {
+    const PlannedLinear& part = unit.parts[i];
+    const QuantizedWeight quantised = quantizer.quantise(i);
+    writer.write(part.weight(), quantised.codes);
+    writer.write(plan.scale_name(part), std::as_bytes(std::span(quantised.scales)));
+    if (plan.scheme.static_activations()) {
+      OCTET_CHECK(input != nullptr && input->input_scale);
+      writer.write(part.module + ".input_scale", std::as_bytes(std::span(&*input->input_scale, 1)));
+    }
+    all.push_back(quantizer.figures(part, i, quantised));
+    quantizer.release(i);
+  }
+  return all;
+}
+
+}  // namespace octet

@@ -1,0 +1,98 @@
+#include "octet/quantizer/reload_check.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "octet/base/error.h"
+#include "octet/quant/quant_config.h"
+#include "octet/quantizer/quantize_linears.h"
+
+namespace octet {
+namespace {
+
+// sum of squares lost by 8 bits in rows that are sampled: 7e-4 for E4M3, less for most INT8; what is above this is no
+// rounding to the nearest.
+constexpr double kMostError = 0.05;
+// Rounding that makes up for its errors moves weights of channels that say the same far from where they were.
+constexpr double kMostMovedError = 4.0;
+constexpr int64_t kRowsApart = 100;  // one row in a hundred
+
+void check_entries(const SafetensorsFolder& written, const QuantizePlan& plan) {
+  for (const TensorEntry& entry : plan.entries) {
+    const TensorEntry* found = written.find(entry.name);
+    if (found == nullptr || found->dtype != entry.dtype || found->shape != entry.shape)
+      fail(ErrorCode::kIo, "{}: is not in the files that were written, or not as it was written", entry.name);
+  }
+}
+
+// Tensors of what was written are aligned.
+ConstTensor read(const SafetensorsFolder& written, const std::string& name) { return written.tensor(name); }
+
+void check_scales(const std::string& name, ConstTensor scales) {
+  for (int64_t i = 0; i < scales.num_elements(); ++i) {
+    float scale = 0.0f;
+    std::memcpy(&scale, scales.bytes + i * int64_t{sizeof(float)}, sizeof(float));
+    if (!std::isfinite(scale) || scale <= 0.0f)
+      fail(ErrorCode::kInternal, "{}: a scale of {} was written", name, scale);
+  }
+}
+
+// Those besides the weights' own.
+void check_other_scales(const SafetensorsFolder& written, const QuantizePlan& plan) {
+  for (const PlannedUnit& unit : plan.units) {
+    for (const std::string& name : plan.written_by(unit)) {
+      if (name.ends_with(".input_scale") || name.ends_with(".k_scale") || name.ends_with(".v_scale"))
+        check_scales(name, read(written, name));
+    }
+  }
+}
+
+// Blocks of rows, so that rows of scales stay whole.
+void check_rows(const PlannedLinear& part, const QuantizePlan& plan, const SafetensorsFolder& source,
+                const SafetensorsFolder& written, double most_error, ThreadPool& threads) {
+  const QuantFormat format = plan.quant.scheme->weight_format();
+  const std::string scale_name = plan.scale_name(part);
+  const ConstTensor scales(read(written, scale_name).bytes, DType::kF32, format.scale_shape(part.n, part.k));
+  check_scales(scale_name, scales);
+  const ConstTensor weight = source.tensor(part.weight());
+  if (reinterpret_cast<uintptr_t>(weight.bytes) % static_cast<uintptr_t>(dtype_bytes(weight.dtype)) != 0) return;
+  const ConstTensor codes = read(written, part.weight());
+  const int64_t at_once = format.granularity == Granularity::kBlock ? format.group_rows : 1;
+  for (int64_t row = 0; row < part.n; row += at_once * kRowsApart) {
+    const int64_t rows = std::min(at_once, part.n - row);
+    const bool shared = format.granularity == Granularity::kTensor;
+    const ConstQuantTensor quantised(codes.rows(row, rows), shared ? scales : scales.rows(row / at_once, 1), format);
+    const double error = weight_error(weight.rows(row, rows), quantised, threads);
+    if (!(error < most_error)) {
+      fail(ErrorCode::kInternal, "{}: row {} was written with a squared error of {:.2g}, expected less than {}",
+           part.weight(), row, error, most_error);
+    }
+  }
+  source.drop_pages(part.weight());
+}
+
+}  // namespace
+
+void check_written(const std::string& folder, const Json& quantization_config, const QuantizePlan& plan,
+                   const SafetensorsFolder& source, Recipe recipe, ThreadPool& threads) {
+  const double most_error = recipe == Recipe::kBest ? kMostMovedError : kMostError;
+  const SafetensorsFolder written(folder);
+  check_entries(written, plan);
+  check_other_scales(written, plan);
+  const QuantConfig config(&quantization_config, {}, DType::kBF16);
+  for (const PlannedUnit& unit : plan.units) {
+    for (const PlannedLinear& part : unit.parts) {
+      const LinearScheme scheme = config.scheme_for(part.module, plan.quant.scheme->weight_format().dtype);
+      if (scheme.on_disk != plan.quant.scheme || scheme.activation != plan.quant.activation)
+        fail(ErrorCode::kInternal, "{}: the written configuration does not say that it is {}", part.module,
+             plan.quant.scheme->name());
+      check_rows(part, plan, source, written, most_error, threads);
+    }
+  }
+  for (const std::string& module : plan.quant.ignore) {
+    if (config.scheme_for(module, DType::kBF16).on_disk->weight_format().quantized())
+      fail(ErrorCode::kInternal, "{}: the written configuration says that it is quantised", module);
+  }
+}
+
+}  // namespace octet
