@@ -112,11 +112,11 @@ class Problem {
   std::vector<float> expected_;
 };
 
-// What rounding explains: BF16's own is 1.7e-3 in the norm, of few outputs up to 2e-3, F32 sums on tensor cores, which
+// What rounding explains: BF16's own is 1.7e-3 in the norm, F32 sums on tensor cores, which
 // cut bits off, 2e-5 for a long K, E4M3 ones on Hopper's FP8 unit 2e-4.
 double bound_of(std::string_view kernel, const Case& c) {
   const bool f8_unit = c.x.dtype == DType::kF8E4M3 && (kernel.ends_with("wgmma") || kernel.ends_with("swapped"));
-  return (c.out == DType::kBF16 ? 2.0e-3 : 0.0) + (f8_unit ? 4e-4 : 3e-5);
+  return (c.out == DType::kBF16 ? 1.9e-3 : 0.0) + (f8_unit ? 4e-4 : 3e-5);
 }
 
 class Check {
@@ -214,7 +214,8 @@ std::vector<Case> make_cases(bool small) {
       cases.push_back({kF8StaticTensor, kF8Tensor, DType::kF32, t, channels, k, !odd, false});
       cases.push_back({bf16, bf16, odd ? DType::kBF16 : DType::kF32, t, channels, k, odd, !odd});
       cases.push_back({kF8DynamicGroup, kF8Block, odd ? DType::kBF16 : DType::kF32, t, channels, k, odd, odd});
-      cases.push_back({kF8DynamicGroup, kF8Group, DType::kBF16, t, channels, k, !odd, odd});
+      // In F32 where outputs are so few that their rounding to BF16 has no norm to speak of.
+      cases.push_back({kF8DynamicGroup, kF8Group, t == 1 ? DType::kF32 : DType::kBF16, t, channels, k, !odd, odd});
       cases.push_back({kI8DynamicToken, kI8Channel, odd ? DType::kF32 : DType::kBF16, t, channels, k, odd, !odd});
     }
   }

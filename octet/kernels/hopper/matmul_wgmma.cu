@@ -8,8 +8,6 @@
 //     each. BF16 results go through shared memory; the copy engine writes them beside the next tile.
 //   - Two CTAs of a cluster make tiles of the same channels, neighbours in tokens: each loads its own tokens and half
 //     of the weight rows, which the copy engine writes into both, so that a weight is read from L2 once for 256 tokens.
-//     Up to 512 tokens the two may make tiles of the same tokens instead and share those: what comes from L2 to an SM
-//     is what limits narrow tiles.
 //   - Tiles go through the matrix in bands of tokens, so that what the CTAs read at one time fits into L2. Their width
 //     is the one with which the SMs are done first.
 //   - The instruction adds E4M3 products with 14 bits only. Its sums are therefore taken over two chunks at a time and
@@ -38,22 +36,13 @@ constexpr int kProducerRegisters = 40;
 constexpr int kConsumerRegisters = 232;
 
 constexpr TileConfig kConfigs[] = {
-    {.channels = 64, .stages = 8, .cluster = 1},
-    {.channels = 96, .stages = 7, .cluster = 1},
-    {.channels = 128, .stages = 6, .cluster = 1},
-    {.channels = 32, .stages = 8, .cluster = 2, .shares = ClusterShares::kTokens},
-    {.channels = 48, .stages = 8, .cluster = 2, .shares = ClusterShares::kTokens},
-    {.channels = 64, .stages = 8, .cluster = 2, .shares = ClusterShares::kTokens},
-    {.channels = 112, .stages = 6, .cluster = 2, .shares = ClusterShares::kTokens},
-    {.channels = 128, .stages = 6, .cluster = 2},
-    {.channels = 160, .stages = 5, .cluster = 2},
-    {.channels = 176, .stages = 4, .cluster = 2},
-    {.channels = 192, .stages = 4, .cluster = 2},
-    {.channels = 256, .stages = 3, .cluster = 2},
+    {.channels = 64, .stages = 8, .cluster = 1},  {.channels = 96, .stages = 7, .cluster = 1},
+    {.channels = 128, .stages = 6, .cluster = 1}, {.channels = 128, .stages = 6, .cluster = 2},
+    {.channels = 160, .stages = 5, .cluster = 2}, {.channels = 176, .stages = 4, .cluster = 2},
+    {.channels = 192, .stages = 4, .cluster = 2}, {.channels = 256, .stages = 3, .cluster = 2},
 };
 constexpr int kBlockRows = 128;         // of a weight whose chunks have scales
 constexpr int64_t kMaxUnshared = 1024;  // tokens, up to which CTAs may read all weight rows themselves
-constexpr int64_t kMaxShared = 512;     // tokens, up to which CTAs may share them
 
 // Whether a thread's registers hold a tile's sums, E4M3's twice.
 template <class Kind>
@@ -354,20 +343,17 @@ struct Tiles {
   int64_t of_tokens, of_channels;  // a cluster's
 };
 Tiles tiles_of(const TileConfig& c, const MatmulOp& op) {
-  return {ceil_divide(op.out.dim(0), c.cluster_tokens()), ceil_divide(op.out.dim(1), c.cluster_channels())};
+  return {ceil_divide(op.out.dim(0), c.cluster_tokens()), ceil_divide(op.out.dim(1), c.channels)};
 }
 
-// Tokens of a tile that are loaded, in halves of whole groups of eight rows.
+// Tokens of a tile that are loaded, in whole groups of eight rows.
 int rows_of_stage(const MatmulOp& op) {
-  return static_cast<int>(std::min<int64_t>(ceil_divide(op.out.dim(0), 16) * 16, kTileTokens));
+  return static_cast<int>(std::min<int64_t>(ceil_divide(op.out.dim(0), 8) * 8, kTileTokens));
 }
 
-// Measured: a chunk takes 2 cycles a token that the CTA loads itself and 3 a channel, where that is more than its
-// multiplications, 4 a channel.
-int64_t chunk_cycles(const TileConfig& c, const MatmulOp& op) {
-  const int token_cycles = 2 * rows_of_stage(op) / (c.shares_tokens() ? c.cluster : 1);
-  return std::max(4 * c.channels, token_cycles + 3 * c.channels);
-}
+// Measured: a chunk takes about 256 cycles, whatever of its tokens is loaded, and 3 a channel where that is more than
+// its multiplications, 4 a channel.
+int64_t chunk_cycles(const TileConfig& c) { return std::max(4 * c.channels, 2 * kTileTokens + 3 * c.channels); }
 
 // The least time, if every SM makes tile after tile; a tile takes about 4 chunks' more than its chunks.
 template <class Kind>
@@ -377,10 +363,10 @@ int choose_config(const MatmulOp& op, const Launch& launch) {
   for (size_t i = 0; i < std::size(kConfigs); ++i) {
     const TileConfig& c = kConfigs[i];
     if (!fits<Kind>(c) || op.out.dim(0) <= c.cluster_tokens() - kTileTokens) continue;
-    if (!c.shares_weight() && op.out.dim(0) > (c.shares_tokens() ? kMaxShared : kMaxUnshared)) continue;
+    if (c.cluster == 1 && op.out.dim(0) > kMaxUnshared) continue;
     const Tiles tiles = tiles_of(c, op);
     const int64_t rounds = ceil_divide(tiles.of_tokens * tiles.of_channels, launch.gpu->num_sms / c.cluster);
-    const int64_t time = rounds * chunk_cycles(c, op) * (num_chunks(op) + 4);
+    const int64_t time = rounds * chunk_cycles(c) * (num_chunks(op) + 4);
     if (time >= best_time - best_time / 64) continue;  // a wider tile has to be worth it
     best_time = time;
     best = static_cast<int>(i);
@@ -419,9 +405,8 @@ void run_config(const MatmulOp& op, const Launch& launch) {
                           .cluster = kConfig.cluster};
   allow_shared_bytes(matmul_wgmma<Kind, kIndex>, shape.shared_bytes);
   launch_kernel("hopper.matmul_wgmma", launch, shape, matmul_wgmma<Kind, kIndex>,
-                make_chunk_map(op.weight.data,
-                               kConfig.shares_weight() ? kConfig.channels / kConfig.cluster : kConfig.channels, 1),
-                make_chunk_map(op.x.data, arguments.x_rows / (kConfig.shares_tokens() ? kConfig.cluster : 1), 1),
+                make_chunk_map(op.weight.data, kConfig.channels / kConfig.cluster, 1),
+                make_chunk_map(op.x.data, arguments.x_rows, 1),
                 arguments.output.out_f32 ? CUtensorMap{} : make_store_map(op.out, 64, box_channels(kConfig) * 2),
                 arguments);
 }

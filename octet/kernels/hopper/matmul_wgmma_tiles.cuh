@@ -13,27 +13,19 @@ inline constexpr int kTileTokens = 64 * kConsumers;
 inline constexpr int kTokenBytes = kTileTokens * kChunkBytes;  // of a stage
 inline constexpr int kBandTiles = 16;                          // of tokens
 
-// What the CTAs of a cluster have in common: each loads a share of it and writes that into all of them.
-enum class ClusterShares { kWeight, kTokens };
-
 struct TileConfig {
   int channels;
   int stages;
-  int cluster;  // CTAs
-  ClusterShares shares = ClusterShares::kWeight;
+  int cluster;  // CTAs that share weight rows, neighbours in tokens
 
-  constexpr bool shares_weight() const { return cluster > 1 && shares == ClusterShares::kWeight; }
-  constexpr bool shares_tokens() const { return cluster > 1 && shares == ClusterShares::kTokens; }
-  // A cluster's tile: its CTAs are neighbours in what they do not share.
-  constexpr int cluster_tokens() const { return kTileTokens * (shares_weight() ? cluster : 1); }
-  constexpr int cluster_channels() const { return channels * (shares_tokens() ? cluster : 1); }
+  constexpr int cluster_tokens() const { return kTileTokens * cluster; }
 };
 
 struct Arguments {
   MatmulOutput output;
   int num_chunks;
   int token_tiles, channel_tiles;  // of clusters
-  int x_rows;                      // of a tile in a stage: all, unless there are fewer; a multiple of 16
+  int x_rows;                      // of a tile in a stage: all, unless there are fewer; a multiple of 8
 };
 
 // Shared memory: the ring's stages, the results of a tile in BF16 on their way out, scales, barriers.
@@ -61,10 +53,8 @@ __device__ Tile tile_at(const Arguments& a, int index) {
   const int band = index / (kBand * a.channel_tiles);
   const int inside = index - band * kBand * a.channel_tiles;
   const int height = min(kBand, a.token_tiles - band * kBand);
-  const int token =
-      (band * kBand + inside % height) * kConfig.cluster_tokens() + (kConfig.shares_weight() ? rank * kTileTokens : 0);
-  return {max(min(token, a.output.num_tokens - kTileTokens), 0),
-          inside / height * kConfig.cluster_channels() + (kConfig.shares_tokens() ? rank * kConfig.channels : 0)};
+  const int token = (band * kBand + inside % height) * kConfig.cluster_tokens() + rank * kTileTokens;
+  return {max(min(token, a.output.num_tokens - kTileTokens), 0), inside / height * kConfig.channels};
 }
 
 // ---- roles ----
@@ -111,29 +101,21 @@ __device__ inline void for_each_tile(const Arguments& a, Call&& call) {
   }
 }
 
-// num_rows rows of a chunk from `row` on, which lie in the CTA at `to`: loaded by it alone, or a share of them by each
-// CTA of the cluster, for all.
-template <int kCluster>
-__device__ inline void load_rows(uint32_t to, const ChunkMap& map, int row, int num_rows, int chunk, uint32_t full,
-                                 uint64_t policy) {
-  if constexpr (kCluster == 1) {
-    copy_box<1>(to, map.map, map.by_chunk, row, chunk, num_rows, full, policy);
-  } else {
-    const int share = cluster_rank() * (num_rows / kCluster);
-    copy_box_to_all(to + share * kChunkBytes, map.map, map.by_chunk, row + share, chunk, full, (1 << kCluster) - 1);
-  }
-}
-
 // One thread: all stages. The first ones' weights come before the kernel before this one is done.
 template <TileConfig kConfig>
 __device__ void produce(const Arguments& a, const ChunkMap& weight, const ChunkMap& x, const Memory<kConfig>& memory) {
-  constexpr int kWeightCluster = kConfig.shares_weight() ? kConfig.cluster : 1;
-  constexpr int kTokenCluster = kConfig.shares_tokens() ? kConfig.cluster : 1;
+  constexpr int kShareRows = kConfig.channels / kConfig.cluster;
+  const int share = kConfig.cluster > 1 ? cluster_rank() * kShareRows : 0;
   const uint64_t policy = evict_last_policy();
   const auto load_weight = [&](int channel, int chunk, int stage) {
-    arrive_expecting(memory.full(stage), (a.x_rows + kConfig.channels) * kChunkBytes);
-    load_rows<kWeightCluster>(memory.stage(stage) + kTokenBytes, weight, channel, kConfig.channels, chunk,
-                              memory.full(stage), policy);
+    const uint32_t full = memory.full(stage);
+    const uint32_t to = memory.stage(stage) + kTokenBytes + share * kChunkBytes;
+    arrive_expecting(full, (a.x_rows + kConfig.channels) * kChunkBytes);
+    if constexpr (kConfig.cluster == 1) {
+      copy_box<1>(to, weight.map, weight.by_chunk, channel, chunk, kShareRows, full, policy);
+    } else {
+      copy_box_to_all(to, weight.map, weight.by_chunk, channel + share, chunk, full, (1 << kConfig.cluster) - 1);
+    }
   };
   const Tile first = tile_at<kConfig>(a, static_cast<int>(blockIdx.x) / kConfig.cluster);
   int ahead = 0;  // chunks of the first tile
@@ -148,7 +130,8 @@ __device__ void produce(const Arguments& a, const ChunkMap& weight, const ChunkM
         wait_barrier(memory.empty(place.stage), place.parity);
         load_weight(channel, chunk, place.stage);
       }
-      load_rows<kTokenCluster>(memory.stage(place.stage), x, token, a.x_rows, chunk, memory.full(place.stage), policy);
+      copy_box<1>(memory.stage(place.stage), x.map, x.by_chunk, token, chunk, a.x_rows, memory.full(place.stage),
+                  policy);
       place.advance();
     }
   });

@@ -36,12 +36,10 @@ using WgmmaSum = std::conditional_t<std::is_same_v<Element, int8_t>, int32_t, fl
 // The instruction's operands are R sums, named %0 .. %(R - 1), and then a, b and whether to accumulate.
 #define OCTET_SUM_NAMES_8 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define OCTET_SUM_NAMES_16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-#define OCTET_SUM_NAMES_24 OCTET_SUM_NAMES_16 ", %16, %17, %18, %19, %20, %21, %22, %23"
 #define OCTET_SUM_NAMES_32 \
   OCTET_SUM_NAMES_16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 #define OCTET_SUM_NAMES_48 \
   OCTET_SUM_NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-#define OCTET_SUM_NAMES_56 OCTET_SUM_NAMES_48 ", %48, %49, %50, %51, %52, %53, %54, %55"
 #define OCTET_SUM_NAMES_64 \
   OCTET_SUM_NAMES_48 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define OCTET_SUM_NAMES_80 \
@@ -58,10 +56,8 @@ using WgmmaSum = std::conditional_t<std::is_same_v<Element, int8_t>, int32_t, fl
       OCTET_SUM(d[i + 5]), OCTET_SUM(d[i + 6]), OCTET_SUM(d[i + 7])
 #define OCTET_SUMS_8 OCTET_8_SUMS(0)
 #define OCTET_SUMS_16 OCTET_SUMS_8, OCTET_8_SUMS(8)
-#define OCTET_SUMS_24 OCTET_SUMS_16, OCTET_8_SUMS(16)
 #define OCTET_SUMS_32 OCTET_SUMS_16, OCTET_8_SUMS(16), OCTET_8_SUMS(24)
 #define OCTET_SUMS_48 OCTET_SUMS_32, OCTET_8_SUMS(32), OCTET_8_SUMS(40)
-#define OCTET_SUMS_56 OCTET_SUMS_48, OCTET_8_SUMS(48)
 #define OCTET_SUMS_64 OCTET_SUMS_48, OCTET_8_SUMS(48), OCTET_8_SUMS(56)
 #define OCTET_SUMS_80 OCTET_SUMS_64, OCTET_8_SUMS(64), OCTET_8_SUMS(72)
 #define OCTET_SUMS_88 OCTET_SUMS_80, OCTET_8_SUMS(80)
@@ -92,10 +88,8 @@ using WgmmaSum = std::conditional_t<std::is_same_v<Element, int8_t>, int32_t, fl
 #define OCTET_WGMMAS                          \
   OCTET_WGMMA(8, "16", "%8", "%9", "%10")     \
   OCTET_WGMMA(16, "32", "%16", "%17", "%18")  \
-  OCTET_WGMMA(24, "48", "%24", "%25", "%26")  \
   OCTET_WGMMA(32, "64", "%32", "%33", "%34")  \
   OCTET_WGMMA(48, "96", "%48", "%49", "%50")  \
-  OCTET_WGMMA(56, "112", "%56", "%57", "%58") \
   OCTET_WGMMA(64, "128", "%64", "%65", "%66") \
   OCTET_WGMMA(80, "160", "%80", "%81", "%82") \
   OCTET_WGMMA(88, "176", "%88", "%89", "%90") \
