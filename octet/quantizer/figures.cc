@@ -1,5 +1,7 @@
 #include "octet/quantizer/figures.h"
 
+#include "octet/base/error.h"
+
 namespace octet {
 
 Json LinearFigures::to_json() const {
@@ -18,7 +20,7 @@ Json LinearFigures::to_json() const {
   return json;
 }
 
-LinearFigures LinearFigures::from_json(const Json& json) {
+LinearFigures LinearFigures::from_json(const Json& json) try {
   LinearFigures figures{.module = json.at("module").get<std::string>(),
                         .n = json.at("shape").at(0).get<int64_t>(),
                         .k = json.at("shape").at(1).get<int64_t>(),
@@ -34,6 +36,8 @@ LinearFigures LinearFigures::from_json(const Json& json) {
   if (const Json& scale = json.at("input_scale"); !scale.is_null()) calibrated.input_scale = scale.get<float>();
   figures.calibrated = calibrated;
   return figures;
+} catch (const Json::exception& error) {
+  fail(ErrorCode::kInvalid, "figures of a linear as to_json() writes them expected: {}", error.what());
 }
 
 Json LayerFigures::to_json() const {

@@ -30,6 +30,7 @@ struct LinearFigures {
   std::optional<CalibratedFigures> calibrated;
 
   Json to_json() const;
+  // Throws Error{kInvalid} for anything else than to_json() gives.
   static LinearFigures from_json(const Json& json);
 };
 

@@ -43,11 +43,16 @@ void Journal::read(const Json& task) {
   const std::string text = read_file(path_, kMaxJournalBytes);
   size_t begin = 0;
   for (size_t end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
-    const Json line = parse_json(std::string_view(text).substr(begin, end - begin), path_);
+    const Json json = parse_json(std::string_view(text).substr(begin, end - begin), path_);
+    const JsonObject line(json, path_);
+    const Json* facts = line.find_raw(begin == 0 ? "task" : "facts");
+    if (facts == nullptr || (begin == 0 && !facts->is_object())) {
+      fail(ErrorCode::kInvalid, "{}: a line without \"{}\"", path_, begin == 0 ? "task" : "facts");
+    }
     if (begin == 0) {
-      check_same_task(line.value("task", Json::object()), task, path_);
+      check_same_task(*facts, task, path_);
     } else {
-      done_.emplace(line.at("unit").get<std::string>(), line.at("facts"));
+      done_.emplace(line.get_string("unit"), *facts);
     }
   }
   // What was cut short goes, so that the next line begins on a line of its own. A task that was: nothing is done yet.

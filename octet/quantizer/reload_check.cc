@@ -2,6 +2,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <span>
+#include <vector>
 
 #include "octet/base/error.h"
 #include "octet/quant/quant_config.h"
@@ -25,16 +27,16 @@ void check_entries(const SafetensorsFolder& written, const QuantizePlan& plan) {
   }
 }
 
-// Tensors of what was written are aligned.
-ConstTensor read(const SafetensorsFolder& written, const std::string& name) { return written.tensor(name); }
-
-void check_scales(const std::string& name, ConstTensor scales) {
-  for (int64_t i = 0; i < scales.num_elements(); ++i) {
-    float scale = 0.0f;
-    std::memcpy(&scale, scales.bytes + i * int64_t{sizeof(float)}, sizeof(float));
+// The scales of a tensor, positive and finite. A copy: a file's tensors lie at any address.
+std::vector<float> read_scales(const SafetensorsFolder& written, const std::string& name) {
+  const ConstTensor stored = written.tensor(name);
+  std::vector<float> scales(static_cast<size_t>(stored.num_elements()));
+  std::memcpy(scales.data(), stored.bytes, scales.size() * sizeof(float));
+  for (const float scale : scales) {
     if (!std::isfinite(scale) || scale <= 0.0f)
       fail(ErrorCode::kInternal, "{}: a scale of {} was written", name, scale);
   }
+  return scales;
 }
 
 // Those besides the weights' own.
@@ -42,7 +44,7 @@ void check_other_scales(const SafetensorsFolder& written, const QuantizePlan& pl
   for (const PlannedUnit& unit : plan.units) {
     for (const std::string& name : plan.written_by(unit)) {
       if (name.ends_with(".input_scale") || name.ends_with(".k_scale") || name.ends_with(".v_scale"))
-        check_scales(name, read(written, name));
+        read_scales(written, name);
     }
   }
 }
@@ -51,12 +53,11 @@ void check_other_scales(const SafetensorsFolder& written, const QuantizePlan& pl
 void check_rows(const PlannedLinear& part, const QuantizePlan& plan, const SafetensorsFolder& source,
                 const SafetensorsFolder& written, double most_error, ThreadPool& threads) {
   const QuantFormat format = plan.quant.scheme->weight_format();
-  const std::string scale_name = plan.scale_name(part);
-  const ConstTensor scales(read(written, scale_name).bytes, DType::kF32, format.scale_shape(part.n, part.k));
-  check_scales(scale_name, scales);
+  const std::vector<float> numbers = read_scales(written, plan.scale_name(part));
+  const ConstTensor scales(std::as_bytes(std::span(numbers)).data(), DType::kF32, format.scale_shape(part.n, part.k));
   const ConstTensor weight = source.tensor(part.weight());
   if (reinterpret_cast<uintptr_t>(weight.bytes) % static_cast<uintptr_t>(dtype_bytes(weight.dtype)) != 0) return;
-  const ConstTensor codes = read(written, part.weight());
+  const ConstTensor codes = written.tensor(part.weight());
   const int64_t at_once = format.granularity == Granularity::kBlock ? format.group_rows : 1;
   for (int64_t row = 0; row < part.n; row += at_once * kRowsApart) {
     const int64_t rows = std::min(at_once, part.n - row);
