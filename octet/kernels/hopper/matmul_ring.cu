@@ -3,28 +3,29 @@
 // per tensor), f8_e4m3 x f8_e4m3 with scales per 128 columns (x per group, weight per group or block) or bf16 x bf16;
 // out f32 or bf16. A row of x and of the weight must be a multiple of 16 bytes.
 //
-//   - Weights are the 16-row operand of mma.m16n8k16, tokens its 8 columns. E4M3 is widened to F16 on the way, which is
-//     what Hopper's own mma.e4m3 does: products are exact, sums in F32. INT8 (m16n8k32) is summed in I32.
-//   - Where chunks have scales, a chunk's products are added apart; its scales are fetched while the chunk before it is
-//     multiplied.
-//   - Weights stream through shared memory (weight_stream.cuh) in tiles of 16 * row_groups rows. Warp (group, chunk)
-//     multiplies its 16 rows x 128 bytes of every stage. K is thus split over the warps of a CTA; their sums meet in
+//   - Weights stream through shared memory (weight_stream.cuh) in tiles of 16 * row_groups rows. Warp (group, chunk) has
+//     the sums of its 16 rows x 128 bytes of every stage. K is thus split over the warps of a CTA; their sums meet in
 //     shared memory, no other CTA is involved.
+//   - The warpgroup instruction multiplies 64 rows: here 16 of each of its four warps, which are of different chunks. Its
+//     columns are the tokens of all these chunks, of which a warp wants those of its own; the others' products are
+//     worth nothing and cost nothing, since the weight is still to be read. (mma.sync, which has tiles of 16 rows, widens
+//     E4M3 first: that took twice the time in which a stage comes.)
+//   - A chunk's products are added apart: E4M3's because of the instruction's precision (wgmma.cuh), and where chunks
+//     have scales, which are fetched while the chunk before is multiplied.
 //   - The order of a sum depends on K alone, so a token's bits do not depend on the others, nor on the plan: part p of
 //     8 is the sum over chunks p, p + 8, ... in their order; the whole is (0 + 4) + (1 + 5) + (2 + 6) + (3 + 7).
-//   - Which k a lane multiplies is free as long as both operands agree: lane (g, t) takes bytes 32t..32t+31 of a chunk
-//     in rows g and g + 8, which four 16-byte loads without bank conflicts bring.
 #include <climits>
 
 #include "octet/kernels/hopper/kernels.h"
 #include "octet/kernels/hopper/matmul_ring.h"
 #include "octet/kernels/hopper/weight_stream.cuh"
+#include "octet/kernels/hopper/wgmma.cuh"
 
 namespace octet {
 namespace {
 
 constexpr int kGroupRows = 16;
-constexpr int kUnitBytes = 16;
+constexpr int kWarpgroup = 128;
 constexpr int kMaxTokens = 16;
 // With more than eight tokens every CTA would read them as often as weights: not where it has many tiles.
 constexpr int kMaxTokensOfManyChannels = 8;
@@ -59,73 +60,47 @@ constexpr StreamShape stream_shape(const RingConfig& c) {
           .extra_bytes = num_sums(c) * sums_bytes(c)};
 }
 static_assert(std::ranges::all_of(kConfigs, [](const RingConfig& c) { return c.chunks == 8 || c.chunks == 4; }));
+static_assert(std::ranges::all_of(kConfigs, [](const RingConfig& c) { return consumer_threads(c) % kWarpgroup == 0; }));
 static_assert(std::ranges::all_of(kConfigs, [](const RingConfig& c) {
   return stream_shape(c).row_scales_offset() <= kCoResidentBytes - 512;
 }));
 
 // ---- multiplication ----
 
-struct Fragments {
-  uint32_t words[8];
-};
-
-// Sixteen bytes of a row as pairs of 16-bit numbers; how many pairs: kPairs.
-template <class Element>
-inline constexpr int kPairs = 4;
-template <>
-inline constexpr int kPairs<F8E4M3> = 8;
-
-template <class Element>
-__device__ Fragments widen(const uint4& unit) {
-  const uint32_t words[4] = {unit.x, unit.y, unit.z, unit.w};
-  Fragments result;
-  for (int i = 0; i < 4; ++i) {
-    if constexpr (std::is_same_v<Element, F8E4M3>) {
-      result.words[2 * i] = e4m3_to_f16(static_cast<uint16_t>(words[i]));
-      result.words[2 * i + 1] = e4m3_to_f16(static_cast<uint16_t>(words[i] >> 16));
-    } else {
-      result.words[i] = words[i];
-    }
+// Of the chunks that the warps of a warpgroup are of, and their number, the most of any warpgroup.
+constexpr int first_chunk_of(const RingConfig& c, int warpgroup) { return 4 * warpgroup / c.row_groups; }
+constexpr int num_chunks_of_warpgroup(const RingConfig& c) {
+  int most = 0;
+  for (int i = 0; i < consumer_threads(c) / kWarpgroup; ++i) {
+    most = std::max(most, (4 * i + 3) / c.row_groups - first_chunk_of(c, i) + 1);
   }
-  return result;
+  return most;
 }
 
-// sum += rows (upper: g, lower: g + 8) x tokens, over 16 k (INT8: 32): pairs 2i and 2i + 1.
-template <class Kind>
-__device__ void multiply(typename Kind::Sum (&sum)[4], const Fragments& upper, const Fragments& lower,
-                         const Fragments& x, int i) {
-  const uint32_t rows[4] = {upper.words[2 * i], lower.words[2 * i], upper.words[2 * i + 1], lower.words[2 * i + 1]};
-  const uint32_t tokens[2] = {x.words[2 * i], x.words[2 * i + 1]};
-  if constexpr (std::is_same_v<Kind, I8Kind>) {
-    mma_i8_16x8x32(sum, rows, tokens);
-  } else {
-    mma_16x8x16<std::is_same_v<Kind, BF16Kind>>(sum, rows, tokens);
-  }
-}
-
-// Adds one chunk's products to the warp's sums. A stage has `tokens` of them; columns of others are anything and
-// nobody's. sums[i] has rows g and g + 8 of tokens 8i + 2t and 8i + 2t + 1.
+// The products of the warp's rows and chunk of a stage, over which the warpgroup works together. A stage has x_rows
+// tokens; columns of others are anything and nobody's. products[i] has rows g and g + 8 of tokens 8i + 2t and
+// 8i + 2t + 1.
 template <class Kind, RingConfig kConfig>
-__device__ void multiply_chunk(typename Kind::Sum (&sums)[token_tiles(kConfig)][4], uint32_t stage, int group,
-                               int chunk, int tokens) {
-  using Element = typename Kind::Element;
-  constexpr StreamShape kShape = stream_shape(kConfig);
-  const int g = static_cast<int>(threadIdx.x) % 32 / 4;
-  const int t = static_cast<int>(threadIdx.x) % 4;
-  const uint32_t upper_row = stage + (chunk * kShape.tile_rows + group * kGroupRows + g) * kChunkBytes;
-  const int x_row = chunk * tokens + (kConfig.tokens == 1 ? 0 : g);
-  const uint32_t x_rows = stage + kShape.weight_bytes() + x_row * kChunkBytes;
-#pragma unroll(parts_of_warp(kConfig) * token_tiles(kConfig) < 4 ? 2 : 1)  // registers
-  for (int half = 0; half < 2; ++half) {
-    const int unit = 2 * t + half;
-    const Fragments upper = widen<Element>(load_shared_16(upper_row + (unit ^ g) * kUnitBytes));
-    const Fragments lower = widen<Element>(load_shared_16(upper_row + 8 * kChunkBytes + (unit ^ g) * kUnitBytes));
-    const uint32_t x_unit = x_rows + (unit ^ (x_row % 8)) * kUnitBytes;
-    for (int i = 0; i < token_tiles(kConfig); ++i) {
-      uint4 loaded = make_uint4(0, 0, 0, 0);
-      if (kConfig.tokens > 1 || g == 0) loaded = load_shared_16(x_unit + i * 8 * kChunkBytes);
-      const Fragments x = widen<Element>(loaded);
-      for (int pair = 0; pair < kPairs<Element> / 2; ++pair) multiply<Kind>(sums[i], upper, lower, x, pair);
+__device__ void multiply_chunk(typename Kind::Sum (&products)[token_tiles(kConfig)][4], uint32_t stage, int x_rows) {
+  constexpr int kChunks = num_chunks_of_warpgroup(kConfig);
+  const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
+  const int first_chunk = first_chunk_of(kConfig, warpgroup);
+  const int own = static_cast<int>(threadIdx.x) / 32 / kConfig.row_groups - first_chunk;
+  const uint64_t rows = wgmma_operand(stage + warpgroup * 64 * kChunkBytes);
+  const uint32_t x = stage + stream_shape(kConfig).weight_bytes() + first_chunk * x_rows * kChunkBytes;
+  typename Kind::Sum all[token_tiles(kConfig)][4 * kChunks];
+#pragma unroll
+  for (int i = 0; i < token_tiles(kConfig); ++i) {
+    wgmma_chunk<typename Kind::Element>(all[i], rows, wgmma_operand(x + i * 8 * kChunkBytes, x_rows * kChunkBytes), 0);
+  }
+  wgmma_wait<0>();
+#pragma unroll
+  for (int i = 0; i < token_tiles(kConfig); ++i) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      products[i][j] = all[i][j];
+#pragma unroll
+      for (int chunk = 1; chunk < kChunks; ++chunk) products[i][j] = own == chunk ? all[i][4 * chunk + j] : products[i][j];
     }
   }
 }
@@ -209,21 +184,23 @@ __device__ void consume(const StreamArguments& a, const WeightStream<stream_shap
 #pragma unroll
       for (int part = 0; part < kWarpParts; ++part) {
         if (step + part == a.steps) break;
+        Sum products[kTiles][4];
         if constexpr (Kind::kScalesChunks) {
           const bool is_last = step + part + 1 == a.steps;
           LaneChunkScales<kConfig> next = scales;
           if (is_last) next.begin(a.output, row_of(tile + 1));
           next.load(a.output.chunks, is_last ? chunk : (step + part + 1) * kShape.chunks + chunk);
-          float products[kTiles][4] = {};
-          multiply_chunk<Kind, kConfig>(products, reader.wait(stream), group, chunk, a.x_rows);
+          multiply_chunk<Kind, kConfig>(products, reader.wait(stream), a.x_rows);
           scales.add(sums[part], products);
           scales = next;
         } else {
-          multiply_chunk<Kind, kConfig>(sums[part], reader.wait(stream), group, chunk, a.x_rows);
+          multiply_chunk<Kind, kConfig>(products, reader.wait(stream), a.x_rows);
+#pragma unroll
+          for (int i = 0; i < kTiles; ++i) {
+            for (int j = 0; j < 4; ++j) sums[part][i][j] += products[i][j];
+          }
         }
-        end_reads();
-        __syncwarp();
-        if (lane == 0) reader.release(stream);
+        if (threadIdx.x % kWarpgroup == 0) reader.release(stream);
         reader.advance();
       }
     }
@@ -252,7 +229,7 @@ __global__ void __launch_bounds__(consumer_threads(kConfigs[kIndex]) + 32, 2)
   const WeightStream<stream_shape(kConfig)> stream(memory, a);
   const auto thread = static_cast<int>(threadIdx.x);
   if (thread == kProducer) {
-    stream.init_barriers(kConfig.row_groups * kConfig.chunks);
+    stream.init_barriers(consumer_threads(kConfig) / kWarpgroup);
     prefetch_map(weight.map);
     prefetch_map(x.map);
   }

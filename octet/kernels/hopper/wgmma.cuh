@@ -14,11 +14,13 @@ namespace octet {
 // The bytes of a row that one instruction multiplies: 32 values of 8 bits or 16 of 16.
 inline constexpr int kWgmmaBytes = 32;
 
-// Rows from a 1,024-byte boundary on, eight of them 1,024 bytes. The operand k steps on: + k * kWgmmaBytes / 16.
-__device__ inline uint64_t wgmma_operand(uint32_t shared_address) {
-  constexpr uint64_t kEightRows = uint64_t{1024 / 16} << 32;
+// Eights of rows, `stride` bytes from one to the next; the rows of an eight lie one after the other. Where the address
+// is in the swizzle's pattern, which begins at every 1,024 bytes, is of no matter. The operand k steps on: + k *
+// kWgmmaBytes / 16.
+__device__ inline uint64_t wgmma_operand(uint32_t shared_address, int stride = 1024) {
   constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
-  return kSwizzle128 | kEightRows | uint64_t{1} << 16 | (shared_address & 0x3ffff) >> 4;
+  const uint64_t eights = static_cast<uint64_t>(stride / 16) << 32;
+  return kSwizzle128 | eights | uint64_t{1} << 16 | (shared_address & 0x3ffff) >> 4;
 }
 
 __device__ inline void wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
