@@ -115,7 +115,7 @@ class Problem {
 // What rounding explains: BF16's own is 1.7e-3 in the norm, F32 sums on tensor cores, which
 // cut bits off, 2e-5 for a long K, E4M3 ones on Hopper's FP8 unit 2e-4.
 double bound_of(std::string_view kernel, const Case& c) {
-  const bool f8_unit = c.x.dtype == DType::kF8E4M3 && (kernel.ends_with("wgmma") || kernel.ends_with("swapped"));
+  const bool f8_unit = c.x.dtype == DType::kF8E4M3 && kernel.starts_with("hopper.");
   return (c.out == DType::kBF16 ? 1.9e-3 : 0.0) + (f8_unit ? 4e-4 : 3e-5);
 }
 

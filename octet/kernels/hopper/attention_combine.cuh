@@ -3,6 +3,7 @@
 #pragma once
 
 #include "octet/kernels/hopper/attention_line.cuh"
+#include "octet/kernels/hopper/attention_row_end.cuh"
 #include "octet/kernels/hopper/warp_mma.cuh"
 
 namespace octet {
@@ -10,6 +11,8 @@ namespace octet {
 inline constexpr int kCombineThreads = 256;
 inline constexpr int kCombineManyRows = 64;
 inline constexpr int kCombineWarps = kCombineThreads / 32;
+static_assert(kCombineWarps <= kMaxRowWarps);
+inline constexpr int64_t kMaxRowBytes = 32 << 10;  // of a row in one CTA
 
 // The partial results of one head of a row: that of warp i at index first + i * stride of Partials, i from begin to
 // end.
@@ -125,20 +128,22 @@ template <int kHeadDim, int kRows>
 __global__ void __launch_bounds__(kCombineThreads, 2)
     combine(const AttentionInput in, const Partials partials, const AttentionOutput output, int max_rows) {
   constexpr int kLane = kHeadDim / 32;
-  extern __shared__ float row_part[];
+  extern __shared__ __align__(16) float row_part[];
+  __shared__ RowAmax amax;
   __shared__ float of_warps[kCombineWarps][kHeadDim];
   __shared__ int found;
   const auto cluster = cooperative_groups::this_cluster();
   const int num_ranks = static_cast<int>(cluster.num_blocks());
+  const int rank = static_cast<int>(cluster.block_rank());
   const int heads = in.num_heads / num_ranks;
-  const int first_head = static_cast<int>(cluster.block_rank()) * heads;
+  const int first_head = rank * heads;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int teams = heads >= 8 ? 8 : heads >= 4 ? 4 : heads >= 2 ? 2 : 1;
   const int members = kCombineWarps / teams;
+  const RowPlace place = row_of(in, static_cast<int>(blockIdx.x) / num_ranks, max_rows, &found);
   wait_for_previous();
   start_next();
-  const RowPlace place = row_of(in, static_cast<int>(blockIdx.x) / num_ranks, max_rows, &found);
   if (place.sequence < 0) return;
   const RowPartials<kRows> row(in, *partials.header, place);
   for (int base = 0; base < heads; base += teams) {
@@ -156,14 +161,34 @@ __global__ void __launch_bounds__(kCombineThreads, 2)
     }
     __syncthreads();
   }
-  write_row_part(output, place.row, first_head * kHeadDim, heads * kHeadDim, row_part);
+  const RowPart part{.t = place.row,
+                     .first_head = first_head,
+                     .heads = heads,
+                     .stride_heads = 0,
+                     .count = 1,
+                     .rank = rank,
+                     .num_ranks = num_ranks,
+                     .turn = 0};
+  write_part<kHeadDim>(output, part, row_part, amax);
+}
+
+// CTAs that share a row: as many as a cluster may have, unless so many do not fit the GPU at once, two an SM: a second
+// round would take as long as the first.
+inline int combine_cluster(const PagedAttentionOp& op, int64_t rows, const Launch& launch) {
+  int cluster = row_cluster(op.num_heads());
+  const int64_t row_bytes = op.num_heads() * op.head_dim() * int64_t{sizeof(float)};
+  while (cluster > 1 && cluster * rows > int64_t{2} * launch.gpu->num_sms &&
+         row_bytes / (cluster / 2) <= kMaxRowBytes) {
+    cluster /= 2;
+  }
+  return cluster;
 }
 
 template <int kHeadDim, int kRows>
 void launch_combine(const PagedAttentionOp& op, const Launch& launch, const Partials& partials, int64_t max_rows,
                     std::string_view name) {
-  const int cluster = row_cluster(op.num_heads());
   const int64_t rows = max_rows >= kCombineManyRows ? op.q.dim(0) : op.num_sequences() * max_rows;
+  const int cluster = combine_cluster(op, rows, launch);
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(rows * cluster)),
                           .block = dim3(kCombineThreads),
                           .shared_bytes = op.num_heads() / cluster * kHeadDim * int64_t{sizeof(float)},

@@ -97,7 +97,6 @@ __global__ void __launch_bounds__(kSplitThreads, S::kCtasPerSm)
 }
 
 constexpr std::string_view kName = "hopper.attention_decode";
-constexpr int64_t kMaxRowBytes = 32 << 10;
 constexpr int64_t kAnyRows = 1 << 30;
 
 std::string declines(const PagedAttentionOp& op, const Launch& launch) {
@@ -190,12 +189,14 @@ std::string declines_attention_decode(const PagedAttentionOp& op, const Launch& 
                        op.k_cache.row_stride, op.v_cache.row_stride);
   }
   if (op.num_heads() / row_cluster(op.num_heads()) * d * int64_t{sizeof(float)} > kMaxRowBytes) {
-    return fmt::format("keeps a CTA's part of a row in 32 KiB: too little for {} heads of {}", op.num_heads(), d);
+    return fmt::format("keeps a CTA's part of a row in {} bytes: too little for {} heads of {}", kMaxRowBytes,
+                       op.num_heads(), d);
   }
   if (std::string reason = declines_size(op, launch, std::min(op.q.dim(0), op.num_sequences() * max_rows));
       !reason.empty()) {
     return reason;
   }
+  if (std::string reason = declines_row_end(op); !reason.empty()) return reason;
   return declines_quantized(op, launch);
 }
 

@@ -3,13 +3,15 @@
 // per tensor), f8_e4m3 x f8_e4m3 with scales per 128 columns (x per group, weight per group or block) or bf16 x bf16;
 // out f32 or bf16. A row of x and of the weight must be a multiple of 16 bytes.
 //
-//   - Weights stream through shared memory (weight_stream.cuh) in tiles of 16 * row_groups rows. Warp (group, chunk) has
+//   - Weights stream through shared memory (weight_stream.cuh) in tiles of 16 * row_groups rows. Warp (group, chunk)
+//   has
 //     the sums of its 16 rows x 128 bytes of every stage. K is thus split over the warps of a CTA; their sums meet in
 //     shared memory, no other CTA is involved.
-//   - The warpgroup instruction multiplies 64 rows: here 16 of each of its four warps, which are of different chunks. Its
+//   - The warpgroup instruction multiplies 64 rows: here 16 of each of its four warps, which are of different chunks.
+//   Its
 //     columns are the tokens of all these chunks, of which a warp wants those of its own; the others' products are
-//     worth nothing and cost nothing, since the weight is still to be read. (mma.sync, which has tiles of 16 rows, widens
-//     E4M3 first: that took twice the time in which a stage comes.)
+//     worth nothing and cost nothing, since the weight is still to be read. (mma.sync, which has tiles of 16 rows,
+//     widens E4M3 first: that took twice the time in which a stage comes.)
 //   - A chunk's products are added apart: E4M3's because of the instruction's precision (wgmma.cuh), and where chunks
 //     have scales, which are fetched while the chunk before is multiplied.
 //   - The order of a sum depends on K alone, so a token's bits do not depend on the others, nor on the plan: part p of
@@ -100,7 +102,8 @@ __device__ void multiply_chunk(typename Kind::Sum (&products)[token_tiles(kConfi
     for (int j = 0; j < 4; ++j) {
       products[i][j] = all[i][j];
 #pragma unroll
-      for (int chunk = 1; chunk < kChunks; ++chunk) products[i][j] = own == chunk ? all[i][4 * chunk + j] : products[i][j];
+      for (int chunk = 1; chunk < kChunks; ++chunk)
+        products[i][j] = own == chunk ? all[i][4 * chunk + j] : products[i][j];
     }
   }
 }

@@ -10,6 +10,7 @@
 // leaves its partial results in the workspace, and the last one to do so, which a counter of the sequence tells, adds
 // all of them in the order of the splits.
 #include "octet/kernels/hopper/attention_decode.h"
+#include "octet/kernels/hopper/attention_row_end.cuh"
 #include "octet/kernels/hopper/kernels.h"
 #include "octet/kernels/hopper/rope_attention_finish.cuh"
 #include "octet/kernels/hopper/rope_attention_plan.cuh"
@@ -213,12 +214,6 @@ void run(const RopeAttentionOp& op, const Launch& launch) {
   op.attention.k_cache.dtype == DType::kBF16 ? run_on<BF16>(op, launch) : run_on<F8E4M3>(op, launch);
 }
 
-// Whether every row starts on a boundary of `bytes`.
-bool is_aligned(const ConstTensor& x, int64_t bytes) {
-  return !x || (reinterpret_cast<uintptr_t>(x.bytes) % static_cast<uintptr_t>(bytes) == 0 &&
-                x.row_stride * dtype_bytes(x.dtype) % bytes == 0);
-}
-
 std::string declines(const RopeAttentionOp& op, const Launch& launch) {
   const PagedAttentionOp& attention = op.attention;
   const int64_t d = attention.head_dim(), group = attention.num_heads() / attention.num_kv_heads();
@@ -233,9 +228,8 @@ std::string declines(const RopeAttentionOp& op, const Launch& launch) {
   if (attention.num_heads() / num_ranks(attention.num_kv_heads()) * d * int64_t{sizeof(float)} > kMaxValueBytes) {
     return fmt::format("keeps a CTA's part of a row in 8 KiB: too little for {} heads of {}", attention.num_heads(), d);
   }
-  if (!is_aligned(op.rope.qkv, 8) || !is_aligned(op.rope.cos, 16) || !is_aligned(op.rope.sin, 16) ||
-      !is_aligned(attention.out, 16) || !is_aligned(attention.quantized.data, 4)) {
-    return "takes rows of qkv, cos, sin, out and the 8-bit result aligned to 8, 16, 16, 16 and 4 bytes";
+  if (!rows_start_at(op.rope.qkv, 8) || !rows_start_at(op.rope.cos, 16) || !rows_start_at(op.rope.sin, 16)) {
+    return "takes rows of qkv, cos and sin that are aligned to 8, 16 and 16 bytes";
   }
   if (launch.workspace.data != nullptr && launch.workspace.counters == nullptr) return "needs the workspace's counters";
   return "";

@@ -98,9 +98,6 @@ __device__ inline void init_barrier(uint32_t barrier, int count) {
 }
 // After init_barrier, before other threads or the copy engine use the barriers (then a __syncthreads).
 __device__ inline void publish_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-// Between a thread's own reads of a stage and the arrival that gives it back to the copy engine. An arrival does not
-// wait for loads that are still under way, and the engine may be faster than they are.
-__device__ inline void end_reads() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 __device__ inline void arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }

@@ -74,14 +74,6 @@ __device__ inline void mma_16x8x16(float (&sum)[4], const uint32_t (&a)[4], cons
   }
 }
 
-// sum += a . b, 16x8x32, in i8, exact.
-__device__ inline void mma_i8_16x8x32(int32_t (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
 template <bool kBf16>
 __device__ inline uint32_t pack_pair(float low, float high) {
   if constexpr (kBf16) {
