@@ -111,7 +111,7 @@ def write_page():
         results = json.loads(path.read_text())
         rows, facts = results["rows"], results["facts"]
         first = next(iter(rows.values()))
-        text += [f"## {facts['model']}", "", f"{facts['machine']}, octet {facts['commit']}, {facts['date']}. Judged on {first['num_tokens']:,} tokens of {facts['text']} in "
+        text += [f"## {facts['model']}", "", f"{facts['machine']}, {facts['commit']}, {facts['date']}. Judged on {first['num_tokens']:,} tokens of {facts['text']} in "
                  f"{first['num_samples']} samples of {facts['max_seq_len']}, where the source has a perplexity of {first['source_perplexity']:.3f}; recipes learned from "
                  f"{max(row['calibration_tokens'] for row in rows.values()):,} tokens of {facts['calibration']}.", "", facts.get("note", ""), "",
                  "| | KL divergence | p99 | top-1 agreement | perplexity | MiB |", "| --- | --- | --- | --- | --- | --- |",
