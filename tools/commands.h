@@ -17,6 +17,7 @@ void add_render(CLI::App& program);
 void add_logits(CLI::App& program);
 void add_bench(CLI::App& program);
 void add_eval(CLI::App& program);
+void add_eval_task(CLI::App& eval);
 void add_quantize(CLI::App& program);
 
 }  // namespace octet

@@ -1,5 +1,7 @@
-// octet eval perplexity, octet eval kld: how good a model is on a text, and how near to another.
+// octet eval perplexity, octet eval kld: how good a model is on a text, and how near to another. octet eval task is in
+// eval_task.cc.
 #include "octet/base/file.h"
+#include "octet/device/device.h"
 #include "octet/evaluate/kl_divergence.h"
 #include "octet/evaluate/perplexity.h"
 #include "octet/evaluate/windows.h"
@@ -19,27 +21,35 @@ struct TextFlags {
 
   void add_to(CLI::App& command) {
     command.add_option("--text", path, "the text file (UTF-8)")->required()->check(CLI::ExistingFile);
-    command.add_option("--window", window, "tokens in a window; windows do not overlap")
-        ->capture_default_str()
-        ->check(CLI::Range(2, 1 << 20));
+    command.add_option("--window", window, "tokens in a window")->capture_default_str()->check(CLI::Range(2, 1 << 20));
     command.add_option("--max-windows", max_windows, "only the first ones (0: all)")->capture_default_str();
     command.add_flag("--json", json, "one JSON object");
   }
+  std::vector<int32_t> token_ids(const Llm& llm) const {
+    return llm.tokenizer()->encode(read_file(path, kMaxTextBytes), AddSpecialTokens::kNo);
+  }
   std::vector<std::vector<int32_t>> windows(const Llm& llm) const {
-    const std::string text = read_file(path, kMaxTextBytes);
-    return cut_windows(llm.tokenizer()->encode(text, AddSpecialTokens::kNo), window, max_windows);
+    return cut_windows(token_ids(llm), window, max_windows);
   }
 };
 
 struct PerplexityCommand {
   ModelFlags model;
   TextFlags text;
+  int64_t stride = 0;
+
+  std::vector<ScoredWindow> windows(const Llm& llm) const {
+    if (stride > 0) return slide_windows(text.token_ids(llm), text.window, stride, text.max_windows);
+    std::vector<ScoredWindow> all;
+    for (std::vector<int32_t>& window : text.windows(llm)) all.push_back({.token_ids = std::move(window)});
+    return all;
+  }
 
   void run() const {
     LlmOptions options = model.options();
     options.engine.enable_prefix_caching = false;
     Llm llm(options);
-    const auto windows = text.windows(llm);
+    const std::vector<ScoredWindow> windows = this->windows(llm);
     ProgressBar bar("perplexity", "windows");
     const PerplexityResult result = perplexity(
         llm.engine(), windows, [&](int64_t done) { bar.update(done, static_cast<int64_t>(windows.size())); });
@@ -49,7 +59,8 @@ struct PerplexityCommand {
                      {"standard_error", result.standard_error},
                      {"num_tokens", result.num_tokens},
                      {"num_windows", result.num_windows},
-                     {"window", text.window}}
+                     {"window", text.window},
+                     {"stride", stride}}
                     .dump() +
                 "\n");
       return;
@@ -62,7 +73,7 @@ struct PerplexityCommand {
 
 struct KldCommand {
   ModelFlags model;
-  std::string reference_model, reference_dtype = "auto";
+  std::string reference_model, reference_dtype = "auto", reference_kv_cache_dtype = "bf16";
   TextFlags text;
   void run() const;
 };
@@ -73,10 +84,12 @@ void KldCommand::run() const {
   LlmOptions reference = options;
   reference.model = reference_model.empty() ? model.model : reference_model;
   reference.engine.quant = QuantOptions{};
-  reference.engine.kv_cache_dtype = "auto";
+  reference.engine.kv_cache_dtype = reference_kv_cache_dtype;
   reference.engine.dtype = reference_dtype;
-  Llm reference_llm(reference);
   Llm llm(options);
+  // The same device, which has been announced.
+  reference.engine.device = device_name(parse_device(options.engine.device));
+  Llm reference_llm(reference);
   const auto windows = text.windows(llm);
   ProgressBar bar("kld", "windows");
   const KlDivergenceResult result = kl_divergence(llm.engine(), reference_llm.engine(), windows, [&](int64_t done) {
@@ -108,13 +121,18 @@ void KldCommand::run() const {
 }  // namespace
 
 void add_eval(CLI::App& program) {
-  CLI::App* eval = program.add_subcommand("eval", "Measure accuracy on a text");
+  CLI::App* eval = program.add_subcommand("eval", "Measure accuracy on a text or a task");
   eval->require_subcommand(1);
 
   auto ppl = std::make_shared<PerplexityCommand>();
   CLI::App* ppl_app = eval->add_subcommand("perplexity", "Perplexity of a model on a text");
   ppl->model.add_to(*ppl_app);
   ppl->text.add_to(*ppl_app);
+  ppl_app
+      ->add_option("--stride", ppl->stride,
+                   "windows slide by so many tokens, and each token is scored once (0: windows do not overlap)")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1 << 20));
   ppl_app->callback([ppl] { ppl->run(); });
 
   auto kld = std::make_shared<KldCommand>();
@@ -124,8 +142,11 @@ void add_eval(CLI::App& program) {
   kld_app->add_option("--reference-model", kld->reference_model,
                       "folder or name (default: --model without quantisation)");
   kld_app->add_option("--reference-dtype", kld->reference_dtype, "dtype of the reference")->capture_default_str();
+  kld_app->add_option("--reference-kv-cache-dtype", kld->reference_kv_cache_dtype, "KV cache of the reference")
+      ->capture_default_str();
   kld->text.add_to(*kld_app);
   kld_app->callback([kld] { kld->run(); });
+  add_eval_task(*eval);
 }
 
 }  // namespace octet

@@ -49,7 +49,8 @@ void add_quantize(CLI::App& program) {
   app->add_option("model", command->model, "a local folder, or a name in the Hugging Face cache")->required();
   app->add_option("-o,--out", options.out_folder, "folder to write; appears when it is whole")->required();
   app->add_option("--scheme", options.scheme,
-                  "fp8 (one scale per tensor), fp8_channel (= fp8_dynamic), fp8_block, int8, w8a16")
+                  "fp8 (one scale per tensor), fp8_channel (= fp8_dynamic), fp8_block, int8, w8a16, mixed (INT8, FP8 "
+                  "or as it is, by what is lost)")
       ->capture_default_str();
   app->add_option("--activation-scheme", options.activation_scheme, "of fp8: static or dynamic (default)");
   app->add_option("--dialect", options.dialect,
@@ -65,11 +66,27 @@ void add_quantize(CLI::App& program) {
   app->add_option("--max-seq-len", options.max_seq_len, "tokens of a sample")
       ->capture_default_str()
       ->group("Calibration");
+  app->add_option(
+         "--held-out", options.held_out,
+         "text to measure on what is lost; default: an eighth of the samples more, that nothing is learned from")
+      ->group("Calibration");
+  app->add_option("--num-held-out", options.num_held_out, "samples of it")->capture_default_str()->group("Calibration");
   app->add_option("--kv-cache-scheme", options.kv_cache_scheme,
                   "write FP8 scales of the KV cache: tensor (one per layer) or head (one per head)")
       ->group("Calibration");
-  app->add_option("--recipe", options.recipe,
-                  "fast: searched scales; best: and rounding that makes up for its errors (GPTQ); default: the nearest")
+  app->add_option(
+         "--recipe", options.recipe,
+         "fast: searched scales; best: and rounding that makes up for its errors (GPTQ) and smoothing; default: "
+         "the nearest; baseline-autofp8, baseline-llmc, baseline-llmc-gptq: what others compute")
+      ->group("Calibration");
+  app->add_option(
+         "--smooth", options.smooth,
+         "move magnitude from inputs to weights (SmoothQuant): off, auto or a strength from 0 to 1; default: auto "
+         "with recipe best, else off")
+      ->group("Calibration");
+  app->add_option("--plain-share", options.plain_share, "of mixed: how much of the weights may stay as it is")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1.0))
       ->group("Calibration");
   app->add_option("--headroom", options.headroom, "static scales hold 2^headroom times what was seen")
       ->capture_default_str()

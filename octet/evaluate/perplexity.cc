@@ -7,26 +7,27 @@
 
 namespace octet {
 
-PerplexityResult perplexity(Engine& engine, std::span<const std::vector<int32_t>> windows,
+PerplexityResult perplexity(Engine& engine, std::span<const ScoredWindow> windows,
                             const std::function<void(int64_t)>& on_window) {
   PerplexityResult result;
   double sum = 0.0, sum_of_squares = 0.0;  // of window means
   double total = 0.0;
-  for (const std::vector<int32_t>& window : windows) {
+  for (const ScoredWindow& scored : windows) {
+    const std::vector<int32_t>& window = scored.token_ids;
     std::mutex mutex;
     double nll = 0.0;
     for_each_logits(engine, window, [&](int64_t position, std::span<const float> logits) {
-      if (position + 1 >= static_cast<int64_t>(window.size())) return;
-      const auto next = static_cast<size_t>(window[static_cast<size_t>(position) + 1]);
-      const double loss = log_sum_exp(logits) - static_cast<double>(logits[next]);
+      const size_t next = static_cast<size_t>(position) + 1;
+      if (next < scored.first_scored || next >= window.size()) return;
+      const double loss = log_sum_exp(logits) - static_cast<double>(logits[static_cast<size_t>(window[next])]);
       std::lock_guard lock(mutex);
       nll += loss;
     });
-    const auto scored = static_cast<double>(window.size() - 1);
+    const auto count = static_cast<double>(window.size() - scored.first_scored);
     total += nll;
-    sum += nll / scored;
-    sum_of_squares += (nll / scored) * (nll / scored);
-    result.num_tokens += static_cast<int64_t>(window.size()) - 1;
+    sum += nll / count;
+    sum_of_squares += (nll / count) * (nll / count);
+    result.num_tokens += static_cast<int64_t>(window.size() - scored.first_scored);
     ++result.num_windows;
     if (on_window) on_window(result.num_windows);
   }

@@ -1,12 +1,14 @@
-// Perplexity: exp of the mean negative log-likelihood of each token given those before it in its window. The first
-// token of a window is not scored (as in Hugging Face's fixed-length evaluation without overlap).
+// Perplexity: exp of the mean negative log-likelihood of each token given those before it in its window, in the two
+// ways in which it is published:
+//   windows without overlap (GPTQ's, SmoothQuant's): the first token of a window is not scored
+//   a sliding window (Hugging Face's): every token but the first is scored once, after at least length - stride others
 #pragma once
 
 #include <functional>
 #include <span>
-#include <vector>
 
 #include "octet/engine/engine.h"
+#include "octet/evaluate/windows.h"
 
 namespace octet {
 
@@ -18,7 +20,7 @@ struct PerplexityResult {
   int64_t num_windows = 0;
 };
 
-PerplexityResult perplexity(Engine& engine, std::span<const std::vector<int32_t>> windows,
+PerplexityResult perplexity(Engine& engine, std::span<const ScoredWindow> windows,
                             const std::function<void(int64_t done)>& on_window = nullptr);
 
 }  // namespace octet

@@ -37,16 +37,18 @@ CheckpointQuant read_autofp8(const JsonObject& config) {
 namespace {
 
 std::string declines(const WrittenQuant& quant) {
-  if (quant.scheme != &fp8_tensor_scheme())
-    return fmt::format("cannot say {}: it has one FP8 scale per tensor, or blocks", quant.scheme->name());
-  if (!quant.activation.quantized()) return "cannot say that activations stay as they are";
+  if (quant.groups.size() != 1) return "cannot say that linears differ";
+  const WrittenGroup& group = quant.groups.front();
+  if (group.scheme != &fp8_tensor_scheme())
+    return fmt::format("cannot say {}: it has one FP8 scale per tensor, or blocks", group.scheme->name());
+  if (!group.activation.quantized()) return "cannot say that activations stay as they are";
   if (quant.kv_cache && quant.kv_cache->per_head) return "has one scale per layer for the KV cache, not one per head";
   return "";
 }
 
 Json quantization_config(const WrittenQuant& quant) {
   Json config = {{"quant_method", "fp8"},
-                 {"activation_scheme", quant.activation.dynamic ? "dynamic" : "static"},
+                 {"activation_scheme", quant.groups.front().activation.dynamic ? "dynamic" : "static"},
                  {"ignored_layers", quant.ignore}};
   if (quant.kv_cache) config["kv_cache_scheme"] = "static";
   return config;

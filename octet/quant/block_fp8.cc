@@ -49,8 +49,10 @@ CheckpointQuant read_block_fp8(const JsonObject& config) {
 namespace {
 
 std::string declines(const WrittenQuant& quant) {
-  if (quant.scheme != &fp8_block_scheme()) return "has blocks of 128 x 128 only";
-  if (quant.activation != kF8DynamicGroup) return "has blocks only with activations that are dynamic in groups of 128";
+  if (quant.groups.size() != 1) return "cannot say that linears differ";
+  if (quant.groups.front().scheme != &fp8_block_scheme()) return "has blocks of 128 x 128 only";
+  if (quant.groups.front().activation != kF8DynamicGroup)
+    return "has blocks only with activations that are dynamic in groups of 128";
   if (quant.kv_cache) return "has no scales for the KV cache beside blocks";
   return "";
 }

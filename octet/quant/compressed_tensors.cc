@@ -232,19 +232,28 @@ std::string_view strategy_of(Granularity granularity) {
   return "tensor";
 }
 
-Json quantization_config(const WrittenQuant& quant) {
-  const QuantFormat weights = quant.scheme->weight_format();
-  const QuantFormat& input = quant.activation;
+Json written_group(const WrittenGroup& group) {
+  const QuantFormat weights = group.scheme->weight_format();
+  const QuantFormat& input = group.activation;
   const std::string_view format = !input.quantized()            ? "naive-quantized"
                                   : weights.dtype == DType::kI8 ? "int-quantized"
                                                                 : "float-quantized";
-  const Json group = {
-      {"format", format},
-      {"input_activations", input.quantized() ? written_arguments(input, strategy_of(input.granularity)) : Json()},
-      {"output_activations", nullptr},
-      {"targets", Json::array({"Linear"})},
-      {"weights", written_arguments(weights, strategy_of(weights.granularity))}};
-  Json config = {{"config_groups", {{"group_0", group}}},
+  return {{"format", format},
+          {"input_activations", input.quantized() ? written_arguments(input, strategy_of(input.granularity)) : Json()},
+          {"output_activations", nullptr},
+          {"targets", group.modules.empty() ? Json::array({"Linear"}) : Json(group.modules)},
+          {"weights", written_arguments(weights, strategy_of(weights.granularity))}};
+}
+
+Json quantization_config(const WrittenQuant& quant) {
+  Json groups = Json::object();
+  for (const WrittenGroup& group : quant.groups) groups[fmt::format("group_{}", groups.size())] = written_group(group);
+  // Groups that are stored alike share their format; else each has its own.
+  Json format = groups.at("group_0").at("format");
+  for (const auto& [name, group] : groups.items()) {
+    if (group.at("format") != format) format = "mixed-precision";
+  }
+  Json config = {{"config_groups", groups},
                  {"format", format},
                  {"global_compression_ratio", nullptr},
                  {"ignore", quant.ignore},

@@ -56,7 +56,7 @@ CheckpointQuant read_dialect(const Json& quantization_config) {
 }
 
 const DialectWriter& find_writer(std::string_view name, const WrittenQuant& quant) {
-  const Granularity granularity = quant.scheme->weight_format().granularity;
+  const Granularity granularity = quant.groups.at(0).scheme->weight_format().granularity;
   const bool blocks = granularity == Granularity::kBlock;
   const DialectWriter& fp8 = blocks ? block_fp8_writer() : autofp8_writer();
   if (name.empty()) return fp8.declines(quant).empty() ? fp8 : compressed_tensors_writer();

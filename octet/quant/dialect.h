@@ -61,10 +61,17 @@ CheckpointQuant read_fbgemm_fp8(const JsonObject& config);
 CheckpointQuant read_modelopt(const JsonObject& config);
 CheckpointQuant read_quark(const JsonObject& config);
 
-// What a checkpoint that octet writes says of itself: one scheme for all linears but those of `ignore`.
-struct WrittenQuant {
+// Linears that octet stores alike.
+struct WrittenGroup {
   const QuantScheme* scheme = nullptr;
-  QuantFormat activation;           // as LinearScheme's
+  QuantFormat activation;            // as LinearScheme's
+  std::vector<std::string> modules;  // by their full names; empty: every linear that is not ignored
+};
+
+// What a checkpoint that octet writes says of itself: one group for all linears but those of `ignore`, or several that
+// name theirs.
+struct WrittenQuant {
+  std::vector<WrittenGroup> groups;
   std::vector<std::string> ignore;  // linears that are not quantised, by their full names
   std::optional<KvCacheQuant> kv_cache;
 };

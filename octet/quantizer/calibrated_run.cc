@@ -16,20 +16,23 @@ constexpr float kMinAmax = 1e-12f;  // of what was never anything but zero
 
 class CalibratedRun {
  public:
-  CalibratedRun(const QuantizeOptions& options, const ModelConfig& config, const SafetensorsFolder& source,
-                const QuantizePlan& plan, const CalibrationText& text, const std::string& folder, UnitWriter& units,
-                ThreadPool& threads)
-      : plan_(plan),
+  CalibratedRun(const CalibratedTask& task, UnitWriter& units, ThreadPool& threads)
+      : task_(task),
+        plan_(task.plan),
+        threads_(threads),
         units_(units),
         backend_(threads),
-        recipe_(parse_recipe(options.recipe)),
-        headroom_(std::ldexp(1.0f, options.headroom)),
-        quantization_config_(plan.writer->quantization_config(plan.quant)),
-        quant_(&quantization_config_, {}, config.dtype),
-        written_(folder),
-        calibration_(config, source, plan, text, threads, [this, &options] {
-          if (options.on_progress) options.on_progress(++num_steps_, calibration_.num_steps());
-        }) {}
+        // Baselines' tools leave no room above what they have seen.
+        headroom_(is_baseline(plan_.recipe) ? 1.0f : std::ldexp(1.0f, task.options.headroom)),
+        quantization_config_(plan_.writer->quantization_config(plan_.quant)),
+        quant_(&quantization_config_, {}, task.config.dtype),
+        written_(task.folder),
+        calibration_(task.config, task.source, plan_, task.text, threads,
+                     [this] {
+                       const auto& report = task_.options.on_progress;
+                       if (report) report(++num_steps_, task_.steps_before + calibration_.num_steps());
+                     }),
+        num_steps_(task.steps_before) {}
 
   CalibratedFindings run() {
     // What is in no layer first: the embedding of the first stage, the norm of the last.
@@ -55,14 +58,19 @@ class CalibratedRun {
     }
     const bool done = std::all_of(units.begin(), units.end(), [&](const PlannedUnit* u) { return units_.is_done(*u); });
     using Observe = Calibration::Observe;
-    const Observe wanted = recipe_ == Recipe::kBest ? Observe::kHessians : Observe::kInputs;
-    const ObservedLayer seen = calibration_.run_source(layer, done ? Observe::kNothing : wanted, headroom_);
+    const Observe wanted = needs_hessian(plan_.recipe) ? Observe::kHessians : Observe::kInputs;
+    ObservedLayer seen = calibration_.run_source(layer, done ? Observe::kNothing : wanted, headroom_);
     const CacheScales found = cache_scales(seen);
+    SmoothedLayer smoothed;
+    if (task_.smoothing.kind != Smoothing::Kind::kOff && !done) {
+      const std::vector<FoldPlace> places = fold_places(plan_, task_.config, task_.source, layer);
+      smoothed = smooth_layer(task_.smoothing, places, task_.source, *backend_, threads_, seen);
+    }
     for (const PlannedUnit* unit : units) {
       if (unit->parts.empty() || units_.is_done(*unit)) {
-        units_.write(*unit, nullptr, &found);
+        units_.write(*unit, {.cache = &found, .folds = &smoothed.folds});
       } else {
-        write_observed(*unit, seen, found);
+        write_observed(*unit, seen, found, smoothed);
       }
     }
     units_.sync();
@@ -71,7 +79,8 @@ class CalibratedRun {
     return {.layer = layer, .drift = drift, .k_scales = scales.k, .v_scales = scales.v};
   }
 
-  void write_observed(const PlannedUnit& unit, const ObservedLayer& seen, const CacheScales& cache) {
+  void write_observed(const PlannedUnit& unit, const ObservedLayer& seen, const CacheScales& cache,
+                      const SmoothedLayer& smoothed) {
     const auto it = seen.inputs.find(unit.name);
     if (it == seen.inputs.end())
       fail(ErrorCode::kUnsupported, "{}: no text reaches it when the model runs; ignore it", unit.name);
@@ -80,9 +89,10 @@ class CalibratedRun {
     UnitInput input{.statistics = &statistics,
                     .held_out = observed.held_out.rows(),
                     .backend = &*backend_,
-                    .recipe = recipe_,
                     .hessian = observed.hessian ? &*observed.hessian : nullptr};
-    if (plan_.scheme.static_activations()) {
+    if (const auto strength = smoothed.strengths.find(unit.name); strength != smoothed.strengths.end())
+      input.smoothing = strength->second;
+    if (unit.scheme.static_activations()) {
       const float amax = std::max(statistics.amax(), kMinAmax);
       input.input_scale = amax * headroom_ / kMaxF8E4M3;
       const auto elements = static_cast<double>(observed.held_out.num_seen() * unit.parts[0].k);
@@ -92,7 +102,7 @@ class CalibratedRun {
                     unit.name, amax / statistics.rms());
       }
     }
-    units_.write(unit, &input, &cache);
+    units_.write(unit, {.input = &input, .cache = &cache, .folds = &smoothed.folds});
   }
 
   CacheScales cache_scales(const ObservedLayer& seen) const {
@@ -121,25 +131,23 @@ class CalibratedRun {
     return {};
   }
 
+  const CalibratedTask& task_;
   const QuantizePlan& plan_;
+  ThreadPool& threads_;
   UnitWriter& units_;
   CpuBackend backend_;
-  Recipe recipe_;
   float headroom_;
   Json quantization_config_;
   QuantConfig quant_;
   SafetensorsFolder written_;
   Calibration calibration_;
-  int64_t num_steps_ = 0;
+  int64_t num_steps_;
 };
 
 }  // namespace
 
-CalibratedFindings run_calibrated(const QuantizeOptions& options, const ModelConfig& config,
-                                  const SafetensorsFolder& source, const QuantizePlan& plan,
-                                  const CalibrationText& text, const std::string& folder, UnitWriter& units,
-                                  ThreadPool& threads) {
-  return CalibratedRun(options, config, source, plan, text, folder, units, threads).run();
+CalibratedFindings run_calibrated(const CalibratedTask& task, UnitWriter& units, ThreadPool& threads) {
+  return CalibratedRun(task, units, threads).run();
 }
 
 }  // namespace octet

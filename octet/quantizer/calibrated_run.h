@@ -4,6 +4,7 @@
 
 #include "octet/quantizer/calibration.h"
 #include "octet/quantizer/options.h"
+#include "octet/quantizer/smoothing.h"
 #include "octet/quantizer/unit_writer.h"
 
 namespace octet {
@@ -13,10 +14,18 @@ struct CalibratedFindings {
   ModelFigures model;
 };
 
-// `folder`: where `units` writes. Throws Error{kUnsupported} for an architecture that octet cannot run.
-CalibratedFindings run_calibrated(const QuantizeOptions& options, const ModelConfig& config,
-                                  const SafetensorsFolder& source, const QuantizePlan& plan,
-                                  const CalibrationText& text, const std::string& folder, UnitWriter& units,
-                                  ThreadPool& threads);
+struct CalibratedTask {
+  const QuantizeOptions& options;
+  const ModelConfig& config;
+  const SafetensorsFolder& source;
+  const QuantizePlan& plan;
+  const CalibrationText& text;
+  std::string folder;  // where the units are written
+  Smoothing smoothing;
+  int64_t steps_before = 0;  // of progress, that a survey has made
+};
+
+// Throws Error{kUnsupported} for an architecture that octet cannot run.
+CalibratedFindings run_calibrated(const CalibratedTask& task, UnitWriter& units, ThreadPool& threads);
 
 }  // namespace octet

@@ -46,8 +46,11 @@ Calibration::Calibration(const ModelConfig& config, const SafetensorsFolder& sou
   }
 }
 
-int64_t Calibration::num_steps() const {
-  return static_cast<int64_t>(samples_.batches.size() + 2 * held_out_.batches.size()) * num_layers();
+int64_t Calibration::num_steps() const { return count_steps(text_, num_layers()); }
+
+int64_t Calibration::count_steps(const CalibrationText& text, int64_t num_layers) {
+  const size_t samples = batch_sequences(text.samples, kTokensPerStep).size();
+  return static_cast<int64_t>(samples + 2 * batch_sequences(text.held_out, kTokensPerStep).size()) * num_layers;
 }
 
 Calibration::Stream Calibration::make_stream(const std::vector<std::vector<int32_t>>& sequences) const {
@@ -100,13 +103,18 @@ ObservedLayer Calibration::run_source(int64_t layer, Observe observe, float boun
           .config = &config_, .files = &source_, .quant = &plain_, .layers = {.begin = layer, .end = layer + 1}},
       backend_, all_batches_);
   ObservedLayer seen;
-  int64_t num_held_out = 0;
-  for (const SequenceBatch& batch : held_out_.batches) num_held_out += batch.num_tokens();
+  const auto count = [](const Stream& stream) {
+    int64_t tokens = 0;
+    for (const SequenceBatch& batch : stream.batches) tokens += batch.num_tokens();
+    return tokens;
+  };
+  const int64_t num_samples = count(samples_), num_held_out = count(held_out_);
   const auto input_of = [&](std::string_view linear, ConstTensor x) -> ObservedInput* {
     const std::string& unit = unit_of(linear);
     if (unit.empty()) return nullptr;
     return &seen.inputs
                 .try_emplace(unit, ObservedInput{.statistics = InputStatistics(x.dim(1)),
+                                                 .sample = InputSample(x.dim(1), num_samples),
                                                  .held_out = InputSample(x.dim(1), num_held_out),
                                                  .hessian = {}})
                 .first->second;
@@ -115,6 +123,7 @@ ObservedLayer Calibration::run_source(int64_t layer, Observe observe, float boun
     ObservedInput* input = input_of(linear, x);
     if (input == nullptr) return;
     input->statistics.add(x);
+    input->sample.add(x);
     if (observe != Observe::kHessians) return;
     if (!input->hessian) input->hessian.emplace(x.dim(1));
     input->hessian->add(*backend_, x);

@@ -20,6 +20,7 @@ namespace octet {
 // The input that a unit's linears share.
 struct ObservedInput {
   InputStatistics statistics;  // over the samples
+  InputSample sample;          // some rows of them: what choices are tried on
   InputSample held_out;        // over those held out
   std::optional<Hessian> hessian;
   int64_t num_beyond = 0;  // elements of the held-out ones that are larger than `bound` times the largest above
@@ -38,6 +39,7 @@ class Calibration {
 
   int64_t num_layers() const { return config_.num_hidden_layers; }
   int64_t num_steps() const;  // of all layers
+  static int64_t count_steps(const CalibrationText& text, int64_t num_layers);
   // Runs the source's next layer.
   enum class Observe : uint8_t { kNothing, kInputs, kHessians };          // kNothing: a layer that is written already
   ObservedLayer run_source(int64_t layer, Observe observe, float bound);  // bound: see ObservedInput

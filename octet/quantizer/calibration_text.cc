@@ -173,4 +173,14 @@ CalibrationText divide_samples(std::vector<std::vector<int32_t>> all, int64_t nu
   return text;
 }
 
+std::vector<std::vector<int32_t>> take_evenly(std::vector<std::vector<int32_t>> all, int64_t count) {
+  if (count < 1) fail(ErrorCode::kUsage, "num_held_out {}: at least 1 is needed", count);
+  const auto available = static_cast<int64_t>(all.size());
+  if (available < 1) fail(ErrorCode::kInvalid, "the held-out text has no samples");
+  std::vector<std::vector<int32_t>> some;
+  const int64_t taken = std::min(available, count);
+  for (int64_t i = 0; i < taken; ++i) some.push_back(std::move(all[static_cast<size_t>(i * available / taken)]));
+  return some;
+}
+
 }  // namespace octet

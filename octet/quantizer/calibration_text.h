@@ -27,4 +27,7 @@ std::vector<std::vector<int32_t>> read_calibration(const std::string& path, cons
 // fewer, at least one of each. Of a single one both, with a warning. Throws Error{kInvalid} when there is none.
 CalibrationText divide_samples(std::vector<std::vector<int32_t>> all, int64_t num_samples);
 
+// At most `count` of `all`, spread evenly: to judge by, where that is another text. Throws as divide_samples.
+std::vector<std::vector<int32_t>> take_evenly(std::vector<std::vector<int32_t>> all, int64_t count);
+
 }  // namespace octet

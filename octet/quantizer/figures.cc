@@ -9,7 +9,10 @@ Json LinearFigures::to_json() const {
                {"shape", {n, k}},
                {"weight_error", weight_error},
                {"smallest_scale", smallest_scale},
-               {"largest_scale", largest_scale}};
+               {"largest_scale", largest_scale},
+               {"scheme", scheme}};
+  if (smoothing) json["smoothing"] = *smoothing;
+  if (folded) json["folded"] = true;
   if (!calibrated) return json;
   json["input_amax"] = calibrated->input_amax;
   json["input_rms"] = calibrated->input_rms;
@@ -26,7 +29,10 @@ LinearFigures LinearFigures::from_json(const Json& json) try {
                         .k = json.at("shape").at(1).get<int64_t>(),
                         .weight_error = json.at("weight_error").get<double>(),
                         .smallest_scale = json.at("smallest_scale").get<float>(),
-                        .largest_scale = json.at("largest_scale").get<float>()};
+                        .largest_scale = json.at("largest_scale").get<float>(),
+                        .scheme = json.at("scheme").get<std::string>(),
+                        .folded = json.contains("folded")};
+  if (json.contains("smoothing")) figures.smoothing = json.at("smoothing").get<double>();
   if (!json.contains("input_amax")) return figures;
   CalibratedFigures calibrated{.input_amax = json.at("input_amax").get<float>(),
                                .input_rms = json.at("input_rms").get<double>(),

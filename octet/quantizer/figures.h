@@ -27,6 +27,9 @@ struct LinearFigures {
   int64_t n = 0, k = 0;
   double weight_error = 0.0;
   float smallest_scale = 0.0f, largest_scale = 0.0f;
+  std::string scheme = {};               // "fp8_channel"
+  std::optional<double> smoothing = {};  // the strength by which its input was divided; see smoothing.h
+  bool folded = false;                   // its numbers are not the source's: smoothing moved some of its magnitude
   std::optional<CalibratedFigures> calibrated;
 
   Json to_json() const;

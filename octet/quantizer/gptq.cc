@@ -37,18 +37,17 @@ std::array<float, 256> make_reals(DType dtype) {
   return reals;
 }
 
-// The scale of an element.
-float scale_at(const QuantTensor& out, int64_t row, int64_t column) {
-  const float* scales = out.scale.data<float>();
-  const QuantFormat& format = out.format;
+}  // namespace
+
+float scale_at(const QuantTensor& matrix, int64_t row, int64_t column) {
+  const float* scales = matrix.scale.data<float>();
+  const QuantFormat& format = matrix.format;
   if (format.granularity == Granularity::kChannel) return scales[row];
   if (format.granularity == Granularity::kBlock)
-    return scales[row / format.group_rows * out.scale.dim(1) + column / format.group_cols];
+    return scales[row / format.group_rows * matrix.scale.dim(1) + column / format.group_cols];
   OCTET_CHECK(format.granularity == Granularity::kTensor);
   return scales[0];
 }
-
-}  // namespace
 
 Hessian::Hessian(int64_t num_channels)
     : num_channels_(num_channels), lower_(static_cast<size_t>(num_channels * num_channels), 0.0f) {}
@@ -78,8 +77,16 @@ void Hessian::add(const Backend& backend, ConstTensor x) {
   }
 }
 
-HessianFactor::HessianFactor(const Hessian& hessian, const std::string& name, ThreadPool& threads)
-    : num_channels_(hessian.num_channels()), order_(static_cast<size_t>(hessian.num_channels())) {
+void Hessian::divide(std::span<const float> by) {
+  OCTET_CHECK(static_cast<int64_t>(by.size()) == num_channels_);
+  const auto k = by.size();
+  for (size_t i = 0; i < k; ++i) {
+    for (size_t j = 0; j <= i; ++j) lower_[i * k + j] /= by[i] * by[j];
+  }
+}
+
+HessianFactor::HessianFactor(const Hessian& hessian, const std::string& name, ThreadPool& threads, Damping kind)
+    : num_channels_(hessian.num_channels()), kind_(kind), order_(static_cast<size_t>(hessian.num_channels())) {
   std::iota(order_.begin(), order_.end(), int64_t{0});
   // The last place is rounded first.
   std::stable_sort(order_.begin(), order_.end(),
@@ -100,12 +107,16 @@ bool HessianFactor::factor(const Hessian& hessian, ThreadPool& threads) {
   const int64_t k = num_channels_;
   std::vector<double> lower(static_cast<size_t>(k * k), 0.0);
   const auto row_of = [&](int64_t i) { return lower.data() + i * k; };
+  double mean = 0.0;
+  for (int64_t i = 0; i < k; ++i) mean += static_cast<double>(hessian.at(i, i)) / static_cast<double>(k);
   for (int64_t i = 0; i < k; ++i) {
     for (int64_t j = 0; j <= i; ++j) {
       const int64_t a = order_[static_cast<size_t>(i)], b = order_[static_cast<size_t>(j)];
       row_of(i)[j] = static_cast<double>(hessian.at(std::max(a, b), std::min(a, b)));
     }
-    row_of(i)[i] = row_of(i)[i] > 0.0 ? row_of(i)[i] * (1.0 + damping_) : 1.0;
+    double& square = row_of(i)[i];
+    if (!(square > 0.0)) square = 1.0;
+    square += damping_ * (kind_ == Damping::kByChannel ? square : mean);
   }
   for (int64_t begin = 0; begin < k; begin += kColumnsAtOnce) {
     const int64_t end = std::min(begin + kColumnsAtOnce, k);

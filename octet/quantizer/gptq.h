@@ -8,6 +8,7 @@
 // are sorted by H_jj so that those that matter most come first. Scales are given and stay.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,8 @@ class Hessian {
   // x [T, K] f32; the backend is the CPU's.
   void add(const Backend& backend, ConstTensor x);
   int64_t num_channels() const { return num_channels_; }
+  // The products of x with every channel c divided by by[c].
+  void divide(std::span<const float> by);
   // Of i >= j only.
   float at(int64_t i, int64_t j) const { return lower_[static_cast<size_t>(i * num_channels_ + j)]; }
 
@@ -36,9 +39,14 @@ class Hessian {
 // by its own measure. A channel that no text reaches counts for itself alone.
 class HessianFactor {
  public:
+  enum class Damping : uint8_t {
+    kByChannel,
+    kByMean,  // H_jj plus damping times the mean of all: what others do, which drowns small channels beside large ones
+  };
   // Damping is 0.01; raised tenfold up to three times, with a warning, while H is not positive definite. `name`: of the
   // unit. Throws Error{kModel} when it never is.
-  HessianFactor(const Hessian& hessian, const std::string& name, ThreadPool& threads);
+  HessianFactor(const Hessian& hessian, const std::string& name, ThreadPool& threads,
+                Damping kind = Damping::kByChannel);
   const std::vector<int64_t>& order() const { return order_; }  // order()[p]: the channel at place p
   // L_ij of i >= j, contiguous over i.
   const float* column(int64_t j) const { return columns_.data() + j * num_channels_; }
@@ -48,10 +56,14 @@ class HessianFactor {
   bool factor(const Hessian& hessian, ThreadPool& threads);
 
   int64_t num_channels_;
+  Damping kind_;
   double damping_ = 0.01;
   std::vector<int64_t> order_;
   std::vector<float> columns_;
 };
+
+// The scale of an element; per tensor, channel or block.
+float scale_at(const QuantTensor& matrix, int64_t row, int64_t column);
 
 // Codes of `weight` [N, K] into out.data, with out.scale as it is. The same on any number of threads.
 void round_with_hessian(ConstTensor weight, const HessianFactor& factor, QuantTensor out, ThreadPool& threads);

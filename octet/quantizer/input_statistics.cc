@@ -23,6 +23,13 @@ void InputStatistics::add(ConstTensor x) {
   num_tokens_ += x.dim(0);
 }
 
+void InputStatistics::divide(std::span<const float> by) {
+  for (size_t k = 0; k < channel_amax_.size(); ++k) {
+    channel_amax_[k] /= by[k];
+    channel_squares_[k] /= static_cast<double>(by[k]) * static_cast<double>(by[k]);
+  }
+}
+
 float InputStatistics::amax() const { return *std::max_element(channel_amax_.begin(), channel_amax_.end()); }
 
 double InputStatistics::rms() const {
@@ -38,6 +45,10 @@ void InputSample::add(ConstTensor x) {
     const float* row = x.row<float>(t);
     values_.insert(values_.end(), row, row + num_channels_);
   }
+}
+
+void InputSample::divide(std::span<const float> by) {
+  for (size_t i = 0; i < values_.size(); ++i) values_[i] /= by[i % by.size()];
 }
 
 ConstTensor InputSample::rows() const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "octet/base/thread_pool.h"
@@ -16,6 +17,9 @@ class InputStatistics {
 
   // x [T, K] f32: rows of real tokens.
   void add(ConstTensor x);
+
+  // As though each channel c of all rows had been divided by by[c].
+  void divide(std::span<const float> by);
 
   int64_t num_tokens() const { return num_tokens_; }
   float amax() const;
@@ -35,11 +39,13 @@ class InputStatistics {
 class InputSample {
  public:
   static constexpr int64_t kMaxRows = 256;
-  // `num_tokens`: how many rows will be added in all.
+  // `num_tokens`: how many rows will be added in all. Strides are odd, so that they do not fall into step with texts of
+  // 2^n tokens: the first token of each is like no other.
   InputSample(int64_t num_channels, int64_t num_tokens)
-      : num_channels_(num_channels), stride_(std::max<int64_t>(1, (num_tokens + kMaxRows - 1) / kMaxRows)) {}
+      : num_channels_(num_channels), stride_(((num_tokens + kMaxRows - 1) / kMaxRows) | 1) {}
 
   void add(ConstTensor x);
+  void divide(std::span<const float> by);  // see InputStatistics
   // [R, K] f32.
   ConstTensor rows() const;
   int64_t num_seen() const { return num_seen_; }

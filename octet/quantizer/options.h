@@ -15,7 +15,7 @@ namespace octet {
 struct QuantizeOptions {
   std::string model_folder;  // resolved; safetensors with real numbers
   std::string out_folder;
-  std::string scheme = "fp8_channel";  // see named_scheme.h
+  std::string scheme = "fp8_channel";  // see named_scheme.h; "mixed": see precision.h
   std::string activation_scheme;       // "", "static", "dynamic"
   std::string dialect;                 // "", "autofp8", "compressed-tensors": see find_writer
   std::vector<std::string> ignore;     // modules that stay as they are, besides lm_head, routers and vision towers
@@ -24,10 +24,14 @@ struct QuantizeOptions {
   std::string calibration;  // see calibration_text.h
   std::vector<std::vector<int32_t>> calibration_tokens;
   int64_t num_samples = 128;
-  int64_t max_seq_len = 2048;     // of a sample, in tokens
-  std::string kv_cache_scheme;    // "": no scales are written; "tensor": one per layer; "head": one per head
-  std::string recipe;             // "": scales from the largest magnitudes, rounding to the nearest; "fast", "best"
-  int headroom = 1;               // static scales hold 2^headroom times the largest magnitude that was seen
+  int64_t max_seq_len = 2048;   // of a sample, in tokens
+  std::string held_out;         // a text of its own to judge by; "": an eighth of the calibration's samples more
+  int64_t num_held_out = 32;    // samples of it
+  std::string kv_cache_scheme;  // "": no scales are written; "tensor": one per layer; "head": one per head
+  std::string recipe;           // "": scales from the largest magnitudes, rounding to the nearest; else see recipe.h
+  std::string smooth;           // "off", "auto", a strength (see smoothing.h); "": auto where it is of use with "best"
+  double plain_share = 0.02;    // of "mixed": how much of the linears' weights may stay as it is
+  int headroom = 1;             // static scales hold 2^headroom times the largest magnitude that was seen
   std::optional<double> max_kld;  // a larger mean KL divergence is an error, and nothing is written
   bool resume = false;            // continue what an interrupted run left
   int num_threads = 0;            // 0: all processors

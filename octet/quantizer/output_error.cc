@@ -1,7 +1,5 @@
 #include "octet/quantizer/output_error.h"
 
-#include <vector>
-
 #include "octet/base/error.h"
 #include "octet/device/arena.h"
 
@@ -21,21 +19,26 @@ QuantTensor quantised_input(const Backend& backend, Arena& arena, ConstTensor x,
 
 }  // namespace
 
-double output_error(const Backend& backend, ConstTensor x, ConstTensor weight, ConstQuantTensor quantised,
-                    const QuantFormat& activation, std::optional<float> input_scale) {
-  const int64_t rows = x.dim(0), n = weight.dim(0);
+std::vector<float> linear_output(const Backend& backend, ConstTensor x, ConstQuantTensor weight,
+                                 const QuantFormat& activation, std::optional<float> input_scale) {
+  const int64_t rows = x.dim(0), n = weight.data.dim(0);
   constexpr int64_t kSlack = 4096;
-  Arena arena(Device{}, (2 * rows * n + 3 * x.num_elements()) * int64_t{sizeof(float)} + kSlack);
-  const Tensor expected = arena.make(DType::kF32, Shape{rows, n}), found = arena.make(DType::kF32, Shape{rows, n});
-  backend(MatmulOp{.out = expected, .x = ConstQuantTensor(x), .weight = ConstQuantTensor(weight)});
+  Arena arena(Device{}, 3 * x.num_elements() * int64_t{sizeof(float)} + kSlack);
+  std::vector<float> values(static_cast<size_t>(rows * n));
+  const Tensor out(reinterpret_cast<std::byte*>(values.data()), DType::kF32, Shape{rows, n});
   const ConstQuantTensor input = activation.quantized()
                                      ? ConstQuantTensor(quantised_input(backend, arena, x, activation, input_scale))
                                      : ConstQuantTensor(x);
-  backend(MatmulOp{.out = found, .x = input, .weight = quantised});
+  backend(MatmulOp{.out = out, .x = input, .weight = weight});
+  return values;
+}
+
+double output_error(const Backend& backend, ConstTensor x, ConstTensor weight, ConstQuantTensor quantised,
+                    const QuantFormat& activation, std::optional<float> input_scale) {
+  const std::vector<float> y = linear_output(backend, x, ConstQuantTensor(weight));
+  const std::vector<float> q = linear_output(backend, x, quantised, activation, input_scale);
   double error = 0.0, sum = 0.0;
-  const float* y = expected.data<float>();
-  const float* q = found.data<float>();
-  for (int64_t i = 0; i < rows * n; ++i) {
+  for (size_t i = 0; i < y.size(); ++i) {
     const double difference = static_cast<double>(y[i]) - static_cast<double>(q[i]);
     error += difference * difference;
     sum += static_cast<double>(y[i]) * static_cast<double>(y[i]);

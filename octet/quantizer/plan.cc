@@ -77,8 +77,8 @@ int64_t bytes_of(const TensorEntry& entry) { return entry.shape.num_elements() *
 
 class Planner {
  public:
-  Planner(const SafetensorsFolder& source, const std::vector<std::string>& ignore) : source_(source) {
-    for (const std::string& entry : ignore) ignore_.emplace_back(entry);
+  Planner(const SafetensorsFolder& source, const PlanRequest& request) : source_(source), request_(request) {
+    for (const std::string& entry : request.ignore) ignore_.emplace_back(entry);
     named_.resize(ignore_.size(), false);
   }
 
@@ -90,7 +90,8 @@ class Planner {
     for (const TensorEntry* entry : entries) add(*entry, plan);
     check_ignore();
     check_groups();
-    if (index_.empty()) {
+    choose(plan);
+    if (std::all_of(plan.units.begin(), plan.units.end(), [](const PlannedUnit& u) { return u.parts.empty(); })) {
       fail(ErrorCode::kUsage, "nothing to quantise: the checkpoint has no linear that is not ignored ({} tensors)",
            entries.size());
     }
@@ -136,6 +137,25 @@ class Planner {
     return std::nullopt;
   }
 
+  // Gives every unit its scheme; one that is to stay as it is becomes copies of its weights.
+  void choose(QuantizePlan& plan) {
+    std::vector<PlannedUnit> units;
+    for (PlannedUnit& unit : plan.units) {
+      const auto it = unit.parts.empty() ? request_.others.end() : request_.others.find(unit.name);
+      unit.scheme = it == request_.others.end() ? request_.scheme : it->second;
+      if (unit.parts.empty() || unit.scheme.weights != nullptr) {
+        units.push_back(std::move(unit));
+        continue;
+      }
+      for (const PlannedLinear& part : unit.parts) {
+        kept_.insert(part.module);
+        const int64_t bytes = bytes_of(*source_.find(part.weight()));
+        units.push_back({.name = part.weight(), .layer = unit.layer, .parts = {}, .source_bytes = bytes});
+      }
+    }
+    plan.units = std::move(units);
+  }
+
   void check_ignore() const {
     for (size_t i = 0; i < ignore_.size(); ++i) {
       const std::string& text = ignore_[i].text();
@@ -155,6 +175,7 @@ class Planner {
   }
 
   const SafetensorsFolder& source_;
+  const PlanRequest& request_;
   std::vector<ModulePattern> ignore_;
   std::vector<bool> named_;                           // entries of the user's that name a linear
   std::set<std::string> kept_ = {"lm_head"};          // where it is tied, no tensor has its name
@@ -173,16 +194,16 @@ std::string attention_of(const PlannedUnit& unit) {
 }
 
 void add_entries(const SafetensorsFolder& source, QuantizePlan& plan) {
-  const QuantFormat format = plan.quant.scheme->weight_format();
   const auto add_scale = [&](std::string name, Shape shape) {
     plan.entries.push_back({.name = std::move(name), .dtype = DType::kF32, .shape = shape});
   };
   for (PlannedUnit& unit : plan.units) {
     if (unit.parts.empty()) plan.entries.push_back(*source.find(unit.name));
     for (const PlannedLinear& part : unit.parts) {
+      const QuantFormat format = unit.scheme.weights->weight_format();
       plan.entries.push_back({.name = part.weight(), .dtype = format.dtype, .shape = Shape{part.n, part.k}});
       add_scale(plan.scale_name(part), plan.writer->scale_shape(format, part.n, part.k));
-      if (plan.scheme.static_activations()) add_scale(part.module + ".input_scale", plan.writer->scalar);
+      if (unit.scheme.static_activations()) add_scale(part.module + ".input_scale", plan.writer->scalar);
     }
     if (!plan.quant.kv_cache) continue;
     unit.attention = attention_of(unit);
@@ -191,6 +212,22 @@ void add_entries(const SafetensorsFolder& source, QuantizePlan& plan) {
     add_scale(unit.attention + ".k_scale", shape);
     add_scale(unit.attention + ".v_scale", shape);
   }
+}
+
+// Units by their schemes, in the order in which they come.
+std::vector<WrittenGroup> groups_of(const std::vector<PlannedUnit>& units) {
+  std::vector<WrittenGroup> groups;
+  for (const PlannedUnit& unit : units) {
+    if (unit.parts.empty()) continue;
+    const auto is_same = [&](const WrittenGroup& group) {
+      return group.scheme == unit.scheme.weights && group.activation == unit.scheme.activation;
+    };
+    auto it = std::find_if(groups.begin(), groups.end(), is_same);
+    if (it == groups.end())
+      it = groups.insert(it, {.scheme = unit.scheme.weights, .activation = unit.scheme.activation, .modules = {}});
+    for (const PlannedLinear& part : unit.parts) it->modules.push_back(part.module);
+  }
+  return groups;
 }
 
 }  // namespace
@@ -219,13 +256,19 @@ bool comes_before(std::string_view a, std::string_view b) {
   return a < b;  // "01" and "1"
 }
 
+std::string QuantizePlan::activations() const {
+  std::string text;
+  for (const WrittenGroup& group : quant.groups) text += (text.empty() ? "" : ", ") + group.activation.to_string();
+  return text;
+}
+
 std::vector<std::string> QuantizePlan::written_by(const PlannedUnit& unit) const {
   std::vector<std::string> names;
   if (unit.parts.empty()) names.push_back(unit.name);
   for (const PlannedLinear& part : unit.parts) {
     names.push_back(part.weight());
     names.push_back(scale_name(part));
-    if (scheme.static_activations()) names.push_back(part.module + ".input_scale");
+    if (unit.scheme.static_activations()) names.push_back(part.module + ".input_scale");
   }
   if (!unit.attention.empty()) {
     names.push_back(unit.attention + ".k_scale");
@@ -235,13 +278,16 @@ std::vector<std::string> QuantizePlan::written_by(const PlannedUnit& unit) const
 }
 
 QuantizePlan plan_quantization(const SafetensorsFolder& source, const PlanRequest& request) {
-  QuantizePlan plan{.scheme = request.scheme, .num_kv_heads = request.num_kv_heads};
-  plan.quant = {.scheme = request.scheme.weights,
-                .activation = request.scheme.activation,
+  QuantizePlan plan{.scheme = request.scheme.name, .recipe = request.recipe, .num_kv_heads = request.num_kv_heads};
+  plan.quant = {.groups = {{.scheme = request.scheme.weights, .activation = request.scheme.activation, .modules = {}}},
                 .ignore = {},
                 .kv_cache = request.kv_cache};
   plan.writer = &find_writer(request.dialect, plan.quant);
-  Planner(source, request.ignore).run(plan);
+  Planner(source, request).run(plan);
+  if (!request.others.empty()) {
+    plan.quant.groups = groups_of(plan.units);
+    plan.writer = &find_writer(request.dialect, plan.quant);
+  }
   add_entries(source, plan);
   return plan;
 }

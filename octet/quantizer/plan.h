@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "octet/checkpoint/safetensors.h"
 #include "octet/quant/dialect.h"
 #include "octet/quantizer/named_scheme.h"
+#include "octet/quantizer/recipe.h"
 
 namespace octet {
 
@@ -25,19 +27,23 @@ struct PlannedUnit {
   std::string name;                  // the tensor's, or that of the first linear's module
   std::optional<int64_t> layer;      // "layers.<n>." of the name
   std::vector<PlannedLinear> parts;  // empty: copied
+  NamedScheme scheme;                // of the parts
   std::string attention;             // the module of k_proj where that is in this unit and its cache gets scales
   int64_t source_bytes = 0;
 };
 
 struct QuantizePlan {
-  NamedScheme scheme;
+  std::string scheme;  // as the user named it
   WrittenQuant quant;
   const DialectWriter* writer = nullptr;
+  Recipe recipe = Recipe::kNearest;
   int64_t num_kv_heads = 0;
   std::vector<PlannedUnit> units;    // in the order of the model
   std::vector<TensorEntry> entries;  // what is written, in that order
   int64_t source_bytes = 0;
 
+  // The formats of all activations, for reports.
+  std::string activations() const;
   std::string scale_name(const PlannedLinear& part) const {
     return fmt::format("{}.{}", part.module, writer->weight_scale);
   }
@@ -47,7 +53,10 @@ struct QuantizePlan {
 
 struct PlanRequest {
   NamedScheme scheme;
-  std::string dialect;              // see find_writer
+  // Of units, by their names, that have another scheme; one without weights: the unit stays as it is.
+  std::map<std::string, NamedScheme> others = {};
+  std::string dialect;  // see find_writer
+  Recipe recipe = Recipe::kNearest;
   std::vector<std::string> ignore;  // of the user's
   std::optional<KvCacheQuant> kv_cache;
   int64_t num_kv_heads = 0;  // where kv_cache is per head

@@ -12,6 +12,7 @@
 #include "octet/quantizer/journal.h"
 #include "octet/quantizer/output_files.h"
 #include "octet/quantizer/plan.h"
+#include "octet/quantizer/precision.h"
 #include "octet/quantizer/reload_check.h"
 #include "octet/quantizer/report_page.h"
 #include "octet/quantizer/unit_writer.h"
@@ -20,10 +21,8 @@ namespace octet {
 namespace fs = std::filesystem;
 namespace {
 
+constexpr const char* kMixed = "mixed";
 constexpr std::string_view kJournalName = "octet_journal.jsonl";
-// Bytes of the source after which what was written is synced: what a kill costs at most.
-constexpr int64_t kBytesPerSync = int64_t{256} << 20;
-constexpr int64_t kPieceBytes = int64_t{16} << 20;       // of a tensor that is copied
 constexpr int64_t kSmallFilesBytes = int64_t{64} << 20;  // tokenizer and the like
 
 // Of the files' names, sizes and times: whether it is the same source, without reading it.
@@ -71,6 +70,7 @@ class Quantization {
  private:
   void read_text();
   void make_plan();
+  void choose_smoothing(const PlanRequest& request);
   OutputFolder make_folder(const SafetensorsLayout& layout) const;
   Json task() const;
   Json written_config() const;
@@ -83,6 +83,8 @@ class Quantization {
   ThreadPool threads_;
   std::optional<ModelConfig> config_;  // of a calibrated run, like the text
   std::optional<CalibrationText> text_;
+  Smoothing smoothing_;
+  int64_t steps_before_ = 0;  // of progress: a survey's
   QuantizePlan plan_;
   QuantizeReport report_;
 };
@@ -90,12 +92,18 @@ class Quantization {
 void Quantization::read_text() {
   const bool given = !options_.calibration.empty() || !options_.calibration_tokens.empty();
   if (!given) {
+    if (!options_.held_out.empty())
+      fail(ErrorCode::kUsage, "held_out is judged by after calibration: give calibration");
     if (options_.activation_scheme == "static")
       fail(ErrorCode::kUsage, "static activations need text to find their scales: give calibration");
     if (!options_.kv_cache_scheme.empty())
       fail(ErrorCode::kUsage, "scales of the KV cache need text to be found: give calibration");
-    if (parse_recipe(options_.recipe) != Recipe::kNearest)
+    if (searches_scales(parse_recipe(options_.recipe)) || needs_hessian(parse_recipe(options_.recipe)))
       fail(ErrorCode::kUsage, "recipe \"{}\" needs text to see what matters: give calibration", options_.recipe);
+    if (options_.scheme == kMixed)
+      fail(ErrorCode::kUsage, "scheme \"mixed\" needs text to measure on: give calibration");
+    if (parse_smoothing(options_.smooth).kind != Smoothing::Kind::kOff)
+      fail(ErrorCode::kUsage, "smooth \"{}\" needs text to see what is large: give calibration", options_.smooth);
     if (options_.max_kld) fail(ErrorCode::kUsage, "max_kld needs text to measure on: give calibration");
     return;
   }
@@ -106,17 +114,49 @@ void Quantization::read_text() {
                              ? options_.calibration_tokens
                              : read_calibration(options_.calibration, options_.model_folder, options_.max_seq_len),
                          options_.num_samples);
+  if (options_.held_out.empty()) return;
+  text_->held_out = take_evenly(read_calibration(options_.held_out, options_.model_folder, options_.max_seq_len),
+                                options_.num_held_out);
 }
 
 void Quantization::make_plan() {
-  PlanRequest request{.scheme = named_scheme(options_.scheme, options_.activation_scheme),
+  const bool mixed = options_.scheme == kMixed;
+  PlanRequest request{.scheme = named_scheme(mixed ? "int8" : options_.scheme, options_.activation_scheme),
                       .dialect = options_.dialect,
+                      .recipe = parse_recipe(options_.recipe),
                       .ignore = options_.ignore};
+  if (mixed) request.scheme.name = kMixed;
+  if (mixed && is_baseline(request.recipe))
+    fail(ErrorCode::kUsage, "recipe \"{}\": baselines have one scheme, not mixed", options_.recipe);
   if (!options_.kv_cache_scheme.empty()) {
     request.kv_cache = kv_cache_quant(options_.kv_cache_scheme);
     request.num_kv_heads = config_->num_key_value_heads;
   }
+  choose_smoothing(request);
   plan_ = plan_quantization(source_, request);
+  if (!mixed) return;
+  steps_before_ = survey_steps(*config_, *text_);
+  const int64_t total = steps_before_ + Calibration::count_steps(*text_, config_->num_hidden_layers);
+  const std::vector<UnitLoss> losses =
+      survey_units(*config_, source_, plan_, *text_, smoothing_, threads_, [this, total, done = int64_t{0}]() mutable {
+        if (options_.on_progress) options_.on_progress(++done, total);
+      });
+  request.others = choose_precision(losses, options_.plain_share);
+  plan_ = plan_quantization(source_, request);
+}
+
+void Quantization::choose_smoothing(const PlanRequest& request) {
+  smoothing_ = parse_smoothing(options_.smooth);
+  const bool fixed = request.scheme.static_activations();
+  if (options_.smooth.empty()) {
+    if (request.recipe == Recipe::kBest && !fixed) smoothing_.kind = Smoothing::Kind::kAuto;
+    return;
+  }
+  if (smoothing_.kind == Smoothing::Kind::kOff) return;
+  if (fixed)
+    fail(ErrorCode::kUsage, "smooth \"{}\": static activations are not smoothed, only dynamic ones", options_.smooth);
+  if (is_baseline(request.recipe))
+    fail(ErrorCode::kUsage, "smooth \"{}\": baselines are not smoothed", options_.smooth);
 }
 
 OutputFolder Quantization::make_folder(const SafetensorsLayout& layout) const {
@@ -133,12 +173,13 @@ Json Quantization::task() const {
   return {{"tool", fmt::format("octet {} ({})", build::kVersion, build::kCommit)},
           {"source", describe_source(options_.model_folder, source_)},
           {"config", json_},
-          {"scheme", plan_.scheme.name},
-          {"activations", plan_.scheme.activation.to_string()},
+          {"scheme", plan_.scheme},
+          {"activations", plan_.activations()},
           {"quantization_config", plan_.writer->quantization_config(plan_.quant)},
           {"max_shard_bytes", options_.max_shard_bytes},
           {"calibration", text_ ? Json(text_->digest()) : Json()},
           {"recipe", options_.recipe},
+          {"smooth", options_.smooth},
           {"headroom", options_.headroom}};
 }
 
@@ -150,9 +191,10 @@ Json Quantization::written_config() const {
              {"version", build::kVersion},
              {"commit", build::kCommit},
              {"source", fs::absolute(options_.model_folder).lexically_normal().filename().string()},
-             {"scheme", plan_.scheme.name},
+             {"scheme", plan_.scheme},
              {"recipe", options_.recipe.empty() ? "nearest" : options_.recipe},
-             {"activations", plan_.scheme.activation.to_string()}};
+             {"activations", plan_.activations()}};
+  if (smoothing_.kind != Smoothing::Kind::kOff) by["smooth"] = options_.smooth.empty() ? "auto" : options_.smooth;
   if (text_) {
     by["calibration"] = {{"name", fs::path(options_.calibration).filename().string()},
                          {"digest", text_->digest()},
@@ -194,17 +236,24 @@ QuantizeReport Quantization::run() {
                            folder.resumed() ? SafetensorsWriter::Begin::kContinue : SafetensorsWriter::Begin::kAfresh);
   UnitWriter units(plan_, source_, writer, journal, threads_);
   if (text_) {
-    take_findings(run_calibrated(options_, *config_, source_, plan_, *text_, folder.partial(), units, threads_));
+    const CalibratedTask task{.options = options_,
+                              .config = *config_,
+                              .source = source_,
+                              .plan = plan_,
+                              .text = *text_,
+                              .folder = folder.partial(),
+                              .smoothing = smoothing_,
+                              .steps_before = steps_before_};
+    take_findings(run_calibrated(task, units, threads_));
   } else {
     write_units(units);
   }
   units.sync();
   writer.finish();
   const Json config = written_config();
-  check_written(folder.partial(), config.at("quantization_config"), plan_, source_, parse_recipe(options_.recipe),
-                threads_);
+  check_written(folder.partial(), config.at("quantization_config"), plan_, source_, units.linears(), threads_);
   copy_model_files(options_.model_folder, folder.partial());
-  report_.scheme = plan_.scheme.name;
+  report_.scheme = plan_.scheme;
   report_.dialect = plan_.writer->name;
   report_.out_folder = folder.target().string();
   report_.source_bytes = plan_.source_bytes;

@@ -5,30 +5,13 @@
 
 #include "octet/base/error.h"
 #include "octet/quant/weight_rows.h"
+#include "octet/quantizer/baseline_rounding.h"
 #include "octet/quantizer/output_error.h"
+#include "octet/quantizer/quantized_weight.h"
 #include "octet/quantizer/scale_search.h"
 #include "octet/quantizer/source_tensor.h"
 
 namespace octet {
-namespace {
-
-// One linear in 8 bits.
-struct QuantizedWeight {
-  std::vector<std::byte> codes;
-  std::vector<float> scales;
-  QuantTensor tensor;
-
-  // Vectors keep their memory when moved, so that `tensor` stays a view of them.
-  QuantizedWeight(const QuantFormat& format, int64_t n, int64_t k) {
-    const Shape scale_shape = format.scale_shape(n, k);
-    codes.resize(static_cast<size_t>(n * k * dtype_bytes(format.dtype)));
-    scales.resize(static_cast<size_t>(scale_shape.num_elements()));
-    tensor = QuantTensor(Tensor(codes.data(), format.dtype, Shape{n, k}),
-                         Tensor(reinterpret_cast<std::byte*>(scales.data()), DType::kF32, scale_shape), format);
-  }
-};
-
-}  // namespace
 
 double weight_error(ConstTensor weight, ConstQuantTensor quantised, ThreadPool& threads) {
   const int64_t n = weight.dim(0), k = weight.dim(1);
@@ -66,23 +49,32 @@ namespace {
 
 class UnitQuantizer {
  public:
-  UnitQuantizer(const QuantizePlan& plan, const PlannedUnit& unit, const SafetensorsFolder& source, ThreadPool& threads,
-                const UnitInput* input)
-      : plan_(plan), format_(plan.quant.scheme->weight_format()), threads_(threads), input_(input) {
-    for (const PlannedLinear& part : unit.parts)
-      weights_.push_back(std::make_unique<SourceTensor>(source, part.weight(), threads));
-    if (format_.granularity == Granularity::kTensor) {
+  UnitQuantizer(const UnitTask& task, ThreadPool& threads)
+      : task_(task),
+        scheme_(task.unit.scheme),
+        recipe_(task.plan.recipe),
+        format_(scheme_.weights->weight_format()),
+        threads_(threads),
+        input_(task.input) {
+    for (const PlannedLinear& part : task.unit.parts) {
+      auto& weight = *weights_.emplace_back(std::make_unique<SourceTensor>(task.source, part.weight(), threads));
+      refuse_baseline_of(part, weight.matrix().dtype);
+      if (const Fold* fold = fold_of(part)) weight.apply(*fold, threads);
+    }
+    if (per_tensor()) {
       for (const auto& weight : weights_) largest_ = std::max(largest_, weight_amax(weight->matrix(), threads));
       if (searches()) searched_ = search(0, weights_.size());
     }
-    if (input != nullptr && input->recipe == Recipe::kBest) {
-      OCTET_CHECK(input->hessian != nullptr);
-      factor_.emplace(*input->hessian, unit.name, threads);
+    if (input_ != nullptr && needs_hessian(recipe_)) {
+      OCTET_CHECK(input_->hessian != nullptr);
+      factor_.emplace(*input_->hessian, task.unit.name, threads,
+                      is_baseline(recipe_) ? HessianFactor::Damping::kByMean : HessianFactor::Damping::kByChannel);
     }
   }
 
   // The weight of part `i` by the recipe.
   QuantizedWeight quantise(size_t i) const {
+    if (is_baseline(recipe_)) return as_baseline(i);
     QuantizedWeight result = rounded(i, searches() && !per_tensor() ? search(i, 1) : searched_);
     if (factor_) round_with_hessian(weights_[i]->matrix(), *factor_, result.tensor, threads_);
     return result;
@@ -96,24 +88,46 @@ class UnitQuantizer {
                           .k = part.k,
                           .weight_error = weight_error(weight, quantised.tensor, threads_),
                           .smallest_scale = *smallest,
-                          .largest_scale = *largest};
+                          .largest_scale = *largest,
+                          .scheme = scheme_.name,
+                          .smoothing = input_ == nullptr ? std::nullopt : input_->smoothing,
+                          .folded = fold_of(part) != nullptr};
     if (input_ == nullptr) return figures;
     const double error = error_of(weight, quantised);
-    figures.calibrated =
-        CalibratedFigures{.input_amax = input_->statistics->amax(),
-                          .input_rms = input_->statistics->rms(),
-                          .input_scale = input_->input_scale,
-                          .saturated = input_->saturated,
-                          .output_error = error,
-                          .rounded_output_error = searches() ? error_of(weight, rounded(i, {})) : error};
+    figures.calibrated = CalibratedFigures{
+        .input_amax = input_->statistics->amax(),
+        .input_rms = input_->statistics->rms(),
+        .input_scale = input_->input_scale,
+        .saturated = input_->saturated,
+        .output_error = error,
+        .rounded_output_error = recipe_ == Recipe::kNearest ? error : error_of(weight, rounded(i, {}))};
     return figures;
   }
 
   void release(size_t i) { weights_[i].reset(); }
 
  private:
-  bool searches() const { return input_ != nullptr && input_->recipe != Recipe::kNearest; }
+  bool searches() const { return input_ != nullptr && searches_scales(recipe_); }
   bool per_tensor() const { return format_.granularity == Granularity::kTensor; }
+
+  const Fold* fold_of(const PlannedLinear& part) const {
+    if (task_.folds == nullptr) return nullptr;
+    const auto it = task_.folds->find(part.weight());
+    return it == task_.folds->end() ? nullptr : &it->second;
+  }
+
+  void refuse_baseline_of(const PlannedLinear& part, DType dtype) const {
+    if (!is_baseline(recipe_)) return;
+    if (const std::string reason = baseline_declines(recipe_, format_, dtype); !reason.empty())
+      fail(ErrorCode::kUsage, "{}: the baseline's arithmetic {}", part.module, reason);
+  }
+
+  QuantizedWeight as_baseline(size_t i) const {
+    const ConstTensor weight = weights_[i]->matrix();
+    QuantizedWeight result(format_, weight.dim(0), weight.dim(1));
+    round_as_baseline(recipe_, weight, factor_ ? &*factor_ : nullptr, result.tensor, threads_);
+    return result;
+  }
 
   std::vector<float> search(size_t first, size_t count) const {
     std::vector<ConstTensor> matrices;
@@ -126,16 +140,18 @@ class UnitQuantizer {
     const ConstTensor weight = weights_[i]->matrix();
     if (amax.empty() && per_tensor()) amax.assign(1, largest_);
     QuantizedWeight result(format_, weight.dim(0), weight.dim(1));
-    plan_.quant.scheme->quantize(weight, result.tensor, threads_, amax);
+    scheme_.weights->quantize(weight, result.tensor, threads_, amax);
     return result;
   }
 
   double error_of(ConstTensor weight, const QuantizedWeight& quantised) const {
-    return output_error(*input_->backend, input_->held_out, weight, quantised.tensor, plan_.scheme.activation,
+    return output_error(*input_->backend, input_->held_out, weight, quantised.tensor, scheme_.activation,
                         input_->input_scale);
   }
 
-  const QuantizePlan& plan_;
+  const UnitTask& task_;
+  const NamedScheme& scheme_;
+  Recipe recipe_;
   QuantFormat format_;
   ThreadPool& threads_;
   const UnitInput* input_;
@@ -147,19 +163,17 @@ class UnitQuantizer {
 
 }  // namespace
 
-std::vector<LinearFigures> quantize_linears(const QuantizePlan& plan, const PlannedUnit& unit,
-                                            const SafetensorsFolder& source, SafetensorsWriter& writer,
-                                            ThreadPool& threads, const UnitInput* input) {
-  UnitQuantizer quantizer(plan, unit, source, threads, input);
+std::vector<LinearFigures> quantize_linears(const UnitTask& task, SafetensorsWriter& writer, ThreadPool& threads) {
+  UnitQuantizer quantizer(task, threads);
   std::vector<LinearFigures> all;
-  for (size_t i = 0; i < unit.parts.size(); ++i) {
-    const PlannedLinear& part = unit.parts[i];
+  for (size_t i = 0; i < task.unit.parts.size(); ++i) {
+    const PlannedLinear& part = task.unit.parts[i];
     const QuantizedWeight quantised = quantizer.quantise(i);
     writer.write(part.weight(), quantised.codes);
-    writer.write(plan.scale_name(part), std::as_bytes(std::span(quantised.scales)));
-    if (plan.scheme.static_activations()) {
-      OCTET_CHECK(input != nullptr && input->input_scale);
-      writer.write(part.module + ".input_scale", std::as_bytes(std::span(&*input->input_scale, 1)));
+    writer.write(task.plan.scale_name(part), std::as_bytes(std::span(quantised.scales)));
+    if (task.unit.scheme.static_activations()) {
+      OCTET_CHECK(task.input != nullptr && task.input->input_scale);
+      writer.write(part.module + ".input_scale", std::as_bytes(std::span(&*task.input->input_scale, 1)));
     }
     all.push_back(quantizer.figures(part, i, quantised));
     quantizer.release(i);

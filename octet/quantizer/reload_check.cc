@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -50,11 +51,10 @@ void check_other_scales(const SafetensorsFolder& written, const QuantizePlan& pl
 }
 
 // Blocks of rows, so that rows of scales stay whole.
-void check_rows(const PlannedLinear& part, const QuantizePlan& plan, const SafetensorsFolder& source,
-                const SafetensorsFolder& written, double most_error, ThreadPool& threads) {
-  const QuantFormat format = plan.quant.scheme->weight_format();
-  const std::vector<float> numbers = read_scales(written, plan.scale_name(part));
-  const ConstTensor scales(std::as_bytes(std::span(numbers)).data(), DType::kF32, format.scale_shape(part.n, part.k));
+void check_rows(const PlannedLinear& part, const QuantFormat& format, std::span<const float> numbers,
+                const SafetensorsFolder& source, const SafetensorsFolder& written, double most_error,
+                ThreadPool& threads) {
+  const ConstTensor scales(std::as_bytes(numbers).data(), DType::kF32, format.scale_shape(part.n, part.k));
   const ConstTensor weight = source.tensor(part.weight());
   if (reinterpret_cast<uintptr_t>(weight.bytes) % static_cast<uintptr_t>(dtype_bytes(weight.dtype)) != 0) return;
   const ConstTensor codes = written.tensor(part.weight());
@@ -75,19 +75,25 @@ void check_rows(const PlannedLinear& part, const QuantizePlan& plan, const Safet
 }  // namespace
 
 void check_written(const std::string& folder, const Json& quantization_config, const QuantizePlan& plan,
-                   const SafetensorsFolder& source, Recipe recipe, ThreadPool& threads) {
-  const double most_error = recipe == Recipe::kBest ? kMostMovedError : kMostError;
+                   const SafetensorsFolder& source, std::span<const LinearFigures> linears, ThreadPool& threads) {
+  const double most_error = needs_hessian(plan.recipe) ? kMostMovedError : kMostError;
+  std::set<std::string_view> folded;
+  for (const LinearFigures& figures : linears) {
+    if (figures.folded) folded.insert(figures.module);
+  }
   const SafetensorsFolder written(folder);
   check_entries(written, plan);
   check_other_scales(written, plan);
   const QuantConfig config(&quantization_config, {}, DType::kBF16);
   for (const PlannedUnit& unit : plan.units) {
     for (const PlannedLinear& part : unit.parts) {
-      const LinearScheme scheme = config.scheme_for(part.module, plan.quant.scheme->weight_format().dtype);
-      if (scheme.on_disk != plan.quant.scheme || scheme.activation != plan.quant.activation)
+      const QuantFormat format = unit.scheme.weights->weight_format();
+      const LinearScheme scheme = config.scheme_for(part.module, format.dtype);
+      if (scheme.on_disk != unit.scheme.weights || scheme.activation != unit.scheme.activation)
         fail(ErrorCode::kInternal, "{}: the written configuration does not say that it is {}", part.module,
-             plan.quant.scheme->name());
-      check_rows(part, plan, source, written, most_error, threads);
+             unit.scheme.weights->name());
+      const std::vector<float> scales = read_scales(written, plan.scale_name(part));
+      if (!folded.contains(part.module)) check_rows(part, format, scales, source, written, most_error, threads);
     }
   }
   for (const std::string& module : plan.quant.ignore) {

@@ -21,6 +21,21 @@ SourceTensor::SourceTensor(const SafetensorsFolder& files, const std::string& na
   if (is_real(view_.dtype)) refuse_non_finite(threads);
 }
 
+void SourceTensor::apply(const Fold& fold, ThreadPool& threads) {
+  if (fold.empty()) return;
+  const int64_t count = view_.num_elements(), rows = view_.rank() > 1 ? view_.dim(0) : count, columns = count / rows;
+  OCTET_CHECK(fold.rows.empty() || static_cast<int64_t>(fold.rows.size()) == rows);
+  OCTET_CHECK(fold.columns.empty() || static_cast<int64_t>(fold.columns.size()) == columns);
+  folded_.resize(static_cast<size_t>(count));
+  for_each_weight_row(view_.reshape(Shape{rows, columns}), threads, [&](int64_t row, std::span<const float> values) {
+    float* to = folded_.data() + row * columns;
+    const float by = fold.rows.empty() ? 1.0f : fold.rows[static_cast<size_t>(row)];
+    for (size_t k = 0; k < values.size(); ++k)
+      to[k] = (fold.columns.empty() ? values[k] : values[k] * fold.columns[k]) / by;
+  });
+  view_ = ConstTensor(std::as_bytes(std::span(folded_)).data(), DType::kF32, view_.shape);
+}
+
 void SourceTensor::refuse_non_finite(ThreadPool& threads) const {
   const int64_t count = view_.num_elements();
   if (count == 0) return;

@@ -7,6 +7,7 @@
 
 #include "octet/base/thread_pool.h"
 #include "octet/checkpoint/safetensors.h"
+#include "octet/quantizer/fold.h"
 #include "octet/tensor/tensor.h"
 
 namespace octet {
@@ -19,8 +20,11 @@ class SourceTensor {
   SourceTensor(const SourceTensor&) = delete;
   SourceTensor& operator=(const SourceTensor&) = delete;
 
+  // Changes the numbers: they are F32 from then on.
+  void apply(const Fold& fold, ThreadPool& threads);
+
   std::span<const std::byte> bytes() const { return {view_.bytes, static_cast<size_t>(view_.num_bytes())}; }
-  // [N, K]; of a tensor of rank 2.
+  // As it is in the file, or F32 after apply. [N, K] where it is of rank 2.
   ConstTensor matrix() const { return view_; }
 
  private:
@@ -30,6 +34,7 @@ class SourceTensor {
   std::string name_;
   ConstTensor view_;
   std::vector<std::byte> aligned_;  // a copy where the file's tensors lie at odd addresses
+  std::vector<float> folded_;
 };
 
 }  // namespace octet

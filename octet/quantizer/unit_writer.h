@@ -14,6 +14,13 @@ struct CacheScales {
   std::vector<float> k, v;
 };
 
+// What calibration found for a unit, where it has to.
+struct UnitFindings {
+  const UnitInput* input = nullptr;
+  const CacheScales* cache = nullptr;
+  const Folds* folds = nullptr;
+};
+
 class UnitWriter {
  public:
   // All of it outlives this.
@@ -22,8 +29,7 @@ class UnitWriter {
       : plan_(plan), source_(source), writer_(writer), journal_(journal), threads_(threads) {}
 
   bool is_done(const PlannedUnit& unit) const { return journal_.find(unit.name) != nullptr; }
-  // `input` and `cache`: see quantize_linears; for units that need them.
-  void write(const PlannedUnit& unit, const UnitInput* input = nullptr, const CacheScales* cache = nullptr);
+  void write(const PlannedUnit& unit, const UnitFindings& found = {});
   // What has been written is on the disk, and done.
   void sync();
 
@@ -32,7 +38,7 @@ class UnitWriter {
   int64_t num_resumed() const { return num_resumed_; }  // tensors that an earlier run had written
 
  private:
-  void copy(const std::string& name);
+  void copy(const std::string& name, const Folds* folds);
 
   const QuantizePlan& plan_;
   const SafetensorsFolder& source_;

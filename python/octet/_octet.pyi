@@ -114,6 +114,10 @@ class QuantizeOptions:
     max_seq_len: int
     kv_cache_scheme: str
     recipe: str
+    held_out: str
+    num_held_out: int
+    smooth: str
+    plain_share: float
     headroom: int
     max_kld: float | None
     resume: bool

@@ -36,8 +36,12 @@ def quantize(
     calibration: str | os.PathLike | Sequence[Sequence[int]] | None = None,
     num_samples: int = 128,
     max_seq_len: int = 2048,
+    held_out: str | os.PathLike | None = None,
+    num_held_out: int = 32,
     kv_cache_scheme: str | None = None,
     recipe: str = "",
+    smooth: str | float = "",
+    plain_share: float = 0.02,
     headroom: int = 1,
     max_kld: float | None = None,
     resume: bool = False,
@@ -62,5 +66,7 @@ def quantize(
         options.calibration_tokens = [list(tokens) for tokens in calibration]
     options.num_samples, options.max_seq_len = num_samples, max_seq_len
     options.kv_cache_scheme, options.recipe = kv_cache_scheme or "", recipe
+    options.held_out, options.num_held_out = os.fspath(held_out or ""), num_held_out
+    options.smooth, options.plain_share = str(smooth), plain_share
     options.headroom, options.max_kld = headroom, max_kld
     return json.loads(_octet.quantize(options, on_progress or _bar()))

@@ -8,7 +8,8 @@ import pytest
 
 RUNTIME, USAGE, MODEL = 1, 2, 3
 COMMANDS = [["generate"], ["chat"], ["convert"], ["inspect"], ["tokenize"], ["detokenize"], ["render"], ["logits"],
-            ["bench"], ["bench", "latency"], ["bench", "throughput"], ["eval"], ["eval", "perplexity"], ["eval", "kld"]]
+            ["bench"], ["bench", "latency"], ["bench", "throughput"], ["eval"], ["eval", "perplexity"], ["eval", "kld"],
+            ["eval", "task"]]
 
 
 def failed(result, status, *words):
