@@ -164,7 +164,8 @@ void Engine::State::check_fits(const ModelSource& source, const EngineOptions& o
                             .quant = &source.quant,
                             .plain_dtype = source.plain_dtype,
                             .backend = &backend,
-                            .world_size = options.tensor_parallel_size};
+                            .world_size = options.tensor_parallel_size,
+                            .expert_split = source.expert_split};
   const auto recorded = record_ranks(recording);
   MemoryNeeds needs{.weights = source.quant.description(),
                     .max_num_batched_tokens = step_limits(options).max_tokens,
@@ -208,6 +209,8 @@ void Engine::State::load(const EngineOptions& options) {
                            .device = device,
                            .plain_dtype = dtype,
                            .kernels = kernel_selection(options),
+                           .expert_split = options.enable_expert_parallel ? WeightSource::ExpertSplit::kExperts
+                                                                          : WeightSource::ExpertSplit::kChannels,
                            .on_progress = [&](int64_t bytes) {
                              done += bytes;
                              if (!options.on_load_progress) return;
