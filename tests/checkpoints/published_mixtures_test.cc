@@ -153,6 +153,11 @@ class PublishedMixture : public testing::TestWithParam<Structure> {
       : twin_([](TinyLlama& llama) {
           llama.mixture = GetParam().mixture;
           if (GetParam().changes) GetParam().changes(llama);
+          // Where inputs are rounded, a token near the border between two experts would go to the other one, and its
+          // answer jump. There every token has all experts, by weights that are not far apart.
+          if (!GetParam().rounds_inputs) return;
+          llama.experts_per_token = llama.experts;
+          llama.router_size = 0.05f;
         }) {
     twin_.llama().config["quantization_config"] = parse_json(GetParam().config, "test");
     for (const std::string& module : twin_.llama().linears()) {
@@ -366,7 +371,9 @@ TEST_F(MixtureFiles, BrokenRoutersEndTheirRequestOnly) {
     if (with_broken) client.submit(engine, make_request("broken", {3, 95, 4}, {.temperature = 0.0, .max_tokens = 6}));
     client.submit(engine, make_request("good", {5, 6, 7}, {.temperature = 0.0, .max_tokens = 6}));
     auto answers = client.wait();
-    if (with_broken) EXPECT_THAT(answers.at("broken").error, HasSubstr("NaN logits"));
+    if (with_broken) {
+      EXPECT_THAT(answers.at("broken").error, HasSubstr("NaN logits"));
+    }
     EXPECT_EQ(answers.at("good").error, "");
     return answers.at("good").tokens[0];
   };

@@ -49,7 +49,7 @@ void TinyLlama::fill() {
     }
     const bool mixtral = mixture == Mixture::kMixtral;
     const std::string module = layer + (mixtral ? ".block_sparse_moe" : ".mlp");
-    add(module + ".gate", Shape{experts, hidden}, 1.0f);  // far apart: rounding sends no token elsewhere
+    add(module + ".gate", Shape{experts, hidden}, router_size);
     for (int64_t e = 0; e < experts; ++e) {
       const auto names = mixtral ? std::array<std::string, 3>{"w1", "w3", "w2"} : projections;
       mlp(module + ".experts." + std::to_string(e), intermediate, names);

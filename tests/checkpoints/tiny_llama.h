@@ -25,6 +25,7 @@ struct TinyLlama {
   // What stands in place of the feed-forward network; each expert of `intermediate` channels.
   enum class Mixture : uint8_t { kNone, kMixtral, kQwen2Moe, kQwen3Moe } mixture = Mixture::kNone;
   int64_t experts = 5, experts_per_token = 2, shared_intermediate = 64;
+  float router_size = 1.0f;               // of its weights
   std::map<std::string, Matrix> tensors;  // by their names in a Hugging Face checkpoint
   Json config;                            // config.json, to be added to
 
