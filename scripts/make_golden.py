@@ -38,6 +38,11 @@ QWEN3 = ("Qwen3ForCausalLM", "qwen3")
 MIXTRAL = ("MixtralForCausalLM", "mixtral")
 QWEN2_MOE = ("Qwen2MoeForCausalLM", "qwen2_moe")
 QWEN3_MOE = ("Qwen3MoeForCausalLM", "qwen3_moe")
+DEEPSEEK_V2 = ("DeepseekV2ForCausalLM", "deepseek_v2")
+DEEPSEEK_V3 = ("DeepseekV3ForCausalLM", "deepseek_v3")
+LATENT = dict(num_hidden_layers=3, num_key_value_heads=4, kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=12,
+              n_routed_experts=16, num_experts_per_tok=3, moe_intermediate_size=24, n_shared_experts=2, first_k_dense_replace=1)
+YARN = dict(type="yarn", factor=4.0, original_max_position_embeddings=32, mscale=0.707, mscale_all_dim=0.9)
 # name: (architecture, stored dtype, changes to BASE)
 VARIANTS = {
     "llama2": (LLAMA, "float32", dict(num_key_value_heads=4, num_hidden_layers=3)),
@@ -65,6 +70,11 @@ VARIANTS = {
     "qwen3_moe": (QWEN3_MOE, "bfloat16", dict(num_hidden_layers=3, head_dim=20, num_experts=16, num_experts_per_tok=3,
                                              moe_intermediate_size=24, norm_topk_prob=True, decoder_sparse_step=2,
                                              attention_bias=False, use_sliding_window=False)),
+    "deepseek_v2": (DEEPSEEK_V2, "bfloat16", dict(LATENT, q_lora_rank=None, topk_method="greedy", routed_scaling_factor=1.0)),
+    "deepseek_v2_groups": (DEEPSEEK_V2, "bfloat16", dict(LATENT, q_lora_rank=24, topk_method="group_limited_greedy", n_group=4,
+                                                        topk_group=2, routed_scaling_factor=4.0, rope_scaling=YARN)),
+    "deepseek_v3": (DEEPSEEK_V3, "bfloat16", dict(LATENT, q_lora_rank=24, n_group=4, topk_group=2, routed_scaling_factor=2.5,
+                                                 norm_topk_prob=True, rope_scaling=YARN, num_nextn_predict_layers=0)),
 }
 STACKED = {"mixtral_stacked"}  # all experts of a layer in one tensor, as transformers 5 has them in memory
 MIN_ROUTING_MARGIN = 1e-4      # between the last expert's logit that a token takes and the first that it does not

@@ -91,6 +91,20 @@ struct LayerRange {
   int64_t end = std::numeric_limits<int64_t>::max();  // the model's number of layers, if that is less
 };
 
+// A matrix on disk that holds, head after head, rows that make keys and rows that make values of a compressed vector:
+// kv_b_proj of latent attention. One part.
+struct HeadProjectionsRequest {
+  LinearRequest linear;
+  int64_t num_heads = 0;  // on this rank
+  int64_t key_dim = 0;    // rows of a head that come first
+};
+// In source.plain_dtype, whatever the file has.
+struct HeadProjections {
+  std::string name;
+  Tensor key = {};    // [H, K, key_dim]: transposed
+  Tensor value = {};  // [H, other rows of a head, K]
+};
+
 // One checkpoint being loaded by one rank: shared by all cursors.
 struct WeightSource {
   // kRecord: everything is checked, counted and accounted for, but no tensor's bytes are read and no memory that
@@ -152,6 +166,8 @@ class Weights {
   // Linears of one shape as one stack, called `name`: each keeps its own scales. In source.plain_dtype when they
   // disagree about their scheme.
   LoadedLinear stack(std::span<const LinearRequest> requests, std::string_view name) const;
+
+  HeadProjections head_projections(const HeadProjectionsRequest& request) const;
 
   // The names of the checkpoint's tensors below this cursor, without its prefix.
   std::vector<std::string_view> names() const;

@@ -254,7 +254,8 @@ void Engine::State::reserve(const EngineOptions& options) {
        .requested_bytes = options.kv_cache_memory_bytes,
        .unasked = device.kind == DeviceKind::kCpu ? KvBudget::Unasked::kModest : KvBudget::Unasked::kAll});
   report.kv_bytes_per_token = layout.bytes_per_token() * ranks->world_size();
-  const int64_t bf16_bytes_per_token = 2 * layout.num_layers * layout.num_kv_heads * layout.head_dim * 2;
+  const int64_t bf16_bytes_per_token =
+      layout.num_planes() * layout.num_layers * layout.num_kv_heads * layout.head_dim * 2;
   report.kv_tokens_to_bf16 = static_cast<double>(bf16_bytes_per_token) / static_cast<double>(layout.bytes_per_token());
   report.kv_cache_bytes = report.num_kv_blocks * bytes_per_block;
   report.kv_cache_tokens = report.num_kv_blocks * layout.block_size;

@@ -11,6 +11,12 @@
 namespace octet {
 namespace {
 
+// The config that rotary embedding sees.
+ModelConfig rotated(ModelConfig config, const DecoderFamily& family) {
+  config.head_dim = family.rotated_dim.value_or(config.head_dim);
+  return config;
+}
+
 struct Layer {
   std::unique_ptr<Sublayer> attention, feed_forward;
 };
@@ -18,7 +24,10 @@ struct Layer {
 class Decoder final : public Model {
  public:
   Decoder(const ModelConfig& config, const Weights& weights, const DecoderFamily& family)
-      : config_(config), stage_(weights.source().layers, config), kv_(family.kv), rotary_(config, weights) {
+      : config_(config),
+        stage_(weights.source().layers, config),
+        kv_(family.kv),
+        rotary_(rotated(config, family), weights) {
     if (stage_.first())
       embed_tokens_.emplace(weights / "model" / "embed_tokens", config.vocab_size, config.hidden_size);
     if (stage_.last()) {

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "octet/layers/sublayer.h"
 #include "octet/models/model.h"
@@ -16,6 +17,8 @@ struct DecoderFamily {
   std::function<std::unique_ptr<Sublayer>(const Weights& layer, int64_t index)> feed_forward;
   // Of one layer on this rank: heads and their size.
   KvCacheLayout kv = {};
+  // How many dimensions of a head rotary embedding turns, where config.json's head_dim does not say it.
+  std::optional<int64_t> rotated_dim = {};
   // The sliding window of a layer, 0 for none.
   std::function<int64_t(int64_t index)> window = [](int64_t) { return int64_t{0}; };
   // Tensors that the model has no use for, besides those that no decoder has.

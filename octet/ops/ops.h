@@ -7,6 +7,8 @@
 #include "octet/ops/expert_quantize.h"
 #include "octet/ops/expert_silu_and_mul.h"
 #include "octet/ops/gather_rows.h"
+#include "octet/ops/head_matmul.h"
+#include "octet/ops/latent_kv.h"
 #include "octet/ops/matmul.h"
 #include "octet/ops/op.h"
 #include "octet/ops/paged_attention.h"
@@ -23,8 +25,8 @@ namespace octet {
 
 using KernelTable =
     BasicKernelTable<CombineExpertsOp, EmbeddingOp, ExpertMatmulOp, ExpertQuantizeOp, ExpertSiluAndMulOp, GatherRowsOp,
-                     MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeAttentionOp, RopeKvOp, RopeTableOp,
-                     RouteExpertsOp, SampleOp, SiluAndMulOp>;
+                     HeadMatmulOp, LatentKvOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeAttentionOp,
+                     RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
 
 // Most ops read activations only.
 inline OpReads reads_of(const auto&) { return {}; }

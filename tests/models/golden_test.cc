@@ -15,9 +15,10 @@ namespace {
 constexpr double kTolerance = 1e-4;
 
 const std::vector<std::string> kVariants = {
-    "llama2",         "llama3",          "llama_linear", "llama_dynamic", "llama_yarn", "llama_attention_bias",
-    "llama_mlp_bias", "mistral",         "qwen2",        "qwen2_window",  "qwen3",      "smollm2",
-    "mixtral",        "mixtral_stacked", "qwen2_moe",    "qwen3_moe"};
+    "llama2",         "llama3",          "llama_linear", "llama_dynamic", "llama_yarn",  "llama_attention_bias",
+    "llama_mlp_bias", "mistral",         "qwen2",        "qwen2_window",  "qwen3",       "smollm2",
+    "mixtral",        "mixtral_stacked", "qwen2_moe",    "qwen3_moe",     "deepseek_v2", "deepseek_v2_groups",
+    "deepseek_v3"};
 
 struct GoldenCase {
   std::string variant;
@@ -123,10 +124,12 @@ TEST(Models, UnknownArchitectureNamesTheSupportedOnes) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
-    EXPECT_THAT(error.what(),
-                testing::HasSubstr("architecture \"GPT2LMHeadModel\" is not supported; supported: LlamaForCausalLM, "
-                                   "MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, MixtralForCausalLM, "
-                                   "Qwen2MoeForCausalLM, Qwen3MoeForCausalLM"));
+    EXPECT_THAT(
+        error.what(),
+        testing::HasSubstr("architecture \"GPT2LMHeadModel\" is not supported; supported: DeepseekV2ForCausalLM, "
+                           "DeepseekV3ForCausalLM, LlamaForCausalLM, "
+                           "MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, MixtralForCausalLM, "
+                           "Qwen2MoeForCausalLM, Qwen3MoeForCausalLM"));
   }
 }
 

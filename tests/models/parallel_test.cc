@@ -27,7 +27,8 @@ INSTANTIATE_TEST_SUITE_P(Variants, Parallel,
                                          ParallelCase{"qwen3", 2}, ParallelCase{"mistral", 2},
                                          ParallelCase{"llama_mlp_bias", 2}, ParallelCase{"llama_attention_bias", 4},
                                          ParallelCase{"mixtral", 2}, ParallelCase{"mixtral", 4},
-                                         ParallelCase{"qwen2_moe", 2}, ParallelCase{"qwen3_moe", 4}),
+                                         ParallelCase{"qwen2_moe", 2}, ParallelCase{"qwen3_moe", 4},
+                                         ParallelCase{"deepseek_v2", 2}, ParallelCase{"deepseek_v3", 4}),
                          [](const auto& test) {
                            return test.param.variant + "_" + std::to_string(test.param.world_size);
                          });

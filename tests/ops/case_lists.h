@@ -32,6 +32,10 @@ std::vector<Case<ExpertSiluAndMulOp>> cases();
 template <>
 std::vector<Case<GatherRowsOp>> cases();
 template <>
+std::vector<Case<HeadMatmulOp>> cases();
+template <>
+std::vector<Case<LatentKvOp>> cases();
+template <>
 std::vector<Case<MatmulOp>> cases();
 template <>
 std::vector<Case<PagedAttentionOp>> cases();

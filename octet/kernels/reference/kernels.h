@@ -11,6 +11,8 @@ Kernel<ExpertMatmulOp> reference_expert_matmul();
 Kernel<ExpertQuantizeOp> reference_expert_quantize();
 Kernel<ExpertSiluAndMulOp> reference_expert_silu_and_mul();
 Kernel<GatherRowsOp> reference_gather_rows();
+Kernel<HeadMatmulOp> reference_head_matmul();
+Kernel<LatentKvOp> reference_latent_kv();
 Kernel<MatmulOp> reference_matmul();
 Kernel<PagedAttentionOp> reference_paged_attention();
 Kernel<QuantizeOp> reference_quantize();

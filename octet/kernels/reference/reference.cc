@@ -11,6 +11,8 @@ void add_reference_kernels(KernelTable& table) {
   table.of<ExpertQuantizeOp>().push_back(reference_expert_quantize());
   table.of<ExpertSiluAndMulOp>().push_back(reference_expert_silu_and_mul());
   table.of<GatherRowsOp>().push_back(reference_gather_rows());
+  table.of<HeadMatmulOp>().push_back(reference_head_matmul());
+  table.of<LatentKvOp>().push_back(reference_latent_kv());
   table.of<MatmulOp>().push_back(reference_matmul());
   table.of<PagedAttentionOp>().push_back(reference_paged_attention());
   table.of<QuantizeOp>().push_back(reference_quantize());
