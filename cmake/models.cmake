@@ -1,7 +1,7 @@
 # octet/models/<stem>.cc is the registry: each file whose name is an architecture file defines
 # `extern const ModelArch k_<stem>;` and this generates the table of them, in name order.
 file(GLOB model_files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/octet/models/*.cc)
-list(FILTER model_files EXCLUDE REGEX "(_test|/model)\\.cc$")
+list(FILTER model_files EXCLUDE REGEX "(_test|/model|/decoder)\\.cc$")
 list(SORT model_files)
 if(model_files)
   set(declarations "")

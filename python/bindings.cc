@@ -215,6 +215,7 @@ void bind_options(nb::module_& m) {
       .def("set_enable_chunked_prefill", option(&EngineOptions::enable_chunked_prefill))
       .def("set_async_scheduling", option(&EngineOptions::async_scheduling))
       .def("set_tensor_parallel_size", option(&EngineOptions::tensor_parallel_size))
+      .def("set_enable_expert_parallel", option(&EngineOptions::enable_expert_parallel))
       .def("set_num_threads", option(&EngineOptions::num_threads))
       .def("set_seed", option(&EngineOptions::seed))
       .def("set_dummy_weights", option(&EngineOptions::dummy_weights))

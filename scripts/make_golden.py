@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Records what Hugging Face transformers computes, for tests/models: tiny random checkpoints of every variant of the Llama
-family with their hidden states, logits and greedy tokens (tests/golden/models/<variant>/), the frequencies of every kind of
+family and of the mixtures of experts with their hidden states, logits and greedy tokens (tests/golden/models/<variant>/), the frequencies of every kind of
 RoPE scaling (tests/golden/models/rope.json), and some logits of SmolLM2-135M-Instruct (tests/golden/models/smollm2.json).
 
 Everything runs in F32 on a CPU with eager attention. Needs torch 2.11.0 and transformers 5.23.0 (other versions are refused),
@@ -35,6 +35,14 @@ LLAMA = ("LlamaForCausalLM", "llama")
 MISTRAL = ("MistralForCausalLM", "mistral")
 QWEN2 = ("Qwen2ForCausalLM", "qwen2")
 QWEN3 = ("Qwen3ForCausalLM", "qwen3")
+MIXTRAL = ("MixtralForCausalLM", "mixtral")
+QWEN2_MOE = ("Qwen2MoeForCausalLM", "qwen2_moe")
+QWEN3_MOE = ("Qwen3MoeForCausalLM", "qwen3_moe")
+DEEPSEEK_V2 = ("DeepseekV2ForCausalLM", "deepseek_v2")
+DEEPSEEK_V3 = ("DeepseekV3ForCausalLM", "deepseek_v3")
+LATENT = dict(num_hidden_layers=3, num_key_value_heads=4, kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=12,
+              n_routed_experts=16, num_experts_per_tok=3, moe_intermediate_size=24, n_shared_experts=2, first_k_dense_replace=1)
+YARN = dict(type="yarn", factor=4.0, original_max_position_embeddings=32, mscale=0.707, mscale_all_dim=0.9)
 # name: (architecture, stored dtype, changes to BASE)
 VARIANTS = {
     "llama2": (LLAMA, "float32", dict(num_key_value_heads=4, num_hidden_layers=3)),
@@ -53,7 +61,23 @@ VARIANTS = {
     "qwen3": (QWEN3, "bfloat16", dict(head_dim=20, num_key_value_heads=2, attention_bias=False, rope_theta=1000000.0)),
     "smollm2": (LLAMA, "bfloat16", dict(hidden_size=72, num_attention_heads=9, num_key_value_heads=3, rope_theta=100000.0,
                                        tie_word_embeddings=True, vocab_size=192)),
+    "mixtral": (MIXTRAL, "bfloat16", dict(num_local_experts=6, num_experts_per_tok=2, intermediate_size=48, sliding_window=None)),
+    "mixtral_stacked": (MIXTRAL, "bfloat16", dict(num_local_experts=5, num_experts_per_tok=3, intermediate_size=40,
+                                                 sliding_window=12)),
+    "qwen2_moe": (QWEN2_MOE, "bfloat16", dict(num_hidden_layers=3, num_experts=10, num_experts_per_tok=4, moe_intermediate_size=32,
+                                             shared_expert_intermediate_size=72, norm_topk_prob=False, decoder_sparse_step=1,
+                                             mlp_only_layers=[1], use_sliding_window=False)),
+    "qwen3_moe": (QWEN3_MOE, "bfloat16", dict(num_hidden_layers=3, head_dim=20, num_experts=16, num_experts_per_tok=3,
+                                             moe_intermediate_size=24, norm_topk_prob=True, decoder_sparse_step=2,
+                                             attention_bias=False, use_sliding_window=False)),
+    "deepseek_v2": (DEEPSEEK_V2, "bfloat16", dict(LATENT, q_lora_rank=None, topk_method="greedy", routed_scaling_factor=1.0)),
+    "deepseek_v2_groups": (DEEPSEEK_V2, "bfloat16", dict(LATENT, q_lora_rank=24, topk_method="group_limited_greedy", n_group=4,
+                                                        topk_group=2, routed_scaling_factor=4.0, rope_scaling=YARN)),
+    "deepseek_v3": (DEEPSEEK_V3, "bfloat16", dict(LATENT, q_lora_rank=24, n_group=4, topk_group=2, routed_scaling_factor=2.5,
+                                                 norm_topk_prob=True, rope_scaling=YARN, num_nextn_predict_layers=0)),
 }
+STACKED = {"mixtral_stacked"}  # all experts of a layer in one tensor, as transformers 5 has them in memory
+MIN_ROUTING_MARGIN = 1e-4      # between the last expert's logit that a token takes and the first that it does not
 
 
 def check_pins():
@@ -84,7 +108,31 @@ def random_weights(shapes, dtype, seed):
 
 
 def load(folder):
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager",
+                                                             experts_implementation="eager").eval()
+
+
+def published_names(name, weights):
+    """Experts as published checkpoints have them: a tensor for each, under the family's names."""
+    if name in STACKED:
+        return weights
+    mixtral = VARIANTS[name][0] == MIXTRAL
+    gate, up, down = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
+    result = {}
+    for full, value in weights.items():
+        full = full.replace(".mlp.", ".block_sparse_moe.") if mixtral else full
+        parent, _, leaf = full.rpartition(".experts.")
+        if not parent:
+            result[full] = value
+            continue
+        for e, expert in enumerate(value):
+            parts = [(down, expert)] if leaf == "down_proj" else zip((gate, up), expert.chunk(2))
+            result |= {f"{parent}.experts.{e}.{part}.weight": matrix.contiguous() for part, matrix in parts}
+    return result
+
+
+def routers_of(model):
+    return [module for module in model.modules() if type(module).__name__.lower().endswith("topkrouter")]
 
 
 def write_checkpoint(name, seed, folder):
@@ -96,14 +144,18 @@ def write_checkpoint(name, seed, folder):
     shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     if config["tie_word_embeddings"]:
         del shapes["lm_head.weight"]
-    save_file(random_weights(shapes, getattr(torch, config["torch_dtype"]), seed), folder / "model.safetensors",
-              metadata={"format": "pt"})
+    weights = published_names(name, random_weights(shapes, getattr(torch, config["torch_dtype"]), seed))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 @torch.no_grad()
 def run(model, ids, token_by_token):
-    """Hidden states by name and logits of the prompt, then greedy tokens with their margins."""
-    seen = {}
+    """Hidden states by name and logits of the prompt, then greedy tokens with their margins and those of all routers."""
+    seen, routing_margins = {}, [1.0]
+
+    def keep_margin(router, _, output):
+        best = torch.topk(output[0], router.top_k + 1, dim=-1).values
+        routing_margins.append(float((best[:, -2] - best[:, -1]).min()))
 
     def keep(name):
         def hook(_, __, output):
@@ -114,6 +166,7 @@ def run(model, ids, token_by_token):
     hooks = [model.model.embed_tokens.register_forward_hook(keep("embed_tokens")),
              model.model.norm.register_forward_hook(keep("norm"))]
     hooks += [layer.register_forward_hook(keep(f"layers.{i}.output")) for i, layer in enumerate(model.model.layers)]
+    router_hooks = [router.register_forward_hook(keep_margin) for router in routers_of(model)]
     pieces = [ids[i:i + 1] for i in range(len(ids))] if token_by_token else [ids]
     cache, logits = transformers.DynamicCache(), []
     for piece in pieces:
@@ -127,7 +180,9 @@ def run(model, ids, token_by_token):
         margins.append(float(best[0] - best[1]))
         greedy.append(int(last.argmax()))
         last = model(torch.tensor([greedy[-1:]]), past_key_values=cache, use_cache=True).logits[0, -1]
-    return {k: torch.cat(v) for k, v in seen.items()}, logits, greedy, margins
+    for hook in router_hooks:
+        hook.remove()
+    return {k: torch.cat(v) for k, v in seen.items()}, logits, greedy, margins, min(routing_margins)
 
 
 def record_variant(name):
@@ -139,8 +194,8 @@ def record_variant(name):
         model = load(folder)
         generator = torch.Generator().manual_seed(1000 + seed)
         ids = torch.randint(3, model.config.vocab_size, (PROMPT_LENGTH,), generator=generator).tolist()
-        hidden, logits, greedy, margins = run(model, ids, token_by_token)
-        if min(margins) > MIN_MARGIN and len(set(greedy)) >= 12:
+        hidden, logits, greedy, margins, routing_margin = run(model, ids, token_by_token)
+        if min(margins) > MIN_MARGIN and len(set(greedy)) >= 12 and routing_margin > MIN_ROUTING_MARGIN:
             break
     else:
         raise SystemExit(f"{name}: no seed with clear margins")
@@ -152,7 +207,8 @@ def record_variant(name):
           f"{sum(f.stat().st_size for f in folder.iterdir()) / 1e3:.0f} kB")
 
 
-FP8_ONLINE = ["llama3", "qwen2"]  # quantised while loading: one scale per output channel, dynamic per token
+FP8_ONLINE = ["llama3", "qwen2", "mixtral", "qwen2_moe"]  # quantised while loading: one scale per output channel, dynamic per token
+FP8_STORED_EXPERTS = "mixtral_autofp8"  # made from "mixtral", likewise: every expert has its own scales
 FP8_STORED = "llama_autofp8"      # made from "llama3": one scale per tensor, static input scales, as AutoFP8 writes it
 
 
@@ -173,7 +229,25 @@ def dynamic_scale(x):
 
 
 def linears_of(model):
-    return {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"}
+    return {name: module for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and name != "lm_head" and not name.endswith("shared_expert_gate")}
+
+
+def experts_of(model):
+    return {name: module for name, module in model.named_modules() if hasattr(module, "gate_up_proj") and hasattr(module, "num_experts")}
+
+
+def run_experts(experts, round_input):
+    """Replaces the experts' forward by one whose inputs go through round_input(x, expert, "gate_up" or "down")."""
+    def forward(x, ids, weights):
+        out = torch.zeros_like(x)
+        for e in range(experts.num_experts):
+            token, slot = torch.where(ids == e)
+            gate, up = torch.nn.functional.linear(round_input(x[token], e, "gate_up"), experts.gate_up_proj[e]).chunk(2, dim=-1)
+            inner = round_input(torch.nn.functional.silu(gate) * up, e, "down")
+            out.index_add_(0, token, torch.nn.functional.linear(inner, experts.down_proj[e]) * weights[token, slot, None])
+        return out
+    experts.forward = forward
 
 
 @torch.no_grad()
@@ -184,6 +258,10 @@ def record_fp8_online(name):
         scale = linear.weight.abs().amax(dim=1, keepdim=True) / 448
         linear.weight.copy_(fake_quantise(linear.weight, scale))
         linear.register_forward_pre_hook(lambda _, inputs: (fake_quantise(inputs[0], dynamic_scale(inputs[0])),))
+    for experts in experts_of(model).values():
+        for weight in (experts.gate_up_proj, experts.down_proj):
+            weight.copy_(fake_quantise(weight, weight.abs().amax(dim=-1, keepdim=True) / 448))
+        run_experts(experts, lambda x, e, part: fake_quantise(x, dynamic_scale(x)) if len(x) else x)
     logits = logits_of_pieces(model, golden["input_ids"])
     save_file({"logits": logits}, OUT / name / "golden_fp8.safetensors", metadata=PINS)
     print(f"{name}: fp8 logits differ from f32 by {(logits - plain).norm() / plain.norm():.4f}")
@@ -218,6 +296,46 @@ def record_fp8_stored():
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     save_file({"logits": logits, "input_ids": golden["input_ids"]}, folder / "golden_fp8.safetensors", metadata=PINS)
     print(f"{FP8_STORED}: logits differ from f32 by {(logits - plain).norm() / plain.norm():.4f}")
+
+
+@torch.no_grad()
+def record_fp8_stored_experts():
+    """Attention stays as it is. An expert that no token reaches keeps an input scale of its own."""
+    base, folder = OUT / "mixtral", OUT / FP8_STORED_EXPERTS
+    folder.mkdir(exist_ok=True)
+    model, golden, tensors = load(base), load_file(base / "golden.safetensors"), load_file(base / "model.safetensors")
+    amax = {}
+
+    def observe(x, key):
+        amax[key] = max(amax.get(key, 0.25), float(x.abs().max()) if len(x) else 0.0)
+        return x
+
+    for name, experts in experts_of(model).items():
+        run_experts(experts, lambda x, e, part, name=name: observe(x, (name, e, part)))
+    plain = logits_of_pieces(model, golden["input_ids"])
+    for name, experts in experts_of(model).items():
+        prefix = name.replace(".mlp.", ".block_sparse_moe.")
+        scales = {}
+        for e in range(experts.num_experts):
+            rows = experts.gate_up_proj.shape[1] // 2
+            parts = {"w1": experts.gate_up_proj[e][:rows], "w3": experts.gate_up_proj[e][rows:], "w2": experts.down_proj[e]}
+            for leaf, weight in parts.items():
+                part = "down" if leaf == "w2" else "gate_up"
+                scale = (weight.abs().max() / 448).float()
+                own = torch.tensor(amax[name, e, part] * 0.9 / 448)
+                scales[e, part] = own
+                codes = (weight / scale).clamp(-448, 448).to(torch.float8_e4m3fn)
+                tensors |= {f"{prefix}.{e}.{leaf}.weight": codes, f"{prefix}.{e}.{leaf}.weight_scale": scale,
+                            f"{prefix}.{e}.{leaf}.input_scale": own}
+                weight.copy_(codes.float() * scale)
+        run_experts(experts, lambda x, e, part, scales=scales: fake_quantise(x, scales[e, part]))
+    logits = logits_of_pieces(model, golden["input_ids"])
+    config = config_of("mixtral") | {"quantization_config": {
+        "quant_method": "fp8", "activation_scheme": "static", "ignored_layers": ["re:.*self_attn.*", "re:.*gate", "lm_head"]}}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file({"logits": logits, "input_ids": golden["input_ids"]}, folder / "golden_fp8.safetensors", metadata=PINS)
+    print(f"{FP8_STORED_EXPERTS}: logits differ from f32 by {(logits - plain).norm() / plain.norm():.4f}")
 
 
 ROPE_CASES = [
@@ -299,6 +417,7 @@ def main():
         for name in FP8_ONLINE:
             record_fp8_online(name)
         record_fp8_stored()
+        record_fp8_stored_experts()
     elif arguments.command == "rope":
         record_rope()
     else:

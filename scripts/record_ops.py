@@ -107,10 +107,53 @@ def paged_attention() -> list:
     return cases
 
 
+def routing() -> list:
+    """Each way that a published family routes: softmax or sigmoid, groups by their best or their two best experts."""
+    cases = []
+    ways = [dict(sigmoid=False, renormalise=True, groups=1, chosen=1, two=False, corrected=False, factor=1.0),   # Mixtral
+            dict(sigmoid=False, renormalise=False, groups=1, chosen=1, two=False, corrected=False, factor=1.0),  # Qwen2-MoE
+            dict(sigmoid=False, renormalise=False, groups=4, chosen=2, two=False, corrected=False, factor=16.0), # DeepSeek-V2
+            dict(sigmoid=True, renormalise=True, groups=4, chosen=2, two=True, corrected=True, factor=2.5)]      # DeepSeek-V3
+    for way in ways:
+        t, experts, k = 6, 16, 3
+        logits = 2 * torch.randn(t, experts)
+        correction = torch.randn(experts) / 4
+        scores = logits.double().sigmoid() if way["sigmoid"] else logits.double().softmax(dim=-1)
+        choice = scores + correction.double() if way["corrected"] else scores
+        grouped = choice.view(t, way["groups"], -1)
+        best = grouped.topk(2 if way["two"] else 1, dim=-1).values.sum(dim=-1)
+        kept = torch.zeros_like(best).scatter(1, best.topk(way["chosen"], dim=-1).indices, 1)
+        choice = grouped.masked_fill(kept[..., None] == 0, float("-inf")).view(t, experts)
+        ids = choice.topk(k, dim=-1).indices
+        weights = scores.gather(1, ids)
+        if way["renormalise"]:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        cases.append(way | dict(shape=[t, experts, k], logits=numbers(logits), correction=numbers(correction), ids=ids.flatten().tolist(),
+                                weights=numbers(way["factor"] * weights)))
+    return cases
+
+
+def mixture() -> dict:
+    """Experts and a gated shared part, token by token as a paper would write it."""
+    t, experts, k, h, i = 5, 4, 2, 7, 6
+    x, gate_up, down = torch.randn(t, h), torch.randn(experts, 2 * i, h), torch.randn(experts, h, i)
+    shared, shared_gate = torch.randn(t, h), torch.randn(t, 1)
+    logits = torch.randn(t, experts)
+    weights, ids = logits.double().softmax(dim=-1).topk(k, dim=-1)
+    out = shared_gate.double().sigmoid() * shared.double()
+    for token in range(t):
+        for slot in range(k):
+            e = ids[token, slot]
+            gate, up = (gate_up[e].double() @ x[token].double()).chunk(2)
+            out[token] += weights[token, slot] * (down[e].double() @ (F.silu(gate) * up))
+    return dict(shape=[t, experts, k, h, i], x=numbers(x), gate_up=numbers(gate_up), down=numbers(down), shared=numbers(shared),
+                shared_gate=numbers(shared_gate), logits=numbers(logits), out=numbers(out))
+
+
 def main() -> None:
     torch.manual_seed(1)
     recorded = dict(rms_norm=rms_norm(), silu_and_mul=silu_and_mul(), quantize=quantize(), matmul=matmul(), rope=rope(),
-                    paged_attention=paged_attention())
+                    paged_attention=paged_attention(), routing=routing(), mixture=mixture())
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(recorded, separators=(",", ":")) + "\n")
     print(f"{OUT}: {OUT.stat().st_size} bytes")

@@ -105,6 +105,10 @@ void ModelFlags::add_to(CLI::App& command, Model model_kind) {
   command.add_option("--tensor-parallel-size,--tp", engine.tensor_parallel_size, "ranks that share the model")
       ->capture_default_str()
       ->group("Machine");
+  command
+      .add_flag("--enable-expert-parallel", engine.enable_expert_parallel,
+                "ranks have whole experts, not a share of each")
+      ->group("Machine");
   command.add_option("--seed", engine.seed, "seed of everything random")->capture_default_str()->group("Machine");
   command.add_option("--load-format", load_format_, "auto, or dummy: random weights, no files")
       ->check(CLI::IsMember({"auto", "safetensors", "dummy"}))

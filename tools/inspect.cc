@@ -1,5 +1,6 @@
 // octet inspect: what a checkpoint holds, what would be loaded of it, and which kernel each op would take. Learned from
 // the model itself in recording mode: no tensor is read.
+#include <iterator>
 #include <map>
 
 #include "octet/checkpoint/hub_cache.h"
@@ -45,6 +46,9 @@ Recorded record(const ModelConfig& config, const SafetensorsFolder& files, const
   return recorded;
 }
 
+// Linears of a mixture's experts, which go through ExpertMatmulOp.
+bool is_stack(const Model::LinearRow& linear) { return linear.module.find(".*.") != std::string::npos; }
+
 // One op as a row: what it is, who takes it, who declines and why.
 struct KernelRow {
   std::string op;
@@ -70,6 +74,7 @@ std::vector<KernelRow> linear_kernels(const Recorded& recorded, const Backend& b
   std::vector<KernelRow> rows;
   std::map<std::string, bool> seen;
   for (const Model::LinearRow& linear : recorded.linears) {
+    if (is_stack(linear)) continue;
     for (const int64_t tokens : {int64_t{1}, int64_t{16}, int64_t{512}}) {
       const QuantFormat x = input_format(linear.activation, backend);
       std::string op = fmt::format("matmul {} x {} [{}, {}], {} tokens", x.to_string(), linear.weight.to_string(),
@@ -80,6 +85,36 @@ std::vector<KernelRow> linear_kernels(const Recorded& recorded, const Backend& b
                             .weight = described(linear.weight, linear.n, linear.k)};
       rows.push_back({std::move(op), backend.choose(matmul)});
     }
+  }
+  return rows;
+}
+
+// Of a token that every expert computes: which kernel takes it does not depend on how many there are.
+KernelChoice expert_choice(const Model::LinearRow& linear, const Backend& backend) {
+  const int64_t experts = linear.count;
+  const Tensor offsets = described(DType::kI32, {experts + 1}), order = described(DType::kI32, {experts}),
+               rows = described(DType::kI32, {1, experts});
+  QuantTensor x = described(input_format(linear.activation, backend), experts, linear.k);
+  if (x.format.granularity == Granularity::kTensor) x.scale = described(DType::kF32, {experts});
+  QuantTensor weight(described(linear.weight.dtype, {experts, linear.n, linear.k}), {}, linear.weight);
+  if (linear.weight.quantized())
+    weight.scale = described(DType::kF32, linear.weight.stack_scale_shape(experts, linear.n, linear.k));
+  return backend.choose(ExpertMatmulOp{.out = described(backend.activation_dtype(), {experts, linear.n}),
+                                       .x = x,
+                                       .order = ExpertMatmulOp::Order::kByRow,
+                                       .weight = weight,
+                                       .plan = ExpertPlan(offsets, order, rows)});
+}
+
+std::vector<KernelRow> expert_kernels(const Recorded& recorded, const Backend& backend) {
+  std::vector<KernelRow> rows;
+  std::map<std::string, bool> seen;
+  for (const Model::LinearRow& linear : recorded.linears) {
+    if (!is_stack(linear) || linear.count == 0) continue;
+    std::string op =
+        fmt::format("expert_matmul {} x {} [{}, {}, {}]", input_format(linear.activation, backend).to_string(),
+                    linear.weight.to_string(), linear.count, linear.n, linear.k);
+    if (seen.emplace(op, true).second) rows.push_back({std::move(op), expert_choice(linear, backend)});
   }
   return rows;
 }
@@ -148,7 +183,7 @@ std::vector<std::vector<std::string>> linear_table(const Recorded& recorded) {
     const std::string key = fmt::format("{} {} {} {} {}", name, linear.n, linear.k, linear.weight.to_string(),
                                         linear.activation.to_string());
     const auto [it, is_new] = lines.try_emplace(key, table.size(), 0);
-    ++it->second.second;
+    it->second.second += linear.count;
     const Shape scale = linear.weight.scale_shape(linear.n, linear.k);
     const int64_t bytes = linear.n * linear.k * dtype_bytes(linear.weight.dtype) + scale.num_elements() * 4;
     if (is_new)
@@ -211,6 +246,7 @@ void InspectCommand::print_json(const Recorded& recorded, const SafetensorsFolde
     report["linears"].push_back({{"module", l.module},
                                  {"n", l.n},
                                  {"k", l.k},
+                                 {"count", l.count},
                                  {"weight", l.weight.to_string()},
                                  {"activation", l.activation.to_string()}});
   }
@@ -241,7 +277,8 @@ void InspectCommand::run() const {
                         activation_dtype(device));
   const Recorded recorded = record(config, files, options, backend);
   std::vector<KernelRow> rows = linear_kernels(recorded, backend);
-  for (KernelRow& row : other_kernels(recorded, backend)) rows.push_back(std::move(row));
+  for (auto more : {expert_kernels(recorded, backend), other_kernels(recorded, backend)})
+    std::move(more.begin(), more.end(), std::back_inserter(rows));
   if (json) {
     print_json(recorded, files, rows);
   } else {

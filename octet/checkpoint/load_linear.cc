@@ -1,6 +1,7 @@
 // Weights::linear: the parts of a fused linear, each read from disk in its scheme and put in memory in the linear's
 // format.
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstring>
@@ -10,8 +11,7 @@
 #include "octet/base/error.h"
 #include "octet/base/log.h"
 #include "octet/checkpoint/copy_matrix.h"
-#include "octet/checkpoint/stored_scales.h"
-#include "octet/checkpoint/tensor_source.h"
+#include "octet/checkpoint/linear_loader.h"
 #include "octet/quant/weight_rows.h"
 
 namespace octet {
@@ -20,76 +20,38 @@ namespace {
 // Dummy static input scale: activations of a few units stay in range.
 constexpr float kDummyInputScale = 0.02f;
 
-class LinearLoader {
- public:
-  LinearLoader(const Weights& weights, const LinearRequest& request)
-      : weights_(weights), source_(weights.source()), tensors_(source_), request_(request) {}
-
-  LoadedLinear load();
-
- private:
-  // A part, its scheme and its place in the fused matrix.
-  struct PartPlan {
-    const LinearPart* part;
-    std::string module;  // full name of its tensors without ".weight"
-    LinearScheme scheme;
-    int64_t offset;      // first row in the fused matrix
-    int64_t num_stored;  // local rows that exist on disk
-  };
-
-  void plan_parts();
-  void hold_in_plain();
-  bool runs_fast(const QuantFormat& weight, const QuantFormat& activation) const {
-    return !source_.runs_fast || source_.runs_fast(weight, activation, total_n_, local_k_);
-  }
-  LinearScheme scheme_of(const std::string& rule_name, const std::string& module) const;
-  bool stored_quantised(const PartPlan& plan) const { return plan.scheme.on_disk->weight_format().quantized(); }
-  void choose_format();
-  std::optional<QuantFormat> held_format(const QuantFormat& format) const;
-  void hold_in_plain_for_want_of_kernels(const QuantFormat& format);
-  void check_parts_agree_with_files() const;
-  void load_part(const PartPlan& plan);
-  void record_part(const PartPlan& plan);
-  void pass_over_scales(const PartPlan& plan);
-  void load_stored(const PartPlan& plan);
-  void take_stored(const PartPlan& plan, ConstTensor weight, const ScaleGrid& scales);
-  std::optional<FoundTensor> find(const PartPlan& plan, const StoredTensor& tensor) {
-    return find_stored(tensors_, source_.files, plan.module, tensor);
-  }
-  void load_real(const PartPlan& plan, ConstTensor values);
-  void quantise(const PartPlan& plan, ConstTensor values);
-  void quantise_cut_blocks(const PartPlan& plan, ConstTensor values);
-  void refuse_nan(const PartPlan& plan, ConstTensor values) const;
-  std::vector<float> shared_maxima(const PartPlan& plan, ConstTensor values, Granularity granularity);
-  void check_weight_zero_points(const PartPlan& plan);
-  void put_scales(const PartPlan& plan, const ScaleGrid& scales, const Region& from);
-  void clear_padding(const PartPlan& plan);
-  void load_input_scale();
-  void load_bias();
-  Tensor allocate(DType dtype, Shape shape, std::string_view suffix);
-
-  Region region(const PartPlan& plan) const {
-    return Region{.first_row = std::min(plan.part->first_n, plan.part->n),
-                  .num_rows = plan.num_stored,
-                  .first_column = first_k_,
-                  .num_columns = local_k_};
-  }
-  // The rows of the fused weight that the part's stored rows go to.
-  Tensor target(const PartPlan& plan) const { return loaded_.weight.data.rows(plan.offset, plan.num_stored); }
-
-  const Weights& weights_;
-  WeightSource& source_;
-  TensorSource tensors_;
-  const LinearRequest& request_;
-  std::vector<PartPlan> plans_;
-  int64_t total_n_ = 0;
-  int64_t first_k_ = 0;
-  int64_t local_k_ = 0;
-  LoadedLinear loaded_;
+struct LinearTensor {
+  Tensor& tensor;
+  std::string_view suffix;
 };
+std::array<LinearTensor, 5> tensors_of(LoadedLinear& linear) {
+  return {LinearTensor{linear.weight.data, "weight"}, LinearTensor{linear.weight.scale, "weight_scale"},
+          LinearTensor{linear.input_scale, "input_scale"}, LinearTensor{linear.input_zero_point, "input_zero_point"},
+          LinearTensor{linear.bias, "bias"}};
+}
 
-LoadedLinear LinearLoader::load() {
-  local_k_ = request_.k;
+}  // namespace
+
+LoadedLinear allocate_linear(WeightSource& source, const LoadedLinear& described, std::string_view module) {
+  LoadedLinear linear = described;
+  for (const auto& [tensor, suffix] : tensors_of(linear)) {
+    if (tensor.rank() == 0) continue;
+    tensor = source.allocate(tensor.dtype, tensor.shape, fmt::format("{}.{}", module, suffix));
+    source.weight_bytes += tensor.num_bytes();
+    if (suffix.ends_with("_scale")) source.scale_bytes += tensor.num_bytes();
+  }
+  return linear;
+}
+
+LoadedLinear place_linear(WeightSource& source, LoadedLinear written) {
+  for (const auto& [tensor, suffix] : tensors_of(written)) {
+    if (tensor) tensor = source.place(tensor);
+  }
+  return written;
+}
+
+LinearLoader::LinearLoader(const Weights& weights, const LinearRequest& request)
+    : weights_(weights), source_(weights.source()), tensors_(source_), request_(request), local_k_(request.k) {
   if (request_.shard == Shard::kRow) {
     if (request_.k % source_.world_size != 0) {
       fail(ErrorCode::kUnsupported, "{}: {} input channels cannot be split over {} ranks",
@@ -100,54 +62,70 @@ LoadedLinear LinearLoader::load() {
   }
   plan_parts();
   choose_format();
-  loaded_.weight.data = allocate(loaded_.weight.format.dtype, Shape{total_n_, local_k_}, "weight");
-  if (loaded_.weight.format.quantized()) {
-    loaded_.weight.scale = allocate(DType::kF32, loaded_.weight.format.scale_shape(total_n_, local_k_), "weight_scale");
-    source_.scale_bytes += loaded_.weight.scale.num_bytes();
-    if (!tensors_.recording())  // rows that pad the matrix keep this
-      std::fill_n(loaded_.weight.scale.data<float>(), loaded_.weight.scale.num_elements(), 1.0f);
-  }
+}
+
+LoadedLinear LinearLoader::described() const {
+  const auto shaped = [](DType dtype, Shape shape) { return Tensor(nullptr, dtype, shape); };
+  LoadedLinear linear{
+      .weight = QuantTensor(shaped(weight_format().dtype, Shape{total_n_, local_k_}), {}, weight_format()),
+      .bias = {},
+      .activation = activation(),
+      .input_scale = {},
+      .input_zero_point = {}};
+  if (weight_format().quantized())
+    linear.weight.scale = shaped(DType::kF32, weight_format().scale_shape(total_n_, local_k_));
+  if (has_input_scale()) linear.input_scale = shaped(DType::kF32, Shape{1});
+  if (has_input_scale() && activation().zero_point) linear.input_zero_point = shaped(DType::kI32, Shape{1});
+  if (has_bias()) linear.bias = shaped(DType::kF32, Shape{total_n_});
+  return linear;
+}
+
+LoadedLinear LinearLoader::load_into(const LoadedLinear& memory) {
+  loaded_ = memory;
+  if (loaded_.weight.scale && !tensors_.recording())  // rows that pad the matrix keep this
+    std::fill_n(loaded_.weight.scale.data<float>(), loaded_.weight.scale.num_elements(), 1.0f);
   for (const PartPlan& plan : plans_) load_part(plan);
   load_input_scale();
   if (request_.bias) load_bias();
-  for (Tensor* tensor :
-       {&loaded_.weight.data, &loaded_.weight.scale, &loaded_.input_scale, &loaded_.input_zero_point, &loaded_.bias}) {
-    if (*tensor) *tensor = source_.place(*tensor);
-  }
   return loaded_;
-}
-
-Tensor LinearLoader::allocate(DType dtype, Shape shape, std::string_view suffix) {
-  const Tensor tensor = source_.allocate(dtype, shape, fmt::format("{}.{}", plans_.at(0).module, suffix));
-  source_.weight_bytes += tensor.num_bytes();
-  return tensor;
 }
 
 void LinearLoader::plan_parts() {
   for (const LinearPart& part : request_.parts) {
-    const std::string rule_name = weights_.full_name(part.name);
-    const std::string module = part.stored_as.empty() ? rule_name : part.stored_as;
+    const std::string module = part.stored_as.empty() ? weights_.full_name(part.name) : part.stored_as;
     plans_.push_back(PartPlan{.part = &part,
                               .module = module,
-                              .scheme = scheme_of(rule_name, module),
+                              .scheme = scheme_of(part, module),
                               .offset = total_n_,
                               .num_stored = std::clamp<int64_t>(part.n - part.first_n, 0, part.local_n)});
     total_n_ += part.local_n;
   }
 }
 
+LinearScheme LinearLoader::plain_scheme() {
+  const QuantScheme* plain = find_scheme("bf16");  // its format in memory becomes that of source.plain_dtype
+  OCTET_CHECK(plain != nullptr);
+  return {.on_disk = plain, .in_memory = plain, .activation = {}};
+}
+
 // The rule's scheme, corrected by what is on disk: the file's dtype is the truth about how a weight is stored.
-LinearScheme LinearLoader::scheme_of(const std::string& rule_name, const std::string& module) const {
-  const TensorEntry* entry = tensors_.find(module + ".weight");
+LinearScheme LinearLoader::scheme_of(const LinearPart& part, const std::string& module) const {
+  const std::string weight = part.stack ? part.stack->tensor : module + ".weight";
+  const TensorEntry* entry = tensors_.find(weight);
   const auto stored = entry != nullptr ? std::optional(entry->dtype) : std::nullopt;
-  LinearScheme scheme = source_.quant->scheme_for(rule_name, stored);
+  LinearScheme scheme = source_.quant->scheme_for(weights_.full_name(part.name), stored);
+  if (request_.keep_plain && (!stored || is_real(*stored))) return plain_scheme();
   if (entry == nullptr) return scheme;
+  if (part.stack && !is_real(entry->dtype)) {
+    fail(ErrorCode::kUnsupported,
+         "{}: {}: experts in 8 bits that are stacked in one tensor are not supported, expected a tensor for each (in "
+         "{})",
+         weight, dtype_name(entry->dtype), source_.files->file_of(weight));
+  }
   const bool rule_quantised = scheme.on_disk->weight_format().quantized();
   if (rule_quantised && is_real(entry->dtype)) {
-    const QuantScheme* plain = find_scheme("bf16");  // its format in memory becomes that of source.plain_dtype
-    OCTET_CHECK(plain != nullptr);
     source_.found_plain.insert(module);
-    return LinearScheme{.on_disk = plain, .in_memory = plain, .activation = {}};
+    return plain_scheme();
   }
   if (rule_quantised && entry->dtype != scheme.on_disk->weight_format().dtype) {
     fail_dtype(*source_.files, module + ".weight", entry->dtype,
@@ -244,6 +222,10 @@ void LinearLoader::hold_in_plain() {
 
 // Asks for the part's tensors without reading them.
 void LinearLoader::record_part(const PartPlan& plan) {
+  if (plan.part->stack) {
+    find_weight(plan);
+    return;
+  }
   for (const StoredTensor& tensor : plan.scheme.on_disk->stored_tensors(plan.part->n, request_.k)) find(plan, tensor);
   if (stored_quantised(plan)) check_weight_zero_points(plan);
 }
@@ -261,42 +243,50 @@ void LinearLoader::load_part(const PartPlan& plan) {
   if (!stored_quantised(plan)) pass_over_scales(plan);
   if (tensors_.recording()) return record_part(plan);
   clear_padding(plan);
+  if (tensors_.dummy()) return load_dummy(plan);
+  if (stored_quantised(plan)) return load_stored(plan);
+  const std::optional<ConstTensor> stored = find_weight(plan);
+  if (!stored) return;
+  const ConstTensor values = region_of(*stored, region(plan));
+  if (!loaded_.weight.format.quantized()) {
+    copy_matrix(values, target(plan), *source_.threads);
+  } else if (reinterpret_cast<uintptr_t>(values.bytes) % static_cast<uintptr_t>(dtype_bytes(values.dtype)) == 0) {
+    quantise(plan, values);
+  } else {  // a file whose tensors are not aligned
+    std::vector<std::byte> bytes(static_cast<size_t>(values.num_bytes()));
+    const Tensor aligned(bytes.data(), values.dtype, values.shape);
+    copy_matrix(values, aligned, *source_.threads);
+    quantise(plan, aligned);
+  }
+  tensors_.done(weight_name(plan), values.num_bytes());
+}
+
+std::optional<ConstTensor> LinearLoader::find_weight(const PartPlan& plan) {
+  const std::string name = weight_name(plan);
+  const Shape shape{plan.part->n, request_.k};
+  if (!plan.part->stack) return tensors_.require(name, std::span(&shape, 1));
+  const LinearPart::Stack& stack = *plan.part->stack;
+  const std::optional<ConstTensor> whole = tensors_.require(name, std::span(&stack.shape, 1));
+  if (!whole) return std::nullopt;
+  return whole->reshape(Shape{stack.shape[0] * stack.shape[1], stack.shape[2]}).rows(stack.first_row, plan.part->n);
+}
+
+void LinearLoader::load_dummy(const PartPlan& plan) {
   const std::string name = plan.module + ".weight";
   const Shape shape{plan.part->n, request_.k};
-  if (!loaded_.weight.format.quantized() && !stored_quantised(plan))
-    return tensors_.read(name, shape, region(plan), target(plan));
-  if (tensors_.dummy() && loaded_.weight.format.dtype == DType::kF8E4M3 &&
-      source_.dummies == WeightSource::Dummies::kTiled) {
+  const QuantFormat& format = loaded_.weight.format;
+  if (!format.quantized() && !stored_quantised(plan)) return tensors_.read(name, shape, region(plan), target(plan));
+  if (format.dtype == DType::kF8E4M3 && source_.dummies == WeightSource::Dummies::kTiled) {
     const Region part = region(plan);
     const DummyPlace place{.first_row = part.first_row, .first_column = part.first_column, .num_columns = request_.k};
     const Region part_at_0{.num_rows = part.num_rows, .num_columns = part.num_columns};
     tensors_.dummy_tile().fill(name, place, target(plan), *source_.threads);
     return put_scales(plan, ScaleGrid(kF8Tensor, part.num_rows, part.num_columns, {DummyTile::kF8Scale}), part_at_0);
   }
-  if (tensors_.dummy()) {
-    std::vector<std::byte> bytes(static_cast<size_t>(plan.num_stored * local_k_ * dtype_bytes(DType::kBF16)));
-    const Tensor values(bytes.data(), DType::kBF16, Shape{plan.num_stored, local_k_});
-    tensors_.read(name, shape, region(plan), values);
-    return load_real(plan, values);
-  }
-  if (stored_quantised(plan)) return load_stored(plan);
-  const std::optional<ConstTensor> stored = tensors_.require(name, std::span(&shape, 1));
-  if (!stored) return;
-  const ConstTensor values = region_of(*stored, region(plan));
-  if (reinterpret_cast<uintptr_t>(values.bytes) % static_cast<uintptr_t>(dtype_bytes(values.dtype)) == 0) {
-    load_real(plan, values);
-  } else {  // a file whose tensors are not aligned
-    std::vector<std::byte> bytes(static_cast<size_t>(values.num_bytes()));
-    const Tensor aligned(bytes.data(), values.dtype, values.shape);
-    copy_matrix(values, aligned, *source_.threads);
-    load_real(plan, aligned);
-  }
-  tensors_.done(name, values.num_bytes());
-}
-
-// Real numbers into the linear's format.
-void LinearLoader::load_real(const PartPlan& plan, ConstTensor values) {
-  if (loaded_.weight.format.quantized()) {
+  std::vector<std::byte> bytes(static_cast<size_t>(plan.num_stored * local_k_ * dtype_bytes(DType::kBF16)));
+  const Tensor values(bytes.data(), DType::kBF16, Shape{plan.num_stored, local_k_});
+  tensors_.read(name, shape, region(plan), values);
+  if (format.quantized()) {
     quantise(plan, values);
   } else {
     copy_matrix(values, target(plan), *source_.threads);
@@ -430,7 +420,7 @@ void LinearLoader::clear_padding(const PartPlan& plan) {
 // The parts share one input, so that they share one range: the smallest that holds all of theirs.
 void LinearLoader::load_input_scale() {
   const QuantFormat& format = loaded_.activation;
-  const bool wanted = format.granularity == Granularity::kTensor && !format.dynamic;
+  const bool wanted = has_input_scale();
   float low = 0.0f, high = 0.0f, largest = 0.0f;
   std::optional<std::pair<float, int32_t>> first;
   bool differ = false;
@@ -459,9 +449,6 @@ void LinearLoader::load_input_scale() {
     warn_once(fmt::format("{} and the parts it is fused with have different input scales: the largest range is used",
                           plans_[0].module));
   }
-  loaded_.input_scale = allocate(DType::kF32, Shape{1}, "input_scale");
-  source_.scale_bytes += loaded_.input_scale.num_bytes();
-  if (format.zero_point) loaded_.input_zero_point = allocate(DType::kI32, Shape{1}, "input_zero_point");
   float scale = tensors_.dummy() ? kDummyInputScale : largest;
   int32_t zero = first ? first->second : 0;
   if (differ && format.zero_point) {
@@ -473,11 +460,10 @@ void LinearLoader::load_input_scale() {
 }
 
 void LinearLoader::load_bias() {
-  if (request_.shard == Shard::kRow && source_.rank != 0) {
+  if (!has_bias()) {
     for (const PartPlan& plan : plans_) source_.consumed.insert(plan.module + ".bias");
     return;
   }
-  loaded_.bias = allocate(DType::kF32, Shape{total_n_}, "bias");
   for (const PartPlan& plan : plans_) {
     float* first = loaded_.bias.data<float>() + plan.offset;
     std::fill_n(first, plan.part->local_n, 0.0f);
@@ -488,8 +474,9 @@ void LinearLoader::load_bias() {
   }
 }
 
-}  // namespace
-
-LoadedLinear Weights::linear(const LinearRequest& request) const { return LinearLoader(*this, request).load(); }
+LoadedLinear Weights::linear(const LinearRequest& request) const {
+  LinearLoader loader(*this, request);
+  return place_linear(source_, loader.load_into(allocate_linear(source_, loader.described(), loader.module())));
+}
 
 }  // namespace octet

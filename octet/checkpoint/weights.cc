@@ -107,6 +107,20 @@ bool Weights::has(std::string_view name) const {
   return source_.files != nullptr && source_.files->find(full_name(name)) != nullptr;
 }
 
+std::vector<std::string_view> Weights::names() const {
+  std::vector<std::string_view> found;
+  if (source_.files == nullptr) return found;
+  const std::string prefix = prefix_ + ".";
+  const auto& entries = source_.files->entries();
+  for (auto it = entries.lower_bound(prefix); it != entries.end() && it->first.starts_with(prefix); ++it)
+    found.push_back(std::string_view(it->first).substr(prefix.size()));
+  return found;
+}
+
+void Weights::leave_to_other_ranks() const {
+  for (const std::string_view name : names()) source_.consumed.insert(full_name(name));
+}
+
 Tensor Weights::parameter(std::string_view name, Shape shape, DType dtype) const {
   OCTET_CHECK(shape.rank() == 1 || shape.rank() == 2);
   const std::string full = full_name(name);

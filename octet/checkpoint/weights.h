@@ -16,6 +16,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -50,13 +51,25 @@ struct LinearPart {
   int64_t first_n = 0;    // first row this rank takes
   int64_t local_n = 0;    // rows this rank takes; those at n and beyond are zeros (a padded vocabulary)
   std::string stored_as;  // full name of the tensors on disk when it is another (tied lm_head); empty: prefix and name
+  // A weight that is part of a stack [E, rows, k] of all experts, in one tensor on disk of that full name: it begins at
+  // row first_row of [E * rows, k]. Real numbers only.
+  struct Stack {
+    std::string tensor;
+    Shape shape;
+    int64_t first_row = 0;
+  };
+  std::optional<Stack> stack = {};
 };
 struct LinearRequest {
   std::vector<LinearPart> parts;
   int64_t k = 0;  // full input channels; kRow: each rank takes k / world_size of them, in rank order
   Shard shard = Shard::kReplicated;
   bool bias = false;  // read <part>.bias as well
+  // Left as it is, whatever is quantised, unless the file has it in 8 bits: routers and gates, whose small errors send
+  // tokens elsewhere.
+  bool keep_plain = false;
 };
+// One linear, or a stack of E: every tensor then has E as its first dimension (those of one element have E of them).
 struct LoadedLinear {
   // [sum local_n, local_k]. Each part keeps its own scale, per-tensor ones expanded to one per channel where there are
   // several parts: lossless. Plain in source.plain_dtype when parts disagree about their scheme.
@@ -78,6 +91,20 @@ struct LayerRange {
   int64_t end = std::numeric_limits<int64_t>::max();  // the model's number of layers, if that is less
 };
 
+// A matrix on disk that holds, head after head, rows that make keys and rows that make values of a compressed vector:
+// kv_b_proj of latent attention. One part.
+struct HeadProjectionsRequest {
+  LinearRequest linear;
+  int64_t num_heads = 0;  // on this rank
+  int64_t key_dim = 0;    // rows of a head that come first
+};
+// In source.plain_dtype, whatever the file has.
+struct HeadProjections {
+  std::string name;
+  Tensor key = {};    // [H, K, key_dim]: transposed
+  Tensor value = {};  // [H, other rows of a head, K]
+};
+
 // One checkpoint being loaded by one rank: shared by all cursors.
 struct WeightSource {
   // kRecord: everything is checked, counted and accounted for, but no tensor's bytes are read and no memory that
@@ -97,6 +124,9 @@ struct WeightSource {
   int rank = 0;
   int world_size = 1;
   LayerRange layers;
+  // How the experts of a mixture are spread over ranks: each rank has a share of every expert's intermediate channels,
+  // or whole experts. Where the channels do not divide it has whole experts.
+  enum class ExpertSplit : uint8_t { kChannels, kExperts } expert_split = ExpertSplit::kChannels;
   // Elementwise maximum over ranks, so that weights quantised while loading have the scales that one rank would give
   // them. Every rank makes the same calls in the same order. The identity for one rank.
   std::function<void(std::span<float> values)> all_reduce_max = [](std::span<float>) {};
@@ -133,6 +163,16 @@ class Weights {
   // Rows [first, first + count) of a matrix of full shape [n, k]; rows beyond n are zeros.
   Tensor parameter_rows(std::string_view name, Shape full_shape, int64_t first, int64_t count, DType dtype) const;
   LoadedLinear linear(const LinearRequest& request) const;
+  // Linears of one shape as one stack, called `name`: each keeps its own scales. In source.plain_dtype when they
+  // disagree about their scheme.
+  LoadedLinear stack(std::span<const LinearRequest> requests, std::string_view name) const;
+
+  HeadProjections head_projections(const HeadProjectionsRequest& request) const;
+
+  // The names of the checkpoint's tensors below this cursor, without its prefix.
+  std::vector<std::string_view> names() const;
+  // Other ranks read the tensors below this cursor: they are no left-overs.
+  void leave_to_other_ranks() const;
 
  private:
   WeightSource& source_;

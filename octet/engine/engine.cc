@@ -164,7 +164,8 @@ void Engine::State::check_fits(const ModelSource& source, const EngineOptions& o
                             .quant = &source.quant,
                             .plain_dtype = source.plain_dtype,
                             .backend = &backend,
-                            .world_size = options.tensor_parallel_size};
+                            .world_size = options.tensor_parallel_size,
+                            .expert_split = source.expert_split};
   const auto recorded = record_ranks(recording);
   MemoryNeeds needs{.weights = source.quant.description(),
                     .max_num_batched_tokens = step_limits(options).max_tokens,
@@ -208,6 +209,8 @@ void Engine::State::load(const EngineOptions& options) {
                            .device = device,
                            .plain_dtype = dtype,
                            .kernels = kernel_selection(options),
+                           .expert_split = options.enable_expert_parallel ? WeightSource::ExpertSplit::kExperts
+                                                                          : WeightSource::ExpertSplit::kChannels,
                            .on_progress = [&](int64_t bytes) {
                              done += bytes;
                              if (!options.on_load_progress) return;
@@ -251,7 +254,8 @@ void Engine::State::reserve(const EngineOptions& options) {
        .requested_bytes = options.kv_cache_memory_bytes,
        .unasked = device.kind == DeviceKind::kCpu ? KvBudget::Unasked::kModest : KvBudget::Unasked::kAll});
   report.kv_bytes_per_token = layout.bytes_per_token() * ranks->world_size();
-  const int64_t bf16_bytes_per_token = 2 * layout.num_layers * layout.num_kv_heads * layout.head_dim * 2;
+  const int64_t bf16_bytes_per_token =
+      layout.num_planes() * layout.num_layers * layout.num_kv_heads * layout.head_dim * 2;
   report.kv_tokens_to_bf16 = static_cast<double>(bf16_bytes_per_token) / static_cast<double>(layout.bytes_per_token());
   report.kv_cache_bytes = report.num_kv_blocks * bytes_per_block;
   report.kv_cache_tokens = report.num_kv_blocks * layout.block_size;

@@ -41,7 +41,8 @@ struct EngineOptions {
   bool enforce_eager = false;       // on a GPU: no step is recorded
   int32_t max_queued_requests = 0;  // 0: 4 * max_num_seqs
   int32_t tensor_parallel_size = 1;
-  int32_t num_threads = 0;  // 0: all processors
+  bool enable_expert_parallel = false;  // of a mixture: ranks have whole experts, not a share of each
+  int32_t num_threads = 0;              // 0: all processors
   uint64_t seed = 0;
   bool dummy_weights = false;  // load_format "dummy"
   // Called on the engine's thread after the on_event calls of each step: for callers who hand events over together.

@@ -23,6 +23,7 @@ struct RecordingSource {
   const Backend* backend = nullptr;  // says which formats are dequantised while loading
   int rank = 0;
   int world_size = 1;
+  WeightSource::ExpertSplit expert_split = WeightSource::ExpertSplit::kChannels;
 };
 
 class RecordedModel {

@@ -61,6 +61,7 @@ Runner::Runner(const ModelSource& source, Comm& comm, int num_threads)
   weights.plain_dtype = source.plain_dtype;
   weights.rank = comm_.rank();
   weights.world_size = comm_.world_size();
+  weights.expert_split = source.expert_split;
   weights.on_progress = source.on_progress;
   weights.allocate = [this](DType dtype, Shape shape, std::string_view name) {
     return parameters_.allocate(dtype, shape, name);

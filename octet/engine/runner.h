@@ -38,6 +38,7 @@ struct ModelSource {
   Device device;
   DType plain_dtype = DType::kBF16;
   KernelSelection kernels = KernelSelection::kFastest;
+  WeightSource::ExpertSplit expert_split = WeightSource::ExpertSplit::kChannels;
   std::function<void(int64_t bytes)> on_progress;
 };
 

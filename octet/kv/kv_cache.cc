@@ -9,7 +9,7 @@ namespace octet {
 int64_t KvCacheLayout::bytes_per_token() const {
   int64_t bytes = 0;
   for (int64_t layer = 0; layer < num_layers; ++layer)
-    bytes += 2 * num_kv_heads * head_dim * dtype_bytes(dtype_of(layer));
+    bytes += num_planes() * num_kv_heads * head_dim * dtype_bytes(dtype_of(layer));
   return bytes;
 }
 
@@ -23,7 +23,7 @@ KvCache::KvCache(Device device, const KvCacheLayout& layout, int64_t num_blocks)
   int64_t offset = 0;
   for (int64_t layer = 0; layer < layout.num_layers; ++layer) {
     layers_[static_cast<size_t>(layer)].offset = offset;
-    offset += 2 * k(layer).num_bytes();
+    offset += layout.num_planes() * k(layer).num_bytes();
   }
 }
 

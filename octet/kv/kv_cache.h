@@ -18,12 +18,15 @@ struct KvCacheLayout {
   int64_t first_kv_head = 0;             // of the model's
   std::vector<int64_t> sliding_windows;  // of each layer, 0 for none; empty: no layer has one
   int64_t block_size = 16;               // tokens
+  // Latent attention: a token's value is the beginning of its key, which is all that is stored. v() is k().
+  bool values_in_keys = false;
   DType dtype = DType::kBF16;
   std::vector<DType> layer_dtypes;  // where layers differ; empty: all have `dtype`
 
   DType dtype_of(int64_t layer) const {
     return layer_dtypes.empty() ? dtype : layer_dtypes[static_cast<size_t>(layer)];
   }
+  int64_t num_planes() const { return values_in_keys ? 1 : 2; }  // of a layer
   int64_t bytes_per_token() const;
   int64_t bytes_per_block() const { return bytes_per_token() * block_size; }
 };
@@ -35,7 +38,7 @@ class KvCache {
   const KvCacheLayout& layout() const { return layout_; }
   int64_t num_blocks() const { return num_blocks_; }
   Tensor k(int64_t layer) const { return half(layer, 0); }
-  Tensor v(int64_t layer) const { return half(layer, 1); }
+  Tensor v(int64_t layer) const { return half(layer, layout_.num_planes() - 1); }
   // real = stored * scale; 1 unless somebody says otherwise. Of a layer with a scale for each head these are the
   // largest.
   float k_scale(int64_t layer) const { return of(layer).k_scale; }

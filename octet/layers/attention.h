@@ -21,6 +21,11 @@ struct HeadShard {
 // Throws Error{kUnsupported} when the heads do not divide.
 HeadShard head_shard(const ModelConfig& config, int rank, int world_size);
 
+// What the cache holds of one layer on this rank.
+inline KvCacheLayout kv_layout_of(const HeadShard& heads) {
+  return {.num_kv_heads = heads.num_kv_heads, .head_dim = heads.head_dim, .first_kv_head = heads.first_kv_head};
+}
+
 struct AttentionOptions {
   HeadShard heads;
   int64_t layer = 0;           // of the KV cache

@@ -11,14 +11,19 @@ namespace {
 
 constexpr int64_t kArenaAlignment = 64;
 
-std::string linear_name(const Weights& weights, const LinearRequest& request) {
-  if (request.parts.size() == 1) return weights.full_name(request.parts[0].name);
+}  // namespace
+
+int64_t arena_bytes(int64_t num_elements, int64_t element_bytes) {
+  return (num_elements * element_bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
+}
+
+std::string linear_name(const Weights& weights, std::span<const LinearPart> parts) {
+  if (parts.size() == 1) return weights.full_name(parts[0].name);
   std::vector<std::string> names;
-  for (const LinearPart& part : request.parts) names.push_back(part.name);
+  for (const LinearPart& part : parts) names.push_back(part.name);
   return weights.full_name(fmt::format("{{{}}}", fmt::join(names, ",")));
 }
 
-// Memory for [rows, cols] in a dynamic format: data, scales, zero points.
 QuantTensor make_dynamic(Step& step, const QuantFormat& format, int64_t rows, int64_t cols) {
   const Shape scale_shape = format.scale_shape(rows, cols);
   QuantTensor x(step.arena.make(format.dtype, Shape{rows, cols}), step.arena.make(DType::kF32, scale_shape), format);
@@ -26,21 +31,22 @@ QuantTensor make_dynamic(Step& step, const QuantFormat& format, int64_t rows, in
   return x;
 }
 
-int64_t quantized_bytes(const QuantFormat& format, int64_t rows, int64_t cols) {
+int64_t dynamic_bytes(const QuantFormat& format, int64_t rows, int64_t cols) {
   const int64_t scales = arena_bytes(format.scale_shape(rows, cols).num_elements());
   return arena_bytes(rows * cols, dtype_bytes(format.dtype)) + scales * (format.zero_point ? 2 : 1);
 }
 
-// Whether the scale of a row is one number whose maximum over ranks is the scale of the whole row. Groups lie on one
-// rank each; with zero points every rank has a range of its own: its share of the sum is scaled before it is added.
 bool has_shareable_scale(const QuantFormat& format) {
   return format.granularity == Granularity::kToken && format.dynamic && !format.zero_point;
 }
 
-}  // namespace
-
-int64_t arena_bytes(int64_t num_elements, int64_t element_bytes) {
-  return (num_elements * element_bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
+void quantize_with_shared_scales(Step& step, ConstTensor x, const QuantTensor& out) {
+  // A first pass for this rank's scales; the largest over ranks are the scales that one rank would have found.
+  step.backend(QuantizeOp{.out = out, .x = x});
+  step.comm.all_reduce_max(out.scale, step.backend.launch().stream);
+  QuantTensor given = out;
+  given.format.dynamic = false;
+  step.backend(QuantizeOp{.out = given, .x = x});
 }
 
 Partial Partial::none(Step& step, int64_t hidden_size) {
@@ -60,7 +66,7 @@ ConstTensor Partial::reduce(Step& step) const {
 int64_t Partial::num_bytes(int64_t num_tokens, int64_t hidden_size) { return arena_bytes(num_tokens * hidden_size); }
 
 Linear::Linear(const Weights& weights, const LinearRequest& request)
-    : name_(linear_name(weights, request)), loaded_(weights.linear(request)) {
+    : name_(linear_name(weights, request.parts)), loaded_(weights.linear(request)) {
   const bool sharded_input = request.shard == Shard::kRow && weights.source().world_size > 1;
   shares_token_scale_ = sharded_input && has_shareable_scale(loaded_.activation);
 }
@@ -77,7 +83,14 @@ QuantTensor Linear::make_input(Step& step, int64_t num_rows) const {
 
 int64_t Linear::input_bytes(int64_t num_rows) const {
   if (!loaded_.activation.quantized() || shares_token_scale_) return arena_bytes(num_rows * k());
-  return quantized_bytes(loaded_.activation, num_rows, k());
+  return dynamic_bytes(loaded_.activation, num_rows, k());
+}
+
+Activation Linear::input_of(Step& step, ConstTensor x) const {
+  if (!loaded_.activation.quantized() || shares_token_scale_) return ConstQuantTensor(x);
+  const QuantTensor quantized = make_input(step, x.dim(0));
+  step.backend(QuantizeOp{.out = quantized, .x = x});
+  return quantized;
 }
 
 void Linear::multiply(Step& step, const Activation& x, Tensor out) const {
@@ -97,17 +110,12 @@ void RowLinear::operator()(Step& step, const Activation& x, Partial& out) const 
   if (!shares_token_scale()) return multiply(step, x, out.fill());
   const Arena::Scope scope(step.arena);
   const QuantTensor quantized = make_dynamic(step, activation_format(), x.data.dim(0), k());
-  // A first pass for this rank's scales; the largest over ranks are the scales that one rank would have found.
-  step.backend(QuantizeOp{.out = quantized, .x = x.data});
-  step.comm.all_reduce_max(quantized.scale, step.backend.launch().stream);
-  QuantTensor given = quantized;
-  given.format.dynamic = false;
-  step.backend(QuantizeOp{.out = given, .x = x.data});
+  quantize_with_shared_scales(step, x.data, quantized);
   multiply(step, quantized, out.fill());
 }
 
 int64_t RowLinear::scratch_bytes(int64_t num_rows) const {
-  return shares_token_scale() ? quantized_bytes(activation_format(), num_rows, k()) : 0;
+  return shares_token_scale() ? dynamic_bytes(activation_format(), num_rows, k()) : 0;
 }
 
 Activation GatedLinear::operator()(Step& step, const Activation& x, const Linear& consumer) const {

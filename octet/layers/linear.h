@@ -12,6 +12,29 @@ namespace octet {
 // [T, K] as the consuming linear wants it.
 using Activation = ConstQuantTensor;
 
+// (module, weight format, activation format, N, K) of a linear on this rank: for reports. An expert's linears are one
+// row: "...experts.*.{gate_proj,up_proj}", `count` of them.
+struct LinearRow {
+  std::string module;
+  QuantFormat weight;
+  QuantFormat activation;
+  int64_t n = 0;
+  int64_t k = 0;
+  int64_t count = 1;
+};
+
+// "model.layers.0.self_attn.{q_proj,k_proj,v_proj}": the parts of a fused linear in one name.
+std::string linear_name(const Weights& weights, std::span<const LinearPart> parts);
+
+// Arena memory for [rows, cols] in a dynamic format: data, scales, zero points; and its bytes.
+QuantTensor make_dynamic(Step& step, const QuantFormat& format, int64_t rows, int64_t cols);
+int64_t dynamic_bytes(const QuantFormat& format, int64_t rows, int64_t cols);
+// Whether the scale of a row is one number whose maximum over ranks is the scale of the whole row. Groups lie on one
+// rank each; with zero points every rank has a range of its own: its share of the sum is scaled before it is added.
+bool has_shareable_scale(const QuantFormat& format);
+// x [T, K], of which every rank has its own columns, in a format of which that holds: with the scales of whole rows.
+void quantize_with_shared_scales(Step& step, ConstTensor x, const QuantTensor& out);
+
 // The output [T, H] of a row-parallel linear: this rank's share of a sum over ranks, which the next norm adds to the
 // residual. One block of memory for a whole forward pass: it is read before it is written again.
 class Partial {
@@ -23,6 +46,8 @@ class Partial {
     filled_ = true;
     return memory_;
   }
+  // This rank's share.
+  ConstTensor share() const { return memory_; }
   // The sum over ranks, or empty when there is nothing to add.
   ConstTensor reduce(Step& step) const;
   static int64_t num_bytes(int64_t num_tokens, int64_t hidden_size);
@@ -39,6 +64,8 @@ class Linear {
   // Arena memory for an input of num_rows rows: data, and scale where the format has one.
   QuantTensor make_input(Step& step, int64_t num_rows) const;
   int64_t input_bytes(int64_t num_rows) const;  // at most, in the arena
+  // x [T, K] f32|bf16 as this linear wants it: x itself, or quantised to make_input's memory.
+  Activation input_of(Step& step, ConstTensor x) const;
 
   // What reports show: "model.layers.0.self_attn.qkv_proj" is named by its parts,
   // "...self_attn.{q_proj,k_proj,v_proj}".
@@ -47,6 +74,9 @@ class Linear {
   const QuantFormat& activation_format() const { return loaded_.activation; }
   int64_t n() const { return loaded_.weight.data.dim(0); }
   int64_t k() const { return loaded_.weight.data.dim(1); }
+  LinearRow row() const {
+    return {.module = name_, .weight = weight_format(), .activation = activation_format(), .n = n(), .k = k()};
+  }
 
  protected:
   // out [T, N] = x [T, K] * weight^T + bias

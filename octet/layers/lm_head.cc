@@ -25,12 +25,8 @@ Tensor LmHead::operator()(Step& step, ConstTensor hidden_rows) const {
   const Tensor local = world_size_ == 1 ? all : step.arena.make(DType::kF32, Shape{rows, shard_.count});
   if (!linear_) {
     step.backend(MatmulOp{.out = local, .x = ConstQuantTensor(hidden_rows), .weight = ConstQuantTensor(table_)});
-  } else if (!linear_->activation_format().quantized()) {
-    linear_->multiply_into(step, ConstQuantTensor(hidden_rows), local);
   } else {
-    const QuantTensor x = linear_->make_input(step, rows);
-    step.backend(QuantizeOp{.out = x, .x = hidden_rows});
-    linear_->multiply_into(step, x, local);
+    linear_->multiply_into(step, linear_->input_of(step, hidden_rows), local);
   }
   if (world_size_ > 1) step.comm.all_gather_columns(local, all, step.backend.launch().stream);
   return all.columns(0, vocab_size_);

@@ -16,6 +16,12 @@ Activation RmsNorm::operator()(Step& step, const Partial& x, Tensor residual, co
   return out;
 }
 
+Activation RmsNorm::of(Step& step, Tensor x, const Linear& consumer) const {
+  const QuantTensor out = consumer.make_input(step, x.dim(0));
+  step.backend(RmsNormOp{.out = out, .x = {}, .residual = x, .weight = weight_, .epsilon = epsilon_});
+  return out;
+}
+
 Tensor RmsNorm::operator()(Step& step, const Partial& x, Tensor residual) const {
   const Tensor out = step.make(residual.shape);
   run(step, x, residual, QuantTensor(out));

@@ -12,7 +12,9 @@ class RmsNorm {
 
   // residual [T, H] += x summed over ranks; returns the norm of residual in the consumer's input format.
   Activation operator()(Step& step, const Partial& x, Tensor residual, const Linear& consumer) const;
-  // The same in the activation dtype.
+  // The norm of x [T, size] alone, whose rows may be strided, in the consumer's input format.
+  Activation of(Step& step, Tensor x, const Linear& consumer) const;
+  // The same of a residual in the activation dtype.
   Tensor operator()(Step& step, const Partial& x, Tensor residual) const;
 
  private:

@@ -10,6 +10,7 @@
 
 #include "octet/checkpoint/config.h"
 #include "octet/checkpoint/weights.h"
+#include "octet/layers/linear.h"
 #include "octet/layers/step.h"
 
 namespace octet {
@@ -45,14 +46,8 @@ class Model {
   // Arena bytes that a step of num_tokens tokens with num_logit_rows rows of logits needs at most.
   virtual int64_t activation_bytes(int64_t num_tokens, int64_t num_logit_rows) const = 0;
   virtual int64_t vocab_size() const = 0;
-  // (module, weight format, activation format, N, K) of every linear on this rank: for reports.
-  struct LinearRow {
-    std::string module;
-    QuantFormat weight;
-    QuantFormat activation;
-    int64_t n = 0;
-    int64_t k = 0;
-  };
+  // Every linear on this rank.
+  using LinearRow = octet::LinearRow;
   virtual std::vector<LinearRow> linears() const = 0;
 };
 

@@ -15,7 +15,17 @@ void check_output(ShapeCheck& check, std::string_view name, const QuantTensor& o
              "an activation is plain or in a format of quantize.h");
 }
 
-// The operands of a matmul: what matmul.h lists.
+void check_head_scales(ShapeCheck& check, const ConstTensor& k, const ConstTensor& v) {
+  check.that(static_cast<bool>(k) == static_cast<bool>(v), "k_head_scale and v_head_scale are both there or neither");
+  if (!k) return;
+  check.tensor("k_head_scale", k, {"Hkv"});
+  check.tensor("v_head_scale", v, {"Hkv"});
+  check.dtype("k_head_scale", k, {DType::kF32});
+  check.dtype("v_head_scale", v, {DType::kF32});
+}
+
+}  // namespace
+
 bool is_matmul_x(const QuantFormat& format) {
   const Granularity g = format.granularity;
   if (g == Granularity::kNone) return true;
@@ -30,17 +40,6 @@ bool is_matmul_weight(const QuantFormat& format) {
   if (g == Granularity::kBlock) return format.group_cols > 0 && format.group_rows > 0;
   return g != Granularity::kToken;
 }
-
-void check_head_scales(ShapeCheck& check, const ConstTensor& k, const ConstTensor& v) {
-  check.that(static_cast<bool>(k) == static_cast<bool>(v), "k_head_scale and v_head_scale are both there or neither");
-  if (!k) return;
-  check.tensor("k_head_scale", k, {"Hkv"});
-  check.tensor("v_head_scale", v, {"Hkv"});
-  check.dtype("k_head_scale", k, {DType::kF32});
-  check.dtype("v_head_scale", v, {DType::kF32});
-}
-
-}  // namespace
 
 void EmbeddingOp::check() const {
   ShapeCheck check(kName);

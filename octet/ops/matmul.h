@@ -23,4 +23,8 @@ struct MatmulOp {
   void check() const;
 };
 
+// The formats that its operands may have: what the contract above lists.
+bool is_matmul_x(const QuantFormat& format);
+bool is_matmul_weight(const QuantFormat& format);
+
 }  // namespace octet

@@ -24,12 +24,14 @@ struct OpReads {
   int64_t bytes_per_cached_token = 0;
 };
 
-// Per-thread temporary memory of CPU kernels; grows to the largest request and stays.
+// Temporary memory of CPU kernels, one for each thread; grows to the largest request and stays.
 class ThreadScratch {
  public:
-  explicit ThreadScratch(int num_threads) : buffers_(static_cast<size_t>(num_threads)) {}
+  explicit ThreadScratch(int num_threads) : buffers_(static_cast<size_t>(num_threads) + 1) {}
   // At least num_bytes for this thread, aligned to 64 bytes, contents undefined; valid until the thread's next call.
   std::byte* get(int thread, int64_t num_bytes);
+  // One buffer more, which the threads of an op share; valid until the next op asks for it.
+  std::byte* shared(int64_t num_bytes) { return get(static_cast<int>(buffers_.size()) - 1, num_bytes); }
 
  private:
   std::vector<Buffer> buffers_;

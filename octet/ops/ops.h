@@ -1,8 +1,14 @@
 // Every op of octet, the table of their kernels, and Backend, which runs them.
 #pragma once
 
+#include "octet/ops/combine_experts.h"
 #include "octet/ops/embedding.h"
+#include "octet/ops/expert_matmul.h"
+#include "octet/ops/expert_quantize.h"
+#include "octet/ops/expert_silu_and_mul.h"
 #include "octet/ops/gather_rows.h"
+#include "octet/ops/head_matmul.h"
+#include "octet/ops/latent_kv.h"
 #include "octet/ops/matmul.h"
 #include "octet/ops/op.h"
 #include "octet/ops/paged_attention.h"
@@ -11,17 +17,21 @@
 #include "octet/ops/rope_attention.h"
 #include "octet/ops/rope_kv.h"
 #include "octet/ops/rope_table.h"
+#include "octet/ops/route_experts.h"
 #include "octet/ops/sample.h"
 #include "octet/ops/silu_and_mul.h"
 
 namespace octet {
 
-using KernelTable = BasicKernelTable<EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp,
-                                     RopeAttentionOp, RopeKvOp, RopeTableOp, SampleOp, SiluAndMulOp>;
+using KernelTable =
+    BasicKernelTable<CombineExpertsOp, EmbeddingOp, ExpertMatmulOp, ExpertQuantizeOp, ExpertSiluAndMulOp, GatherRowsOp,
+                     HeadMatmulOp, LatentKvOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeAttentionOp,
+                     RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
 
 // Most ops read activations only.
 inline OpReads reads_of(const auto&) { return {}; }
 OpReads reads_of(const MatmulOp& op);
+OpReads reads_of(const ExpertMatmulOp& op);  // of as many experts as the tokens may hit
 OpReads reads_of(const PagedAttentionOp& op);
 template <Fusion Op>
 OpReads reads_of(const Op& op) {

@@ -1,11 +1,19 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "octet/ops/ops.h"
 
 namespace octet {
 
 OpReads reads_of(const MatmulOp& op) {
   return {.shape = op.weight.data.shape.to_string(), .bytes = op.weight.num_bytes()};
+}
+
+OpReads reads_of(const ExpertMatmulOp& op) {
+  const int64_t experts = op.weight.data.dim(0), rows = op.out.dim(0);
+  return {.shape = op.weight.data.shape.to_string(),
+          .bytes = op.weight.num_bytes() / std::max<int64_t>(experts, 1) * std::min(experts, rows)};
 }
 
 OpReads reads_of(const PagedAttentionOp& op) {

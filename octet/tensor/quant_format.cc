@@ -20,6 +20,13 @@ Shape QuantFormat::scale_shape(int64_t rows, int64_t cols) const {
   return Shape{0};
 }
 
+Shape QuantFormat::stack_scale_shape(int64_t count, int64_t rows, int64_t cols) const {
+  const Shape each = scale_shape(rows, cols);
+  Shape all{count};
+  for (int i = 0; i < each.rank(); ++i) all.append(each[i]);
+  return all;
+}
+
 std::string QuantFormat::to_string() const {
   std::string text(dtype_name(dtype));
   switch (granularity) {

@@ -32,6 +32,8 @@ struct QuantFormat {
   bool operator==(const QuantFormat&) const = default;
   // The shape of the scale of a [rows, cols] matrix; [] (one element, rank 0 -> [1]) for kTensor.
   Shape scale_shape(int64_t rows, int64_t cols) const;
+  // That of a stack [count, rows, cols], each matrix with scales of its own: [count, ...].
+  Shape stack_scale_shape(int64_t count, int64_t rows, int64_t cols) const;
   std::string to_string() const;  // "f8_e4m3 per channel", "bf16"
 };
 
@@ -52,7 +54,7 @@ inline constexpr QuantFormat kI8DynamicToken{.dtype = DType::kI8, .granularity =
 inline constexpr QuantFormat kI8StaticTensor{.dtype = DType::kI8, .granularity = Granularity::kTensor};
 
 // data [rows, cols], scale (empty for kNone) and zero_point (i32 of scale's shape; empty unless format.zero_point) as
-// views.
+// views. Or a stack of matrices, data [E, rows, cols], each with a scale of its own, [E, ...].
 template <class Bytes>
 struct BasicQuantTensor {
   BasicTensor<Bytes> data;
@@ -70,6 +72,10 @@ struct BasicQuantTensor {
       BasicQuantTensor(const BasicQuantTensor<Other>& other)  // NOLINT
       : data(other.data), scale(other.scale), format(other.format), zero_point(other.zero_point) {}
 
+  // Matrix i of a stack.
+  BasicQuantTensor matrix(int64_t i) const {
+    return BasicQuantTensor(data.slice(i), format.quantized() ? scale.slice(i) : scale, format);
+  }
   int64_t num_bytes() const { return data.num_bytes() + (scale.empty() ? 0 : scale.num_bytes()); }
 };
 

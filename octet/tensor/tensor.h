@@ -142,6 +142,13 @@ struct BasicTensor {
     part.shape[1] = count;
     return part;
   }
+  // Index i of dimension 0, without that dimension: matrix i of a contiguous stack [E, N, K].
+  BasicTensor slice(int64_t i) const {
+    OCTET_CHECK(rank() > 1 && contiguous() && i >= 0 && i < dim(0));
+    Shape part;
+    for (int d = 1; d < rank(); ++d) part.append(shape[d]);
+    return BasicTensor(bytes + i * part.num_elements() * dtype_bytes(dtype), dtype, part);
+  }
   // The same bytes under another shape of as many elements; contiguous tensors only.
   BasicTensor reshape(Shape other) const {
     OCTET_CHECK(contiguous() && other.num_elements() == num_elements());

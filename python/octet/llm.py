@@ -45,7 +45,7 @@ _IGNORED = {
 
 _ENGINE_ARGUMENTS = ("device", "gpu_memory_utilization", "deterministic", "enforce_eager", "dtype", "kv_cache_dtype", "calculate_kv_scales", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size",
                      "kv_cache_memory_bytes", "enable_prefix_caching", "enable_chunked_prefill", "async_scheduling",
-                     "tensor_parallel_size", "num_threads", "seed", "quantization_ignore", "quantize_lm_head")
+                     "tensor_parallel_size", "enable_expert_parallel", "num_threads", "seed", "quantization_ignore", "quantize_lm_head")
 
 
 class LLM:
@@ -58,7 +58,7 @@ class LLM:
     "fp8_e4m3", "fp8_e5m2".
     ``skip_tokenizer_init``: token ids in, token ids out.
     ``load_format``: "auto", or "dummy" for random weights.
-    Further keyword arguments: device ("auto", "cpu", "cuda"), gpu_memory_utilization, deterministic, kv_cache_memory_bytes, async_scheduling, num_threads (0: all processors),
+    Further keyword arguments: device ("auto", "cpu", "cuda"), gpu_memory_utilization, deterministic, kv_cache_memory_bytes, async_scheduling, enable_expert_parallel, num_threads (0: all processors),
     scheduling_policy ("fcfs", "priority"), quantization_ignore, quantize_lm_head, chat_template, calculate_kv_scales,
     kv_cache_dtype_skip_layers (indices, or "sliding_window").
     """

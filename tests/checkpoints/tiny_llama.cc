@@ -1,6 +1,7 @@
 #include "tests/checkpoints/tiny_llama.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <random>
 
@@ -36,9 +37,26 @@ void TinyLlama::fill() {
     linear(layer + ".self_attn.k_proj", kv_heads * head_dim, hidden);
     linear(layer + ".self_attn.v_proj", kv_heads * head_dim, hidden);
     linear(layer + ".self_attn.o_proj", hidden, heads * head_dim);
-    linear(layer + ".mlp.gate_proj", intermediate, hidden);
-    linear(layer + ".mlp.up_proj", intermediate, hidden);
-    linear(layer + ".mlp.down_proj", hidden, intermediate);
+    const auto mlp = [&](const std::string& module, int64_t width, const std::array<std::string, 3>& names) {
+      linear(module + "." + names[0], width, hidden);
+      linear(module + "." + names[1], width, hidden);
+      linear(module + "." + names[2], hidden, width);
+    };
+    const std::array<std::string, 3> projections = {"gate_proj", "up_proj", "down_proj"};
+    if (mixture == Mixture::kNone) {
+      mlp(layer + ".mlp", intermediate, projections);
+      continue;
+    }
+    const bool mixtral = mixture == Mixture::kMixtral;
+    const std::string module = layer + (mixtral ? ".block_sparse_moe" : ".mlp");
+    add(module + ".gate", Shape{experts, hidden}, router_size);
+    for (int64_t e = 0; e < experts; ++e) {
+      const auto names = mixtral ? std::array<std::string, 3>{"w1", "w3", "w2"} : projections;
+      mlp(module + ".experts." + std::to_string(e), intermediate, names);
+    }
+    if (mixture != Mixture::kQwen2Moe) continue;
+    mlp(module + ".shared_expert", shared_intermediate, projections);
+    linear(module + ".shared_expert_gate", 1, hidden);
   }
   add_norm("model.norm");
   linear("lm_head", vocabulary, hidden);
@@ -46,12 +64,43 @@ void TinyLlama::fill() {
             {"intermediate_size", intermediate},     {"num_hidden_layers", layers}, {"num_attention_heads", heads},
             {"num_key_value_heads", kv_heads},       {"head_dim", head_dim},        {"vocab_size", vocabulary},
             {"max_position_embeddings", 256},        {"rms_norm_eps", 1e-5},        {"torch_dtype", "float32"}};
+  if (mixture == Mixture::kNone) return;
+  config["num_experts_per_tok"] = experts_per_token;
+  if (mixture == Mixture::kMixtral) {
+    config["architectures"] = {"MixtralForCausalLM"};
+    config["model_type"] = "mixtral";
+    config["num_local_experts"] = experts;
+    return;
+  }
+  const bool qwen2 = mixture == Mixture::kQwen2Moe;
+  config["architectures"] = {qwen2 ? "Qwen2MoeForCausalLM" : "Qwen3MoeForCausalLM"};
+  config["model_type"] = qwen2 ? "qwen2_moe" : "qwen3_moe";
+  config["num_experts"] = experts;
+  config["moe_intermediate_size"] = intermediate;
+  config["shared_expert_intermediate_size"] = shared_intermediate;
+  config["norm_topk_prob"] = !qwen2;
+  config["qkv_bias"] = false;
+  for (int64_t i = 0; i < layers && !qwen2; ++i) {
+    for (const char* norm : {".self_attn.q_norm", ".self_attn.k_norm"})
+      tensors.emplace(layer_name(i) + norm + ".weight",
+                      Matrix{Shape{head_dim}, std::vector<float>(static_cast<size_t>(head_dim), 1.0f)});
+  }
+}
+
+void TinyLlama::rename(const std::string& from, const std::string& to) {
+  std::map<std::string, Matrix> renamed;
+  for (auto& [name, matrix] : tensors) {
+    const size_t at = name.rfind("." + from + ".weight");
+    renamed.emplace(at == std::string::npos ? name : name.substr(0, at + 1) + to + ".weight", std::move(matrix));
+  }
+  tensors = std::move(renamed);
 }
 
 std::vector<std::string> TinyLlama::linears() const {
   std::vector<std::string> names;
   for (const auto& [name, matrix] : tensors) {
-    if (name.ends_with("_proj.weight")) names.push_back(name.substr(0, name.size() - 7));
+    const bool numbered = name.ends_with(".w1.weight") || name.ends_with(".w2.weight") || name.ends_with(".w3.weight");
+    if (numbered || name.ends_with("_proj.weight")) names.push_back(name.substr(0, name.size() - 7));
   }
   return names;
 }

@@ -22,6 +22,10 @@ struct Matrix {
 
 struct TinyLlama {
   int64_t hidden = 64, intermediate = 96, layers = 2, heads = 4, kv_heads = 2, head_dim = 16, vocabulary = 96;
+  // What stands in place of the feed-forward network; each expert of `intermediate` channels.
+  enum class Mixture : uint8_t { kNone, kMixtral, kQwen2Moe, kQwen3Moe } mixture = Mixture::kNone;
+  int64_t experts = 5, experts_per_token = 2, shared_intermediate = 64;
+  float router_size = 1.0f;               // of its weights
   std::map<std::string, Matrix> tensors;  // by their names in a Hugging Face checkpoint
   Json config;                            // config.json, to be added to
 
@@ -29,6 +33,8 @@ struct TinyLlama {
   void fill();
   // "model.layers.0.self_attn.q_proj", ...: of all layers, without lm_head.
   std::vector<std::string> linears() const;
+  // Renames a mixture's linears: "w1" to "gate_proj", say.
+  void rename(const std::string& from, const std::string& to);
   Matrix& weight(const std::string& module) { return tensors.at(module + ".weight"); }
 
   // Everything that is not in `skip`, plain.

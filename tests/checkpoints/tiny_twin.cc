@@ -49,12 +49,19 @@ Quantised quantise(const Matrix& matrix, const Tiling& tiling) {
 TinyTwin::TinyTwin(const std::function<void(TinyLlama&)>& changes) {
   if (changes) changes(llama_);
   llama_.fill();
-  // Parts of fused linears differ, so that nobody can take one part's scale for another's.
+  // Parts of fused linears and experts differ, so that nobody can take one part's scale for another's.
   for (int64_t layer = 0; layer < llama_.layers; ++layer) {
     llama_.weight(layer_name(layer) + ".self_attn.k_proj").scale(2.0f);
     llama_.weight(layer_name(layer) + ".self_attn.v_proj").scale(0.5f);
+    if (llama_.mixture != TinyLlama::Mixture::kNone) continue;
     llama_.weight(layer_name(layer) + ".mlp.gate_proj").scale(0.375f);
     llama_.weight(layer_name(layer) + ".mlp.up_proj").scale(3.0f);
+  }
+  for (const std::string& module : llama_.linears()) {
+    const size_t at = module.find(".experts.");
+    if (at == std::string::npos) continue;
+    const bool up = module.ends_with(".up_proj") || module.ends_with(".w3");
+    llama_.weight(module).scale((up ? 1.5f : 0.75f) * (1.0f + static_cast<float>(module[at + 9] - '0') / 4.0f));
   }
 }
 

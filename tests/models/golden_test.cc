@@ -1,5 +1,6 @@
-// Every variant of the Llama family against Hugging Face transformers (scripts/make_golden.py): hidden states, logits
-// and greedy tokens, through the paged cache, in chunks and in mixed batches.
+// Every variant of the Llama family and the mixtures of experts against Hugging Face transformers
+// (scripts/make_golden.py): hidden states, logits and greedy tokens, through the paged cache, in chunks and in mixed
+// batches.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -14,8 +15,10 @@ namespace {
 constexpr double kTolerance = 1e-4;
 
 const std::vector<std::string> kVariants = {
-    "llama2",         "llama3",  "llama_linear", "llama_dynamic", "llama_yarn", "llama_attention_bias",
-    "llama_mlp_bias", "mistral", "qwen2",        "qwen2_window",  "qwen3",      "smollm2"};
+    "llama2",         "llama3",          "llama_linear", "llama_dynamic", "llama_yarn",  "llama_attention_bias",
+    "llama_mlp_bias", "mistral",         "qwen2",        "qwen2_window",  "qwen3",       "smollm2",
+    "mixtral",        "mixtral_stacked", "qwen2_moe",    "qwen3_moe",     "deepseek_v2", "deepseek_v2_groups",
+    "deepseek_v3"};
 
 struct GoldenCase {
   std::string variant;
@@ -121,9 +124,12 @@ TEST(Models, UnknownArchitectureNamesTheSupportedOnes) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
-    EXPECT_THAT(error.what(),
-                testing::HasSubstr("architecture \"GPT2LMHeadModel\" is not supported; supported: LlamaForCausalLM, "
-                                   "MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"));
+    EXPECT_THAT(
+        error.what(),
+        testing::HasSubstr("architecture \"GPT2LMHeadModel\" is not supported; supported: DeepseekV2ForCausalLM, "
+                           "DeepseekV3ForCausalLM, LlamaForCausalLM, "
+                           "MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, MixtralForCausalLM, "
+                           "Qwen2MoeForCausalLM, Qwen3MoeForCausalLM"));
   }
 }
 

@@ -47,6 +47,7 @@ ModelRunner::ModelRunner(const RunnerOptions& options, Comm* comm)
   source_.rank = comm_->rank();
   source_.world_size = comm_->world_size();
   source_.layers = options.layers;
+  source_.expert_split = options.expert_split;
   source_.allocate = [this](DType dtype, Shape shape, std::string_view name) {
     buffers_.emplace_back(Device{}, shape.num_elements() * dtype_bytes(dtype), name);
     const Tensor tensor = buffers_.back().tensor(dtype, shape);

@@ -32,6 +32,7 @@ struct RunnerOptions {
   int max_step_tokens = 128;
   bool dummy_weights = false;
   LayerRange layers;
+  WeightSource::ExpertSplit expert_split = WeightSource::ExpertSplit::kChannels;
   bool only_plain_runs_fast = false;  // as if no fast kernel took a quantised weight
 };
 

@@ -25,7 +25,10 @@ INSTANTIATE_TEST_SUITE_P(Variants, Parallel,
                          testing::Values(ParallelCase{"llama2", 2}, ParallelCase{"llama2", 4},
                                          ParallelCase{"llama3", 2}, ParallelCase{"llama3", 4}, ParallelCase{"qwen2", 4},
                                          ParallelCase{"qwen3", 2}, ParallelCase{"mistral", 2},
-                                         ParallelCase{"llama_mlp_bias", 2}, ParallelCase{"llama_attention_bias", 4}),
+                                         ParallelCase{"llama_mlp_bias", 2}, ParallelCase{"llama_attention_bias", 4},
+                                         ParallelCase{"mixtral", 2}, ParallelCase{"mixtral", 4},
+                                         ParallelCase{"qwen2_moe", 2}, ParallelCase{"qwen3_moe", 4},
+                                         ParallelCase{"deepseek_v2", 2}, ParallelCase{"deepseek_v3", 4}),
                          [](const auto& test) {
                            return test.param.variant + "_" + std::to_string(test.param.world_size);
                          });
@@ -58,6 +61,53 @@ TEST_P(Parallel, Fp8LogitsAreThoseOfOneRank) {
       ModelRunner runner(options, &comm);
       expect_same_but_for_flips(runner.step(pieces_of(prompt, kFp8Piece)), expected, runner.vocab_size());
       EXPECT_LE(runner.peak_bytes(), runner.model().activation_bytes(128, 128));
+    });
+  }
+}
+
+// Ranks with whole experts, and not equally many: 6 experts on 4 ranks, 10 on 4, 5 on 2.
+struct ExpertCase {
+  std::string variant;
+  int world_size;
+};
+class ExpertParallel : public testing::TestWithParam<ExpertCase> {};
+INSTANTIATE_TEST_SUITE_P(Variants, ExpertParallel,
+                         testing::Values(ExpertCase{"mixtral", 2}, ExpertCase{"mixtral", 4},
+                                         ExpertCase{"mixtral_stacked", 2}, ExpertCase{"qwen2_moe", 4},
+                                         ExpertCase{"qwen3_moe", 4}),
+                         [](const auto& test) {
+                           return test.param.variant + "_" + std::to_string(test.param.world_size);
+                         });
+
+TEST_P(ExpertParallel, LogitsAndGreedyTokens) {
+  const Recording golden(GetParam().variant, "golden.safetensors");
+  const std::vector<int32_t> prompt = golden.integers("input_ids");
+  on_ranks(GetParam().world_size, [&](int, Comm& comm) {
+    ModelRunner runner(RunnerOptions{.folder = golden_folder(GetParam().variant),
+                                     .kernels = KernelSelection::kFastest,
+                                     .num_sequences = 2,
+                                     .expert_split = WeightSource::ExpertSplit::kExperts},
+                       &comm);
+    EXPECT_LT(row_error(runner.step({Piece{1, prompt}}), golden.floats("logits"), runner.vocab_size()), kTolerance);
+    EXPECT_EQ(runner.generate(prompt, 7, 64), golden.integers("greedy"));
+    EXPECT_LE(runner.peak_bytes(), runner.model().activation_bytes(128, 128));
+  });
+}
+
+// Every expert is whole on one rank, so that its codes and scales are those of one rank.
+TEST_P(ExpertParallel, Fp8LogitsAreThoseOfOneRank) {
+  const std::vector<int32_t> prompt = Recording(GetParam().variant, "golden.safetensors").integers("input_ids");
+  for (const std::string quantization : {"fp8", "fp8_tensor"}) {
+    const RunnerOptions options{.folder = golden_folder(GetParam().variant),
+                                .quant = {.quantization = quantization},
+                                .kernels = KernelSelection::kFastest,
+                                .num_sequences = 10,
+                                .expert_split = WeightSource::ExpertSplit::kExperts};
+    ModelRunner one(options);
+    const std::vector<float> expected = one.step(pieces_of(prompt, kFp8Piece));
+    on_ranks(GetParam().world_size, [&](int, Comm& comm) {
+      ModelRunner runner(options, &comm);
+      expect_same_but_for_flips(runner.step(pieces_of(prompt, kFp8Piece)), expected, runner.vocab_size());
     });
   }
 }

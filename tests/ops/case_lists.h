@@ -20,9 +20,21 @@ struct Case {
 template <class Op>
 std::vector<Case<Op>> cases();
 template <>
+std::vector<Case<CombineExpertsOp>> cases();
+template <>
 std::vector<Case<EmbeddingOp>> cases();
 template <>
+std::vector<Case<ExpertMatmulOp>> cases();
+template <>
+std::vector<Case<ExpertQuantizeOp>> cases();
+template <>
+std::vector<Case<ExpertSiluAndMulOp>> cases();
+template <>
 std::vector<Case<GatherRowsOp>> cases();
+template <>
+std::vector<Case<HeadMatmulOp>> cases();
+template <>
+std::vector<Case<LatentKvOp>> cases();
 template <>
 std::vector<Case<MatmulOp>> cases();
 template <>
@@ -37,6 +49,8 @@ template <>
 std::vector<Case<RopeKvOp>> cases();
 template <>
 std::vector<Case<RopeTableOp>> cases();
+template <>
+std::vector<Case<RouteExpertsOp>> cases();
 template <>
 std::vector<Case<SampleOp>> cases();
 template <>
@@ -72,6 +86,8 @@ struct MatmulFormats {
   QuantFormat x, weight;
   DType out;
 };
+// Those of x and weight that a matmul takes.
+std::vector<std::pair<QuantFormat, QuantFormat>> matmul_formats();
 MatmulOp make_matmul(CaseMemory& memory, const MatmulFormats& formats, int64_t tokens, int64_t n, int64_t k);
 
 // What the ops that work row by row are made of: [rows, columns].

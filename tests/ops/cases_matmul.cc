@@ -41,6 +41,8 @@ constexpr QuantFormat kF8FlatBlock{
 constexpr QuantFormat kF8OddBlock{
     .dtype = DType::kF8E4M3, .granularity = Granularity::kBlock, .group_rows = 5, .group_cols = 40};
 
+}  // namespace
+
 std::vector<std::pair<QuantFormat, QuantFormat>> matmul_formats() {
   const QuantFormat f32 = plain_format(DType::kF32), bf16 = plain_format(DType::kBF16);
   std::vector<std::pair<QuantFormat, QuantFormat>> list;
@@ -59,8 +61,6 @@ std::vector<std::pair<QuantFormat, QuantFormat>> matmul_formats() {
   }
   return list;
 }
-
-}  // namespace
 
 template <>
 std::vector<Case<MatmulOp>> cases() {

@@ -141,7 +141,7 @@ void expect_parity(const Case<Op>& test_case, Gpu& gpu) {
 
 template <class Op>
 class GpuParityTest : public GpuTest {};
-TYPED_TEST_SUITE(GpuParityTest, AllOps, OpNames);
+TYPED_TEST_SUITE(GpuParityTest, GpuOps, OpNames);
 
 template <class Op>
 void expect_parity(const std::vector<Case<Op>>& list, Gpu& gpu) {

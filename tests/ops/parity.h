@@ -32,7 +32,12 @@ const Kernel<Op>& reference_kernel(const Op& op, const Launch& launch) {
   return kernels.front();
 }
 
-using AllOps = ::testing::Types<EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp,
+using AllOps =
+    ::testing::Types<CombineExpertsOp, EmbeddingOp, ExpertMatmulOp, ExpertQuantizeOp, ExpertSiluAndMulOp, GatherRowsOp,
+                     HeadMatmulOp, LatentKvOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeAttentionOp,
+                     RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
+// Mixtures of experts and latent attention have no kernels for GPUs yet.
+using GpuOps = ::testing::Types<EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp,
                                 RopeAttentionOp, RopeKvOp, RopeTableOp, SampleOp, SiluAndMulOp>;
 class OpNames {
  public:

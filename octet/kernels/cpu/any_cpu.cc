@@ -48,6 +48,8 @@ void run_rope_table(const RopeTableOp& op, const Launch& launch) {
 
 void add_any_cpu_kernels(KernelTable& table) {
   table.of<GatherRowsOp>().push_back({"cpu.gather_rows", &gather_rows_declines, &run_gather_rows});
+  table.of<LatentKvOp>().push_back(cpu_latent_kv());
+  table.of<RouteExpertsOp>().push_back(cpu_route_experts());
   table.of<RopeTableOp>().push_back({"cpu.rope_table", &rope_table_declines, &run_rope_table});
 }
 

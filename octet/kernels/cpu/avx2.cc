@@ -12,6 +12,8 @@
 #include <type_traits>
 
 #include "octet/kernels/cpu/declines.h"
+#include "octet/kernels/cpu/experts.h"
+#include "octet/kernels/cpu/latent.h"
 #include "octet/kernels/cpu/matmul_parts.h"
 #include "octet/kernels/cpu/split.h"
 
@@ -38,7 +40,12 @@
 namespace octet {
 
 void add_avx2_kernels(KernelTable& table) {
+  add_vector_row<NeedsAvx2, CombineExpertsOp>(table, "cpu.avx2.combine_experts", &run_combine_experts<Avx2>);
   add_vector_row<NeedsAvx2, EmbeddingOp>(table, "cpu.avx2.embedding", &run_embedding<Avx2>);
+  add_expert_rows<NeedsAvx2, &run_matmul<Avx2>, &run_quantize<Avx2>, &run_silu_and_mul<Avx2>>(
+      table, "cpu.avx2.expert_matmul", "cpu.avx2.expert_quantize", "cpu.avx2.expert_silu_and_mul");
+  add_expert_matmul_i8_row<NeedsAvx2, &run_matmul_i8<Avx2>>(table, "cpu.avx2.expert_matmul_i8");
+  add_head_matmul_row<NeedsAvx2, &run_matmul<Avx2>>(table, "cpu.avx2.head_matmul");
   add_vector_row<NeedsAvx2, MatmulOp>(table, "cpu.avx2.matmul", &run_matmul<Avx2>);
   add_matmul_i8_row<NeedsAvx2>(table, "cpu.avx2.matmul_i8", &run_matmul_i8<Avx2>);
   add_vector_row<NeedsAvx2, PagedAttentionOp>(table, "cpu.avx2.paged_attention", &run_paged_attention<Avx2>);

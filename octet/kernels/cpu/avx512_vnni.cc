@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "octet/kernels/cpu/declines.h"
+#include "octet/kernels/cpu/experts.h"
 #include "octet/kernels/cpu/matmul_parts.h"
 #include "octet/kernels/cpu/split.h"
 
@@ -35,6 +36,7 @@ namespace octet {
 
 void add_avx512_vnni_kernels(KernelTable& table) {
   add_matmul_i8_row<NeedsAvx512Vnni>(table, "cpu.avx512_vnni.matmul_i8", &run_matmul_i8<Avx512Vnni>);
+  add_expert_matmul_i8_row<NeedsAvx512Vnni, &run_matmul_i8<Avx512Vnni>>(table, "cpu.avx512_vnni.expert_matmul_i8");
 }
 
 }  // namespace octet

@@ -22,5 +22,7 @@ void add_avx512_vnni_kernels(KernelTable& table);
 void add_avx512_kernels(KernelTable& table);
 void add_avx2_kernels(KernelTable& table);
 void add_any_cpu_kernels(KernelTable& table);
+Kernel<LatentKvOp> cpu_latent_kv();
+Kernel<RouteExpertsOp> cpu_route_experts();
 
 }  // namespace octet

@@ -1,5 +1,5 @@
-// quantize, rms_norm, silu_and_mul, embedding, gather_rows: one pass per row, rows shared among threads when there are
-// many.
+// quantize, rms_norm, silu_and_mul, combine_experts, embedding: one pass per row, rows shared among threads when there
+// are many.
 #pragma once
 
 #include <cmath>
@@ -129,6 +129,47 @@ void run_silu_and_mul(const SiluAndMulOp& op, const Launch& launch) {
       float* y = output_row(op.out, launch, thread, t);
       silu_row<V>(x, x + count, count, y);
       if (op.out.format.quantized()) quantize_row<V>(y, op.out, t);
+    }
+  });
+}
+
+// to = from * factor
+template <class V>
+void multiply_row(const float* from, float factor, int64_t count, float* to) {
+  const auto by = V::set(factor);
+  int64_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) V::store(to + i, V::mul(V::load(from + i), by));
+  if (i < count) store_partial<V>(to + i, V::mul(load_partial<V>(from + i, count - i), by), count - i);
+}
+
+// to += from * factor
+template <class V>
+void add_multiple(const float* from, float factor, int64_t count, float* to) {
+  const auto by = V::set(factor);
+  int64_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) V::store(to + i, V::fma(V::load(from + i), by, V::load(to + i)));
+  if (i == count) return;
+  store_partial<V>(to + i, V::fma(load_partial<V>(from + i, count - i), by, load_partial<V>(to + i, count - i)),
+                   count - i);
+}
+
+template <class V>
+void run_combine_experts(const CombineExpertsOp& op, const Launch& launch) {
+  const int64_t count = op.out.dim(1), slots = op.rows.dim(1);
+  for_rows(launch, op.out.dim(0), (slots + 1) * count, [&](int, int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      float* out = op.out.template row<float>(t);
+      if (op.shared) {
+        const float factor = op.shared_gate ? 1.0f / (1.0f + std::exp(-*op.shared_gate.template row<float>(t))) : 1.0f;
+        multiply_row<V>(op.shared.template row<float>(t), factor, count, out);
+      } else {
+        std::fill_n(out, count, 0.0f);
+      }
+      for (int64_t s = 0; s < slots; ++s) {
+        const int32_t row = op.rows.template row<int32_t>(t)[s];
+        if (row < 0) continue;
+        add_multiple<V>(op.y.template row<float>(row), op.weights.template row<float>(t)[s], count, out);
+      }
     }
   });
 }

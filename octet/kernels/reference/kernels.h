@@ -5,8 +5,14 @@
 
 namespace octet {
 
+Kernel<CombineExpertsOp> reference_combine_experts();
 Kernel<EmbeddingOp> reference_embedding();
+Kernel<ExpertMatmulOp> reference_expert_matmul();
+Kernel<ExpertQuantizeOp> reference_expert_quantize();
+Kernel<ExpertSiluAndMulOp> reference_expert_silu_and_mul();
 Kernel<GatherRowsOp> reference_gather_rows();
+Kernel<HeadMatmulOp> reference_head_matmul();
+Kernel<LatentKvOp> reference_latent_kv();
 Kernel<MatmulOp> reference_matmul();
 Kernel<PagedAttentionOp> reference_paged_attention();
 Kernel<QuantizeOp> reference_quantize();
@@ -14,6 +20,7 @@ Kernel<RmsNormOp> reference_rms_norm();
 Kernel<RopeAttentionOp> reference_rope_attention();
 Kernel<RopeKvOp> reference_rope_kv();
 Kernel<RopeTableOp> reference_rope_table();
+Kernel<RouteExpertsOp> reference_route_experts();
 Kernel<SampleOp> reference_sample();
 Kernel<SiluAndMulOp> reference_silu_and_mul();
 
