@@ -1,4 +1,6 @@
 // octet serve: the OpenAI-compatible server.
+#include <algorithm>
+
 #include "octet/base/log.h"
 #include "octet/server/server.h"
 #include "tools/commands.h"
@@ -12,7 +14,8 @@ struct ServeCommand {
   ModelFlags model;
   ServeOptions options;
   std::string port = "8000", api_key_file, log_format = "text", log_level = "info", max_body = "32M";
-  std::vector<std::string> api_keys, origins;
+  std::vector<std::string> api_keys;
+  std::string origins;
   int64_t max_queued = 0, shutdown_timeout = 30, stall_timeout = 60, stats_interval = 10, idle_timeout = 75;
   bool no_stats = false;
 
@@ -20,20 +23,23 @@ struct ServeCommand {
   void run();
 };
 
-// vLLM takes a JSON list in one argument; separate arguments do as well.
-std::vector<std::string> as_list(const std::vector<std::string>& given, const char* flag) {
+// vLLM takes a JSON list; names parted by commas do as well.
+std::vector<std::string> as_list(const std::string& text, const char* flag) {
   std::vector<std::string> list;
-  for (const std::string& text : given) {
-    if (text.empty() || text.front() != '[') {
-      list.push_back(text);
-      continue;
-    }
+  if (text.empty()) return list;
+  if (text.front() == '[') {
     const Json json = Json::parse(text, nullptr, false);
     if (!json.is_array()) fail(ErrorCode::kUsage, "{}: not a JSON list: {}", flag, text);
     for (const Json& item : json) {
       if (!item.is_string()) fail(ErrorCode::kUsage, "{}: not a list of strings: {}", flag, text);
       list.push_back(item.get<std::string>());
     }
+    return list;
+  }
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    if (end > begin) list.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
   }
   return list;
 }
@@ -58,7 +64,8 @@ void ServeCommand::add_to(CLI::App& app) {
              ->envname("OCTET_API_KEY")
              ->delimiter(','));
   server(app.add_option("--api-key-file", api_key_file, "keys, one a line, # for comments"));
-  server(app.add_option("--allowed-origins", origins, "origins of web pages that may read answers (CORS); * for all"));
+  server(app.add_option("--allowed-origins", origins,
+                        "origins of web pages that may read answers (CORS): a,b or a JSON list; * for all"));
   server(app.add_option("--shutdown-timeout", shutdown_timeout, "seconds for running requests after SIGTERM")
              ->capture_default_str());
   server(app.add_option("--stall-timeout", stall_timeout, "seconds without a step after which /health says stalled")

@@ -109,6 +109,43 @@ TEST(ChatFormat, StreamsRoleThenTextThenTheEnd) {
             Json::parse(R"({"index":2,"delta":{},"logprobs":null,"finish_reason":"stop","stop_reason":null})"));
 }
 
+ChoiceNews calling() {
+  ChoiceNews news;
+  news.reasoning = "Hm";
+  news.token_ids = {0, 1};
+  news.calls = {{"f", "{\"a\": 1}"}, {"g", "{}"}};
+  news.call_ids = {"id1", "id2"};
+  news.finish_reason = FinishReason::kStop;
+  return news;
+}
+
+TEST(ChatFormat, WordsToolCallsAndReasoning) {
+  ChoiceNews all = calling();
+  const Json choice = chat_format({.tokenizer = &tokenizer()})->choice(all);
+  EXPECT_EQ(choice["finish_reason"], "tool_calls");
+  EXPECT_TRUE(choice["message"]["content"].is_null());
+  EXPECT_EQ(choice["message"]["reasoning"], "Hm");
+  EXPECT_EQ(choice["message"]["reasoning_content"], "Hm");
+  EXPECT_EQ(choice["message"]["tool_calls"], Json::parse(R"([
+      {"id":"id1","type":"function","function":{"name":"f","arguments":"{\"a\": 1}"}},
+      {"id":"id2","type":"function","function":{"name":"g","arguments":"{}"}}])"));
+}
+
+TEST(ChatFormat, StreamsToolCalls) {
+  ChoiceNews all = calling();
+  all.opens = false;
+  all.num_calls_before = 1;
+  std::vector<Json> deltas;
+  for (const Json& choice : chat_format({.tokenizer = &tokenizer()})->chunk_choices(all))
+    deltas.push_back(choice["delta"]);
+  EXPECT_EQ(Json(deltas), Json::parse(R"([{"reasoning":"Hm","reasoning_content":"Hm"},
+      {"tool_calls":[{"index":1,"id":"id1","type":"function","function":{"name":"f","arguments":""}}]},
+      {"tool_calls":[{"index":1,"function":{"arguments":"{\"a\": 1}"}}]},
+      {"tool_calls":[{"index":2,"id":"id2","type":"function","function":{"name":"g","arguments":""}}]},
+      {"tool_calls":[{"index":2,"function":{"arguments":"{}"}}]},
+      {}])"));
+}
+
 TEST(Router, FindsRoutesByMethodAndPath) {
   const Router router({{.method = "GET", .path = "/a", .serve = nullptr},
                        {.method = "POST", .path = "/a", .serve = nullptr},

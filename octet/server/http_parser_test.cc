@@ -56,6 +56,12 @@ TEST(HttpParser, LeavesWhatFollowsARequest) {
   EXPECT_EQ(parser.request().path, "/a");
 }
 
+// Two servers that disagree on where a request ends is what smuggling needs: only CRLF ends a line.
+TEST(HttpParser, DoesNotTakeBareLineFeedsForLineEnds) {
+  HttpParser parser(HttpLimits{});
+  EXPECT_EQ(parse(parser, "GET / HTTP/1.1\nHost: a\n\n", 100), HttpParser::State::kHead);
+}
+
 struct Refused {
   const char* name;
   std::string bytes;
@@ -90,17 +96,16 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{"length_of_letters", with_headers("Content-Length: four\r\n"), 400},
         Refused{"huge_length", with_headers("Content-Length: 99999999999999999999999\r\n"), 400},
         Refused{"long_body", with_headers("Content-Length: 1001\r\n"), 413},
-        Refused{"bad_chunk", with_headers("Transfer-Encoding: chunked\r\n").replace(52, 4, "zz\r\n"), 400},
+        Refused{"bad_chunk", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nx", 400},
         Refused{"long_headers", with_headers("X: " + std::string(2000, 'x') + "\r\n"), 431},
         Refused{"many_headers", with_headers("A: 1\r\nA: 1\r\nA: 1\r\nA: 1\r\nA: 1\r\nA: 1\r\nA: 1\r\nA: 1\r\n"), 431},
         Refused{"http2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505},
         Refused{"tls", std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11), 400},
-        Refused{"bare_line_feeds", "GET / HTTP/1.1\nHost: a\n\n", 400},
         Refused{"nul_in_a_header", with_headers(std::string("X: a\0b\r\n", 8)), 400},
         Refused{"target_without_slash", "GET health HTTP/1.1\r\nHost: a\r\n\r\n", 400},
         Refused{"bad_percent", "GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400},
         Refused{"nul_in_the_path", "GET /a%00b HTTP/1.1\r\nHost: a\r\n\r\n", 400}),
-    [](const auto& info) { return std::string(info.param.name); });
+    [](const auto& test) { return std::string(test.param.name); });
 
 TEST(SplitTarget, TakesEveryForm) {
   std::string path, query;

@@ -133,7 +133,7 @@ INSTANTIATE_TEST_SUITE_P(
              "{\"a\": 1} is JSON",
              {"", "{\"a\": 1} is JSON", {}}},
         Case{"llama_text", ToolStyle::kLlama3, kNone, "Hello {x}", {"", "Hello {x}", {}}}),
-    [](const auto& info) { return std::string(info.param.name); });
+    [](const auto& test) { return std::string(test.param.name); });
 
 TEST(OutputSplitter, KnowsStylesFromTemplates) {
   EXPECT_EQ(tool_style_of("... <tool_call> ..."), ToolStyle::kHermes);

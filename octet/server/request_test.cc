@@ -195,7 +195,10 @@ TEST(ChatRequest, TakesMessagesAndOptions) {
           {"role":"tool","tool_call_id":"1","content":"r"},{"role":"developer","content":"d"},
           {"role":"assistant","content":"So"}],
           "continue_final_message":true,"add_generation_prompt":false,"max_tokens":3,"max_completion_tokens":7,
-          "logprobs":true,"top_logprobs":2,"chat_template_kwargs":{"enable_thinking":false},"tool_choice":"none"})");
+          "logprobs":true,"top_logprobs":2,"chat_template_kwargs":{"enable_thinking":false},"tool_choice":"none",
+          "tools":[{"type":"function","function":{"name":"f"}}]})");
+  EXPECT_FALSE(request.may_call_tools);  // nor does the template see them
+  EXPECT_TRUE(request.options.tools.is_null());
   EXPECT_EQ(request.generation.sampling.max_tokens, 7);
   EXPECT_EQ(request.generation.sampling.logprobs, 2);
   EXPECT_TRUE(request.options.continue_final_message);
@@ -207,6 +210,18 @@ TEST(ChatRequest, TakesMessagesAndOptions) {
   EXPECT_EQ(plain[1]["tool_calls"][0]["function"]["arguments"], (Json{{"x", 1}}));
   EXPECT_EQ(plain[3]["role"], "system");
   EXPECT_EQ(chat(R"({"messages":[{"role":"user","content":"x"}]})").generation.sampling.max_tokens, std::nullopt);
+}
+
+TEST(ChatRequest, TakesToolsWhereTheTemplateKnowsThem) {
+  ModelFacts with_tools = facts();
+  with_tools.tool_style = ToolStyle::kMistral;
+  const std::string body =
+      R"({"messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","parameters":{}}}]})";
+  const ChatRequest request = read_chat(parse_body(body), with_tools);
+  EXPECT_TRUE(request.may_call_tools);
+  EXPECT_EQ(request.options.tools[0]["function"]["name"], "f");
+  EXPECT_FALSE(request.generation.sampling.skip_special_tokens);  // its marker is one
+  expect_refused({body, 400, "not_supported_error", "tools"}, [](const std::string& text) { chat(text); });
 }
 
 TEST(ChatRequest, RefusesFields) {
@@ -233,6 +248,15 @@ TEST(ChatRequest, RefusesFields) {
            {with(R"("continue_final_message":true)"), 400, bad, "continue_final_message"},
            {with(R"("chat_template":"{{ 1 }}")"), 400, "not_supported_error", "chat_template"},
            {with(R"("chat_template_kwargs":{"messages":[]})"), 400, bad, "chat_template_kwargs.messages"},
+           {with(R"("tools":{})"), 400, bad, "tools"},
+           {with(R"("tools":[{}])"), 400, bad, "tools[0].function"},
+           {with(R"("tools":[{"function":{"name":"a b"}}])"), 400, bad, "tools[0].function.name"},
+           {with(R"("tools":[{"function":{"name":"f","parameters":[]}}])"), 400, bad, "tools[0].function.parameters"},
+           {with(R"("tool_choice":"required")"), 400, bad, "tool_choice"},
+           {with(R"("tools":[{"function":{"name":"f"}}],"tool_choice":"required")"), 400, "not_supported_error",
+            "tool_choice"},
+           {with(R"("tools":[{"function":{"name":"f"}}],"tool_choice":{"type":"function","function":{"name":"f"}})"),
+            400, "not_supported_error", "tool_choice"},
            {with(R"("functions":[{}])"), 400, "not_supported_error", "functions"},
            {with(R"("audio":{"voice":"x"})"), 400, "not_supported_error", "audio"},
            {with(R"("modalities":["text","audio"])"), 400, "not_supported_error", "modalities"},

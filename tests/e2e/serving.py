@@ -1,8 +1,8 @@
 """A running `octet serve` for tests: starts it on a free port, talks to it in plain HTTP, ends it."""
 import http.client
 import json
-import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,16 +14,15 @@ ANSWER_TIMEOUT_S = 60
 
 
 class Server:
-    def __init__(self, program, model, *flags, env=None, wait=True):
+    def __init__(self, program, model, *flags):
         self.process = subprocess.Popen(
-            [program, "serve", str(model), "--port", "0", "--served-model-name", "smol", "alias", "--max-model-len", "1024",
-             *map(str, flags)], stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
+            [program, "serve", str(model), "--port", "0", "--served-model-name", "smol", "alias", *map(str, flags)],
+            stderr=subprocess.PIPE, text=True)
         self.log = []
         self._listening = threading.Event()
         threading.Thread(target=self._read_log, daemon=True).start()
         assert self._listening.wait(START_TIMEOUT_S), self.text_of_log()
-        if wait:
-            self.wait_until_ready()
+        self.wait_until_ready()
 
     def _read_log(self):
         for line in self.process.stderr:
@@ -101,6 +100,20 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+
+
+def make_tiny_model(model, folder):
+    """The model's tokenizer beside the config of a tiny one, to be served with random weights (--load-format dummy): for what
+    does not depend on what is said."""
+    folder.mkdir()
+    for path in model.iterdir():
+        if path.suffix != ".safetensors":
+            shutil.copy(path, folder / path.name)
+    config = json.loads((model / "config.json").read_text())
+    config |= {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
+               "num_key_value_heads": 1, "head_dim": 32}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 def http_post(path, body, extra=""):
