@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 """What serving costs beside the model: processor time per streamed token of the HTTP, output and worker threads, latency of
-/health under that load, memory of streams that wait. Usage: serve_overhead.py OCTET MODEL [--streams N] [--tokens N]
-[--idle N]; prints JSON."""
+/health under that load, memory of streams that wait. Usage: serve_overhead.py OCTET MODEL [--tiny] [--streams N] [--tokens N]
+[--idle N]; prints JSON. With --tiny the model's tokenizer with a tiny model of random weights, so that the engine takes
+little of the machine."""
 import argparse
 import json
 import os
 import pathlib
 import selectors
 import sys
+import tempfile
 import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "e2e"))
-from serving import Server, http_post  # noqa: E402
+from serving import Server, http_post, make_tiny_model  # noqa: E402
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -64,7 +66,7 @@ def percentile(values, share):
 
 
 def measure_streams(options):
-    server = Server(options.octet, options.model, "--max-num-seqs", options.streams, "--no-access-log")
+    server = Server(options.octet, options.model, *options.flags, "--max-num-seqs", options.streams, "--no-access-log")
     stream(server, options.streams, 2)  # warm
     stop, times = threading.Event(), []
     probe = threading.Thread(target=probe_health, args=(server, stop, times))
@@ -88,7 +90,7 @@ def measure_streams(options):
 
 def measure_idle(options):
     """Memory of streams that wait for their turn behind two that run."""
-    server = Server(options.octet, options.model, "--max-num-seqs", 2, "--max-num-queued-reqs", options.idle + 10,
+    server = Server(options.octet, options.model, *options.flags, "--max-num-seqs", 2, "--max-num-queued-reqs", options.idle + 10,
                     "--no-access-log")
     stream(server, 2, 2)
     before = resident_mib(server.process.pid)
@@ -113,8 +115,13 @@ def main():
     parser.add_argument("--streams", type=int, default=256)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--idle", type=int, default=5000)
+    parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
-    print(json.dumps({"streaming": measure_streams(options), "waiting": measure_idle(options)}, indent=2))
+    options.flags = ["--load-format", "dummy", "--threads", 1] if options.tiny else []
+    with tempfile.TemporaryDirectory() as folder:
+        if options.tiny:
+            options.model = make_tiny_model(pathlib.Path(options.model), pathlib.Path(folder) / "tiny")
+        print(json.dumps({"streaming": measure_streams(options), "waiting": measure_idle(options)}, indent=2))
 
 
 if __name__ == "__main__":

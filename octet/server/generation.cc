@@ -49,13 +49,10 @@ Generation::Generation(const ServedModel& model, ServerMetrics& metrics, std::sh
 }
 
 void Generation::start() {
+  // They keep this alive until the answer has been taken or the client has left: the engine may be done long before.
   HttpReplyEvents events;
-  events.on_gone = [weak = weak_from_this()] {
-    if (const auto self = weak.lock()) self->leave();
-  };
-  events.on_drained = [weak = weak_from_this()] {
-    const auto self = weak.lock();
-    if (!self) return;
+  events.on_gone = [self = shared_from_this()] { self->leave(); };
+  events.on_drained = [self = shared_from_this()] {
     const std::lock_guard lock(self->mutex_);
     if (self->job_.request.stream) self->flush();
   };

@@ -1,5 +1,5 @@
 // Generation: one request being answered: its prompts go to the engine, what comes back goes to the client, as chunks
-// of a stream or as one answer. Lives as long as the engine works on it.
+// of a stream or as one answer. Lives as long as the engine works on it or the client has not taken all of it.
 //
 // News arrive on Llm's output thread; the client's news (gone, room again) on the I/O thread. A client that reads
 // slowly gets longer chunks: what it has not taken is kept as news, not as bytes.

@@ -84,6 +84,7 @@ void HttpExchange::watch(HttpReplyEvents events) {
 
 void HttpExchange::take(std::string& out) {
   std::function<void()> on_drained;
+  HttpReplyEvents spent;  // what they hold is let go of without the lock
   {
     const std::lock_guard lock(mutex_);
     woken_ = false;
@@ -92,7 +93,7 @@ void HttpExchange::take(std::string& out) {
     append_piece(out);
     complete_ = finished_;
     if (std::exchange(full_, false) && !complete_) on_drained = events_.on_drained;
-    if (complete_) events_ = {};  // they hold what made the answer
+    if (complete_) spent = std::exchange(events_, {});
   }
   if (on_drained) on_drained();
 }
@@ -143,15 +144,16 @@ bool HttpExchange::answered() const {
 }
 
 void HttpExchange::leave() {
-  std::function<void()> on_gone;
+  HttpReplyEvents spent;
+  bool was_complete = false;
   {
     const std::lock_guard lock(mutex_);
     if (std::exchange(left_, true)) return;
-    if (!complete_) on_gone = std::move(events_.on_gone);
-    events_ = {};
+    was_complete = complete_;
+    spent = std::exchange(events_, {});
     pending_ = {};
   }
-  if (on_gone) on_gone();
+  if (!was_complete && spent.on_gone) spent.on_gone();
 }
 
 bool HttpExchange::closes() const {

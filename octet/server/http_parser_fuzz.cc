@@ -44,7 +44,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string whole = read_all(bytes, bytes.size());
   const std::string cut = size > 0 ? read_all(bytes, data[0] % size) : whole;
   if (cut != whole) {
-    std::fprintf(stderr, "%s\n--- whole: %s\n--- cut at %zu: %s\n", bytes.c_str(), whole.c_str(), data[0] % size, cut.c_str());
+    std::fprintf(stderr, "%s\n--- whole: %s\n--- cut at %zu: %s\n", bytes.c_str(), whole.c_str(), data[0] % size,
+                 cut.c_str());
     std::abort();
   }
   return 0;

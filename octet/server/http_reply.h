@@ -9,7 +9,8 @@
 
 namespace octet {
 
-// Called on the server's I/O thread, so they must be quick; each may be empty.
+// Called on the server's I/O thread, so they must be quick; each may be empty. Kept until the whole answer has been
+// taken or the client has left, then destroyed: what they hold lives as long.
 struct HttpReplyEvents {
   std::function<void()> on_gone;     // once: the client left before the answer was complete
   std::function<void()> on_drained;  // after writable() said no: there is room again

@@ -296,10 +296,10 @@ def test_clients_that_leave_free_their_blocks(tiny):
 
 
 def test_a_slow_reader_holds_nobody_up(tiny):
-    body = {**LONG, "stream": True, "logprobs": 20, "max_tokens": 4000}
+    body = {**LONG, "stream": True, "logprobs": 20, "max_tokens": 3000}
     stalled = tiny.open(http_post("/v1/completions", body), receive_buffer=4096)
     assert tiny.post("/v1/completions", {"prompt": PROMPT, "max_tokens": 5})[0] == 200
-    tiny.wait_for(lambda: tiny.get("/load")[1]["server_load"] == 0, timeout=60)  # it was generated to its end
+    tiny.wait_for(lambda: tiny.get("/load")[1]["server_load"] == 0, timeout=180)  # it was generated to its end
     received = b""
     while not received.endswith(b"0\r\n\r\n"):
         piece = stalled.recv(1 << 16)
@@ -309,7 +309,7 @@ def test_a_slow_reader_holds_nobody_up(tiny):
     assert b"data: [DONE]" in received
     lines = [line for line in received.split(b"\n") if line.startswith(b"data: {")]
     tokens = sum(len(json.loads(line[6:])["choices"][0]["logprobs"]["tokens"]) for line in lines)
-    assert tokens == 4000 and len(lines) < 4000  # what was not taken in time came in longer chunks
+    assert tokens == 3000 and len(lines) < 3000  # what was not taken in time came in longer chunks
 
 
 def test_a_thousand_idle_connections_and_slow_senders(tiny):
