@@ -58,8 +58,10 @@ TEST(HttpParser, LeavesWhatFollowsARequest) {
 
 // Two servers that disagree on where a request ends is what smuggling needs: only CRLF ends a line.
 TEST(HttpParser, DoesNotTakeBareLineFeedsForLineEnds) {
-  HttpParser parser(HttpLimits{});
-  EXPECT_EQ(parse(parser, "GET / HTTP/1.1\nHost: a\n\n", 100), HttpParser::State::kHead);
+  for (const size_t step : {1, 100}) {  // refused, or still waiting for the end of the head
+    HttpParser parser(HttpLimits{});
+    EXPECT_NE(parse(parser, "GET / HTTP/1.1\nHost: a\n\n", step), HttpParser::State::kDone);
+  }
 }
 
 struct Refused {
