@@ -63,7 +63,7 @@ HttpServerOptions quick_options() {
   options.limits.head_timeout = 300ms;
   options.limits.body_timeout = 300ms;
   options.limits.idle_timeout = 300ms;
-  options.limits.write_timeout = 400ms;
+  options.limits.write_timeout = 1000ms;
   options.limits.max_body_bytes = 1 << 20;
   options.limits.max_connections = 300;
   return options;
