@@ -92,7 +92,8 @@ std::vector<RequestOutput> generate(Llm& llm, std::vector<Prompt> prompts, const
   };
   try {
     for (size_t i = 0; i < prompts.size(); ++i) {
-      ids.push_back(llm.submit(prompts[i], params[i], collector.sink(i), priorities.empty() ? 0 : priorities[i]));
+      const SubmitOptions options{.priority = priorities.empty() ? 0 : priorities[i], .cache_salt = {}};
+      ids.push_back(llm.submit(prompts[i], params[i], collector.sink(i), options));
     }
     collector.wait_for(prompts.size(), poll);
   } catch (...) {  // the sinks refer to this frame: end everything before leaving it

@@ -8,7 +8,7 @@ import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DEBIAN = ["libcli11-dev", "libfmt-dev", "nlohmann-json3-dev", "libpcre2-dev", "libutf8proc-dev", "libcurl4-openssl-dev"]
+DEBIAN = ["libcli11-dev", "libfmt-dev", "nlohmann-json3-dev", "libpcre2-dev", "libutf8proc-dev", "libcurl4-openssl-dev", "prometheus-cpp-dev"]
 HEAD = """octet
 Copyright 2026 the octet authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 
@@ -24,8 +24,16 @@ def nanobind_texts():
     return licence, robin[robin.index("/**") + 3:robin.index("*/")].replace("\n * ", "\n").replace("\n *", "\n")
 
 
+def boost_text():
+    """The licence of Asio and Beast. Debian's file on Boost has 47,000 lines about the parts that octet does not use."""
+    text = pathlib.Path("/usr/share/doc/libboost1.74-dev/copyright").read_text()
+    stanza = text[text.rindex("License: BSL-1.0\n Boost Software License"):].split("\n\n")[0]
+    return "\n".join("" if line.strip() == "." else line[1:] for line in stanza.splitlines()[1:])
+
+
 def notice():
     sections = [(f"{name} (Debian)", (pathlib.Path("/usr/share/doc") / name / "copyright").read_text()) for name in DEBIAN]
+    sections.append(("Boost.Asio, Boost.Beast", boost_text()))
     licence, robin = nanobind_texts()
     sections.append(("nanobind (Python package)", licence))
     sections.append(("tsl::robin_map (part of nanobind)", robin))

@@ -205,6 +205,7 @@ def main():
     ctest(tally, "test")
     python_tests(tally, model)
     stage("End to end, with the real model")
+    tally.check("packages of the clients", pip_install("--no-deps", "--require-hashes", "-r", "scripts/pins/clients.txt"))
     pytest(tally, "e2e", "tests/e2e", env=model)
     if "--all" in sys.argv[1:]:
         slow_runs(tally, model)

@@ -19,5 +19,6 @@ void add_bench(CLI::App& program);
 void add_eval(CLI::App& program);
 void add_eval_task(CLI::App& eval);
 void add_quantize(CLI::App& program);
+void add_serve(CLI::App& program);
 
 }  // namespace octet

@@ -15,9 +15,9 @@
 namespace octet {
 namespace {
 
-constexpr void (*kCommands[])(CLI::App&) = {add_generate, add_chat,       add_convert, add_inspect,
-                                            add_tokenize, add_detokenize, add_render,  add_logits,
-                                            add_bench,    add_eval,       add_quantize};
+constexpr void (*kCommands[])(CLI::App&) = {add_generate, add_chat,       add_convert,  add_inspect,
+                                            add_tokenize, add_detokenize, add_render,   add_logits,
+                                            add_bench,    add_eval,       add_quantize, add_serve};
 
 std::string version_text() {
   std::string gpu = why_no_gpu();
@@ -115,6 +115,8 @@ int run(int argc, char** argv) {
   std::reverse(args.begin(), args.end());  // CLI11 takes them last first
   try {
     program.parse(args);  // runs the chosen subcommand's callback
+  } catch (const CLI::RuntimeError& ended) {
+    return ended.get_exit_code();  // it has said why
   } catch (const CLI::Success& success) {
     return program.exit(success);  // --help, --version
   } catch (const CLI::ParseError& error) {

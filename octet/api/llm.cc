@@ -1,5 +1,7 @@
 #include "octet/api/llm.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -47,6 +49,7 @@ struct Llm::State {
   explicit State(const LlmOptions& options);
   ~State();
   void load_text(const LlmOptions& options);
+  std::vector<TextSpan> chat_spans(const Json& messages, const ChatOptions& options) const;
   void run_outputs();
   void hand_over();
   void deliver(PendingEvent pending);
@@ -116,6 +119,7 @@ void Llm::State::hand_over() {
 }
 
 void Llm::State::run_outputs() {
+  pthread_setname_np(pthread_self(), "octet-output");
   while (auto step = events.pop()) {
     for (PendingEvent& pending : *step) deliver(std::move(pending));
   }
@@ -181,11 +185,25 @@ ChatInputs chat_inputs(const Json& messages, const ChatOptions& options,
 
 }  // namespace
 
-std::string Llm::render_chat(const Json& messages, const ChatOptions& options) const {
-  if (!state_->chat_template) {
-    fail(ErrorCode::kInvalid, "{}: the model has no chat template; give one, or use plain prompts", state_->folder);
+const std::map<std::string, std::string>& Llm::special_tokens() const { return state_->special_tokens; }
+
+const std::string* Llm::chat_template_source() const {
+  return state_->chat_template ? &state_->chat_template->source() : nullptr;
+}
+
+std::vector<TextSpan> Llm::State::chat_spans(const Json& messages, const ChatOptions& options) const {
+  if (!chat_template) {
+    fail(ErrorCode::kInvalid, "{}: the model has no chat template; give one, or use plain prompts", folder);
   }
-  return state_->chat_template->render(chat_inputs(messages, options, state_->special_tokens));
+  std::vector<TextSpan> spans = chat_template->render_spans(chat_inputs(messages, options, special_tokens));
+  if (options.continue_final_message) cut_after_final_message(spans, messages);
+  return spans;
+}
+
+std::string Llm::render_chat(const Json& messages, const ChatOptions& options) const {
+  std::string text;
+  for (const TextSpan& span : state_->chat_spans(messages, options)) text += span.text;
+  return text;
 }
 
 Prompt Llm::chat_prompt(const Json& messages, const ChatOptions& options) const {
@@ -195,8 +213,7 @@ Prompt Llm::chat_prompt(const Json& messages, const ChatOptions& options) const 
     prompt.text = render_chat(messages, options);
     prompt.token_ids = state_->tokenizer->encode(*prompt.text, AddSpecialTokens::kNo);
   } else {
-    if (!state_->chat_template) render_chat(messages, options);  // throws with the reason
-    const auto spans = state_->chat_template->render_spans(chat_inputs(messages, options, state_->special_tokens));
+    const auto spans = state_->chat_spans(messages, options);
     prompt.text.emplace();
     for (const TextSpan& span : spans) *prompt.text += span.text;
     // The template writes BOS itself where the model wants one.
@@ -206,13 +223,15 @@ Prompt Llm::chat_prompt(const Json& messages, const ChatOptions& options) const 
   return prompt;
 }
 
-std::string Llm::submit(const Prompt& prompt, const SamplingParams& params, OnOutput on_output, int32_t priority) {
+std::string Llm::submit(const Prompt& prompt, const SamplingParams& params, OnOutput on_output,
+                        const SubmitOptions& options) {
   State& state = *state_;
   Request request;
   request.id = fmt::format("req-{}", state.next_request.fetch_add(1));
   request.sampling = params;
   request.eos_token_ids = state.eos_token_ids;
-  request.priority = priority;
+  request.priority = options.priority;
+  request.cache_salt = options.cache_salt;
   if (prompt.tokenized) {
     request.prompt_token_ids = prompt.token_ids;
   } else {

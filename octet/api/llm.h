@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -36,9 +37,16 @@ struct Prompt {
 struct ChatOptions {
   Json tools;  // null or array
   bool add_generation_prompt = true;
+  bool continue_final_message = false;  // the model goes on with the last message; add_generation_prompt is then false
   Json template_kwargs = Json::object();
   // kText: special tokens spelled in messages stay text (the default). kParsed: as Hugging Face does.
   enum class UserSpecialTokens : uint8_t { kText, kParsed } user_special_tokens = UserSpecialTokens::kText;
+};
+
+// How the engine treats a request among others.
+struct SubmitOptions {
+  int32_t priority = 0;
+  std::string cache_salt;  // requests with other salts share no cached prefix with it
 };
 
 // New text of one sequence.
@@ -67,12 +75,18 @@ class Llm {
   // End-of-sequence ids: config.json, generation_config.json and the tokenizer's eos token together.
   const std::vector<int32_t>& eos_token_ids() const;
 
+  // The tokenizer's special tokens by name ("eos_token"); empty with Tokenizing::kOff.
+  const std::map<std::string, std::string>& special_tokens() const;
+  // The chat template's Jinja text; nullptr when the model has none.
+  const std::string* chat_template_source() const;
+
   Prompt chat_prompt(const Json& messages, const ChatOptions& options = {}) const;
   std::string render_chat(const Json& messages, const ChatOptions& options = {}) const;
 
   // Starts a request and returns its id. Throws Error{kInvalid}; Error{kMemory} never happens after start-up. Waits
   // while the engine's queue is full. Thread-safe.
-  std::string submit(const Prompt& prompt, const SamplingParams& params, OnOutput on_output, int32_t priority = 0);
+  std::string submit(const Prompt& prompt, const SamplingParams& params, OnOutput on_output,
+                     const SubmitOptions& options = {});
   void abort(const std::string& request_id);
 
   // All prompts together, results in input order. `on_done(num_finished, output)` after each, for progress.

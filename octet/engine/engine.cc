@@ -150,7 +150,8 @@ Engine::State::State(const EngineOptions& options) {
   report.load_seconds = seconds_since(start);
   reserve(options);
   const auto overlap = options.async_scheduling ? EngineLoop::Overlap::kYes : EngineLoop::Overlap::kNo;
-  loop = std::make_unique<EngineLoop>(scheduler_options(options), *ranks, overlap, options.on_delivered);
+  loop =
+      std::make_unique<EngineLoop>(scheduler_options(options), *ranks, overlap, options.on_delivered, options.on_step);
   report.start_seconds = seconds_since(start);
 }
 

@@ -47,6 +47,8 @@ struct EngineOptions {
   bool dummy_weights = false;  // load_format "dummy"
   // Called on the engine's thread after the on_event calls of each step: for callers who hand events over together.
   std::function<void()> on_delivered;
+  // Called on the engine's thread after each step with the number of tokens that it computed.
+  std::function<void(int64_t num_tokens)> on_step;
   std::function<void(int64_t done_bytes, int64_t total_bytes)> on_load_progress;
 };
 
@@ -76,6 +78,8 @@ struct EngineMetrics {
   int64_t num_running = 0, num_waiting = 0, num_preemptions = 0, num_steps = 0;
   int64_t prompt_tokens = 0, generated_tokens = 0, cached_prompt_tokens = 0;
   double kv_usage = 0;  // share of blocks in use
+  // Microseconds on the steady clock: when a step ended last, or the engine last had nothing to do.
+  int64_t last_progress_us = 0;
 };
 
 KvCacheOptions kv_cache_options(const EngineOptions& options);
@@ -105,6 +109,7 @@ class Engine {
 
   const EngineReport& report() const;
   const ModelConfig& model_config() const;
+  // Never waits for a step, nor for the scheduler.
   EngineMetrics metrics() const;
   // Why the engine stopped, when a rank failed; submit answers kStopped from then on.
   std::optional<std::string> fault() const;

@@ -17,10 +17,14 @@ int64_t now_us() {
 }  // namespace
 
 EngineLoop::EngineLoop(const SchedulerOptions& options, StepRunner& runner, Overlap overlap,
-                       std::function<void()> on_delivered)
-    : runner_(runner), overlap_(overlap), on_delivered_(std::move(on_delivered)), scheduler_(options), thread_([this] {
-        run();
-      }) {}
+                       std::function<void()> on_delivered, std::function<void(int64_t)> on_step)
+    : runner_(runner),
+      overlap_(overlap),
+      on_delivered_(std::move(on_delivered)),
+      on_step_(std::move(on_step)),
+      scheduler_(options),
+      published_{.last_progress_us = now_us()},
+      thread_([this] { run(); }) {}
 
 EngineLoop::~EngineLoop() {
   {
@@ -38,12 +42,15 @@ SubmitResult EngineLoop::submit(Request request) {
     if (stopping_ || fault_) return SubmitResult::kStopped;
     scheduler_.check(*shared);
     if (by_id_.contains(shared->id)) fail(ErrorCode::kInvalid, "request id \"{}\" is in use", shared->id);
+    const bool was_idle = scheduler_.idle();
     if (!scheduler_.add(shared)) return SubmitResult::kQueueFull;
+    if (was_idle) metrics_.last_progress_us = now_us();  // there was none to be made before
     Live& live = live_[shared.get()];
     live.times.arrival_us = now_us();
     live.cumulative_logprobs.resize(static_cast<size_t>(shared->sampling.n), 0.0);
     if (shared->sampling.prompt_logprobs) live.prompt_logprobs.emplace_back();  // nothing precedes the first token
     by_id_.emplace(shared->id, shared);
+    publish_metrics();
   }
   wake_.notify_all();
   return SubmitResult::kAccepted;
@@ -53,6 +60,7 @@ void EngineLoop::abort(const std::string& request_id) {
   {
     const std::lock_guard lock(mutex_);
     collect(scheduler_.abort(request_id));
+    publish_metrics();
   }
   wake_.notify_all();
 }
@@ -61,6 +69,7 @@ void EngineLoop::abort_sequence(const std::string& request_id, int32_t index) {
   {
     const std::lock_guard lock(mutex_);
     collect(scheduler_.abort_sequence(request_id, index));
+    publish_metrics();
   }
   wake_.notify_all();
 }
@@ -83,14 +92,20 @@ void EngineLoop::when_idle(std::function<void()> work) {
 }
 
 EngineMetrics EngineLoop::metrics() const {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(published_mutex_);
+  return published_;
+}
+
+// With mutex_ held.
+void EngineLoop::publish_metrics() {
   EngineMetrics metrics = metrics_;
   metrics.num_running = scheduler_.num_running();
   metrics.num_waiting = scheduler_.num_waiting();
   metrics.num_preemptions = scheduler_.num_preemptions();
   metrics.kv_usage =
       static_cast<double>(scheduler_.blocks().num_used()) / static_cast<double>(scheduler_.blocks().num_blocks());
-  return metrics;
+  const std::lock_guard lock(published_mutex_);
+  published_ = metrics;
 }
 
 std::optional<std::string> EngineLoop::fault() const {
@@ -135,6 +150,7 @@ bool EngineLoop::wait_for_work(std::unique_lock<std::mutex>& lock, StepPlan& pla
     if (!next_started_) scheduler_.reconcile(plan);
   }
   note_starts(plan);
+  publish_metrics();
   if (plan.empty()) deliver(lock);  // else while the step runs
   return true;
 }
@@ -149,9 +165,12 @@ void EngineLoop::run_step(StepPlan& plan) {
   // What it does for sequences that turn out to have ended is in vain; commit knows no such sequence.
   next_started_ = !next_.empty() && runner_.start_behind(next_);
   StepResult result = runner_.wait();
+  if (on_step_) on_step_(plan.num_tokens);
   const std::lock_guard lock(mutex_);
   ++metrics_.num_steps;
+  metrics_.last_progress_us = now_us();
   collect(scheduler_.commit(plan, std::move(result)));
+  publish_metrics();
 }
 
 void EngineLoop::stop_with(const std::string& fault) {
@@ -160,6 +179,7 @@ void EngineLoop::stop_with(const std::string& fault) {
   fault_ = fault;
   next_ = {};
   collect(scheduler_.abort_all(FinishReason::kError, fault));
+  publish_metrics();
   deliver(lock);
 }
 

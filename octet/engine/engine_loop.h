@@ -28,8 +28,9 @@ class EngineLoop {
   enum class Overlap : uint8_t { kNo, kYes };
   // Starts the thread. `runner` is used by it alone from now on and outlives the loop.
   // `on_delivered`: called after the on_event calls of each step, like them on the loop's thread and without its lock.
+  // `on_step`: after each step, likewise.
   EngineLoop(const SchedulerOptions& options, StepRunner& runner, Overlap overlap,
-             std::function<void()> on_delivered = nullptr);
+             std::function<void()> on_delivered = nullptr, std::function<void(int64_t num_tokens)> on_step = nullptr);
   // Ends every request with kAbort.
   ~EngineLoop();
 
@@ -65,10 +66,12 @@ class EngineLoop {
   void collect(std::vector<SequenceUpdate> updates);
   void add_delta(SequenceUpdate& update, int64_t now, Live& live, RequestEvent& event);
   void deliver(std::unique_lock<std::mutex>& lock);
+  void publish_metrics();
 
   StepRunner& runner_;
   const Overlap overlap_;
   const std::function<void()> on_delivered_;
+  const std::function<void(int64_t)> on_step_;
 
   mutable std::mutex mutex_;  // guards all below; never held while a step runs or a callback is called
   std::condition_variable wake_;
@@ -83,6 +86,9 @@ class EngineLoop {
   std::packaged_task<void()> idle_work_;
   bool stopping_ = false;
   std::optional<std::string> fault_;
+
+  mutable std::mutex published_mutex_;  // guards published_, and is held for no longer than a copy of it
+  EngineMetrics published_;             // what metrics() answers
 
   std::thread thread_;  // last: starts when all else is there
 };

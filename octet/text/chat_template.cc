@@ -120,11 +120,13 @@ std::optional<ChatTemplate> from_config(const std::string& path, std::string_vie
 struct ChatTemplate::Program {
   jinja::Block block;
   std::string where;
+  std::string source;
 };
 
 ChatTemplate::ChatTemplate(std::string_view source, std::string_view where) {
   auto program = std::make_unique<Program>();
   program->where = where;
+  program->source = source;
   try {
     program->block = jinja::parse_template(source);
   } catch (const jinja::SyntaxError& error) {
@@ -146,6 +148,8 @@ std::optional<ChatTemplate> ChatTemplate::from_folder(const std::string& folder,
   return from_config(config.string(), name);
 }
 
+const std::string& ChatTemplate::source() const { return program_->source; }
+
 std::vector<TextSpan> ChatTemplate::render_spans(const ChatInputs& inputs, const RenderLimits& limits) const {
   Interpreter run(limits, inputs.now_unix_seconds);
   try {
@@ -162,6 +166,56 @@ std::string ChatTemplate::render(const ChatInputs& inputs, const RenderLimits& l
   std::string text;
   for (const TextSpan& span : render_spans(inputs, limits)) text += span.text;
   return text;
+}
+
+namespace {
+
+std::string_view stripped(std::string_view text) {
+  constexpr std::string_view kSpace = " \t\n\r\f\v";
+  const size_t begin = text.find_first_not_of(kSpace);
+  if (begin == text.npos) return {};
+  return text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin);
+}
+
+// The text of a message: its content, or the last text part of it.
+std::string text_of(const Json& message) {
+  if (!message.is_object() || !message.contains("content")) return {};
+  const Json& content = message["content"];
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array()) return {};
+  for (size_t i = content.size(); i-- > 0;) {
+    const Json& part = content[i];
+    if (part.is_object() && part.contains("text") && part["text"].is_string()) return part["text"].get<std::string>();
+  }
+  return {};
+}
+
+}  // namespace
+
+void cut_after_final_message(std::vector<TextSpan>& spans, const Json& messages) {
+  const std::string last = messages.is_array() && !messages.empty() ? text_of(messages.back()) : std::string();
+  const std::string_view core = stripped(last);
+  if (core.empty()) fail(ErrorCode::kInvalid, "continue_final_message: the last message has no text to go on with");
+  std::string rendered;
+  for (const TextSpan& span : spans) rendered += span.text;
+  const size_t at = rendered.rfind(core);
+  if (at == rendered.npos) {
+    fail(ErrorCode::kInvalid, "continue_final_message: the chat template leaves the last message's text out");
+  }
+  // Its white space counts only where the template kept it.
+  const size_t lead = static_cast<size_t>(core.data() - last.data());
+  const std::string_view tail = std::string_view(last).substr(lead + core.size());
+  size_t length = at + core.size();
+  if (rendered.compare(length, tail.size(), tail) == 0) length += tail.size();
+  for (size_t i = 0; i < spans.size(); ++i) {
+    if (spans[i].text.size() < length) {
+      length -= spans[i].text.size();
+      continue;
+    }
+    spans[i].text.resize(length);
+    spans.resize(i + 1);
+    return;
+  }
 }
 
 }  // namespace octet

@@ -44,6 +44,9 @@ class ChatTemplate {
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
 
+  // The Jinja text itself.
+  const std::string& source() const;
+
   // Throws Error{kInvalid} with the template's own text for raise_exception, for a type error (with its line) and for a
   // limit that was reached.
   std::vector<TextSpan> render_spans(const ChatInputs& inputs, const RenderLimits& limits = {}) const;
@@ -53,5 +56,9 @@ class ChatTemplate {
   struct Program;  // the parsed template
   std::unique_ptr<const Program> program_;
 };
+
+// Hugging Face's continue_final_message: what the template wrote behind the text of the last message goes, so that the
+// model goes on with it. Throws Error{kInvalid} when the last message has no text, or the template left it out.
+void cut_after_final_message(std::vector<TextSpan>& spans, const Json& messages);
 
 }  // namespace octet

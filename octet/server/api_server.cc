@@ -1,0 +1,218 @@
+#include "octet/server/api_server.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+
+#include "octet/base/log.h"
+
+namespace octet {
+namespace {
+
+constexpr size_t kMaxWaitingWork = 4096;
+constexpr size_t kMaxRequestIdBytes = 128;
+
+std::string random_id() {
+  unsigned char bytes[16] = {};
+  if (getrandom(bytes, sizeof bytes, 0) != static_cast<ssize_t>(sizeof bytes)) fail(ErrorCode::kIo, "getrandom failed");
+  std::string id;
+  for (const unsigned char byte : bytes) id += fmt::format("{:02x}", byte);
+  return id;
+}
+
+// The client's X-Request-Id if it may be shown again, else a new one.
+std::string request_id_of(const HttpRequest& request) {
+  const std::string_view given = request.header("x-request-id");
+  const bool usable = !given.empty() && given.size() <= kMaxRequestIdBytes &&
+                      std::all_of(given.begin(), given.end(), [](unsigned char c) { return c > ' ' && c < 0x7F; });
+  return usable ? std::string(given) : random_id();
+}
+
+// Adds the headers that every answer has.
+class DecoratedReply final : public HttpReply {
+ public:
+  DecoratedReply(std::shared_ptr<HttpReply> inner, HttpHeaders headers)
+      : inner_(std::move(inner)), headers_(std::move(headers)) {}
+  void send(HttpResponse response) override { inner_->send(with_headers(std::move(response))); }
+  void start(HttpResponse response) override { inner_->start(with_headers(std::move(response))); }
+  void write(std::string_view bytes) override { inner_->write(bytes); }
+  void finish() override { inner_->finish(); }
+  bool writable() override { return inner_->writable(); }
+  void watch(HttpReplyEvents events) override { inner_->watch(std::move(events)); }
+
+ private:
+  HttpResponse with_headers(HttpResponse response) const {
+    response.headers.insert(response.headers.end(), headers_.begin(), headers_.end());
+    return response;
+  }
+  const std::shared_ptr<HttpReply> inner_;
+  const HttpHeaders headers_;
+};
+
+ApiError not_found(const HttpRequest& request) {
+  return {404, "not_found", fmt::format("There is no {}.", shortened(request.path))};
+}
+
+}  // namespace
+
+ApiServer::ApiServer(const ApiOptions& options)
+    : options_(options),
+      keys_(options.api_keys),
+      cors_(options.allowed_origins),
+      lifecycle_(options.stall_timeout),
+      admission_(options.max_sequences),
+      router_(routes()),
+      workers_(options.num_workers, kMaxWaitingWork) {}
+
+ApiServer::~ApiServer() = default;
+
+void ApiServer::set_model(std::unique_ptr<const ServedModel> model) {
+  owned_model_ = std::move(model);
+  model_.store(owned_model_.get());
+}
+
+std::optional<EngineMetrics> ApiServer::engine_metrics() const {
+  const ServedModel* served = model();
+  if (!served) return std::nullopt;
+  return served->llm().engine().metrics();
+}
+
+bool ApiServer::faulty() const {
+  const ServedModel* served = model();
+  return served && served->llm().engine().fault().has_value();
+}
+
+void ApiServer::abort_all() {
+  std::vector<std::weak_ptr<Generation>> generations;
+  {
+    const std::lock_guard lock(mutex_);
+    generations = generations_;
+  }
+  for (const auto& weak : generations) {
+    if (const auto generation = weak.lock()) generation->abort();
+  }
+}
+
+void ApiServer::tick() {
+  std::vector<std::weak_ptr<Generation>> generations;
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(generations_, [](const auto& weak) { return weak.expired(); });
+    generations = generations_;
+  }
+  const auto now = std::chrono::steady_clock::now();
+  for (const auto& weak : generations) {
+    if (const auto generation = weak.lock()) generation->keep_alive(now);
+  }
+}
+
+Router::Match ApiServer::match(const HttpRequest& request) const {
+  std::string_view path = request.path;
+  if (!options_.root_path.empty() && path.starts_with(options_.root_path)) {
+    path.remove_prefix(options_.root_path.size());
+    if (path.empty()) path = "/";
+  }
+  return router_.match(request.method, path);
+}
+
+std::optional<ApiError> ApiServer::check_state(const Route& route) const {
+  if (route.needs == Route::Needs::kNothing) return std::nullopt;
+  switch (lifecycle_.state()) {
+    case Lifecycle::State::kLoading: {
+      ApiError error(503, "unavailable", "Loading model");
+      error.extra = {{"progress", lifecycle_.progress()}};
+      return error;
+    }
+    case Lifecycle::State::kDraining:
+    case Lifecycle::State::kStopped:
+      return ApiError(503, "server_shutting_down", "The server is shutting down.");
+    case Lifecycle::State::kReady:
+      break;
+  }
+  if (route.needs == Route::Needs::kPlace && admission_.full()) {
+    return ApiError(503, "queue_full", fmt::format("The server is at its limit of {} sequences.", admission_.limit()));
+  }
+  return std::nullopt;
+}
+
+HttpResponse ApiServer::decorated(HttpResponse response, const HttpRequest& request,
+                                  const std::string& request_id) const {
+  response.headers.emplace_back("x-request-id", request_id);
+  for (auto& header : cors_.headers(request)) response.headers.push_back(std::move(header));
+  return response;
+}
+
+std::optional<HttpResponse> ApiServer::check_head(const HttpRequest& request) {
+  const Router::Match found = match(request);
+  if (auto response = cors_.preflight(request, found.allowed_methods)) return response;
+  const auto refused = [&](const ApiError& error) {
+    return decorated(error_response(error), request, request_id_of(request));
+  };
+  if (!found.route && found.allowed_methods.empty()) return refused(not_found(request));
+  if (!found.route && request.method == "OPTIONS") {
+    return HttpResponse{.status = 204, .headers = {{"Allow", found.allowed_methods}}};
+  }
+  if (!found.route) {
+    ApiError error(405, "method_not_allowed",
+                   fmt::format("{} takes {}.", shortened(request.path), found.allowed_methods));
+    error.headers.emplace_back("Allow", found.allowed_methods);
+    return refused(error);
+  }
+  if (found.route->access == Route::Access::kKey && !keys_.allow(request)) {
+    return refused({401, "invalid_api_key", "A valid API key is needed: Authorization: Bearer KEY."});
+  }
+  if (const auto error = check_state(*found.route)) {
+    if (error->code == "queue_full") admission_.count_rejected();
+    HttpResponse response = refused(*error);
+    response.close = error->code == "server_shutting_down";
+    return response;
+  }
+  if (request.header("content-type").starts_with("multipart/")) {
+    return refused({415, "unsupported_media_type", "The body must be JSON, not a form."});
+  }
+  return std::nullopt;
+}
+
+void ApiServer::serve(std::shared_ptr<HttpRequest> request, std::shared_ptr<HttpReply> reply) {
+  const Router::Match found = match(*request);
+  Call call{.request = request, .reply = nullptr, .request_id = request_id_of(*request), .tail = found.tail};
+  HttpHeaders headers = {{"x-request-id", call.request_id}};
+  for (auto& header : cors_.headers(*request)) headers.push_back(std::move(header));
+  call.reply = std::make_shared<DecoratedReply>(std::move(reply), std::move(headers));
+  auto run = [route = found.route, call]() mutable {
+    try {
+      route->serve(call);
+    } catch (const std::exception& error) {
+      call.reply->send(error_response(api_error_of(error)));
+    }
+  };
+  if (found.route->where == Route::Where::kInline) return run();
+  if (!workers_.try_run(run)) {
+    admission_.count_rejected();
+    call.reply->send(error_response({503, "queue_full", "Too many requests wait to be read."}));
+  }
+}
+
+HttpResponse ApiServer::refuse(int status, const std::string& text) {
+  const char* code = status == 413   ? "request_too_large"
+                     : status == 431 ? "headers_too_large"
+                     : status == 408 ? "request_timeout"
+                     : status == 503 ? "server_overloaded"
+                                     : "bad_request";
+  return error_response({status, code, text});
+}
+
+void ApiServer::done(const HttpRequest& request, const HttpOutcome& outcome) {
+  const Router::Match found = match(request);
+  metrics_.http_done(found.route ? found.route->path : "other", request, outcome);
+  if (!options_.access_log) return;
+  const auto& quiet = options_.quiet_paths;
+  if (std::find(quiet.begin(), quiet.end(), request.path) != quiet.end()) return;
+  const std::string status = std::to_string(outcome.status);
+  const std::string took = fmt::format("{:.1f}", static_cast<double>(outcome.duration.count()) / 1e3);
+  const std::string bytes = std::to_string(outcome.response_bytes);
+  const std::string line = fmt::format("{} {}", shortened(request.method, 16), shortened(request.path));
+  log_line(LogLevel::kInfo, line, {{"status", status}, {"ms", took}, {"bytes", bytes}, {"peer", request.peer}});
+}
+
+}  // namespace octet

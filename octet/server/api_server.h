@@ -1,0 +1,100 @@
+// ApiServer: the OpenAI-compatible server, in vLLM's dialect: which routes there are, who may use them, and what
+// happens to a request from its head to the engine.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "octet/server/access.h"
+#include "octet/server/admission.h"
+#include "octet/server/generation.h"
+#include "octet/server/http_server.h"
+#include "octet/server/lifecycle.h"
+#include "octet/server/router.h"
+#include "octet/server/served_model.h"
+#include "octet/server/server_metrics.h"
+#include "octet/server/worker_pool.h"
+
+namespace octet {
+
+struct ApiOptions {
+  std::vector<std::string> api_keys;
+  std::vector<std::string> allowed_origins;
+  std::string root_path;                 // a prefix that a proxy leaves on paths
+  std::vector<std::string> quiet_paths;  // without a line in the access log
+  bool access_log = true;
+  int64_t max_sequences = 1280;  // running and waiting together
+  int num_workers = 2;
+  std::chrono::seconds stall_timeout{60};
+};
+
+class ApiServer final : public HttpApp {
+ public:
+  explicit ApiServer(const ApiOptions& options);
+  ~ApiServer() override;
+
+  Lifecycle& lifecycle() { return lifecycle_; }
+  ServerMetrics& metrics() { return metrics_; }
+  // Once, before the lifecycle's kReady. Kept until this ends.
+  void set_model(std::unique_ptr<const ServedModel> model);
+  const ServedModel* model() const { return model_.load(); }  // nullptr while it loads
+  bool faulty() const;                                        // the engine has stopped by itself
+  // Requests being answered.
+  int64_t num_requests() const { return admission_.num_requests(); }
+  // Ends all of them; their clients get what there is.
+  void abort_all();
+  // To be called about once a second.
+  void tick();
+
+  std::optional<HttpResponse> check_head(const HttpRequest& request) override;
+  void serve(std::shared_ptr<HttpRequest> request, std::shared_ptr<HttpReply> reply) override;
+  HttpResponse refuse(int status, const std::string& text) override;
+  void done(const HttpRequest& request, const HttpOutcome& outcome) override;
+
+ private:
+  std::vector<Route> routes();
+  Router::Match match(const HttpRequest& request) const;
+  std::optional<ApiError> check_state(const Route& route) const;
+  HttpResponse decorated(HttpResponse response, const HttpRequest& request, const std::string& request_id) const;
+  std::optional<EngineMetrics> engine_metrics() const;
+
+  // The routes, api_routes.cc.
+  void send_json(Call& call, int status, const Json& body);
+  void get_health(Call& call);
+  void get_live(Call& call);
+  void get_version(Call& call);
+  void get_models(Call& call);
+  void get_model(Call& call);
+  void get_load(Call& call);
+  void get_metrics(Call& call);
+  void get_tokenizer_info(Call& call);
+  void post_completions(Call& call);
+  void post_chat(Call& call);
+  void post_completions_render(Call& call);
+  void post_chat_render(Call& call);
+  void post_tokenize(Call& call);
+  void post_detokenize(Call& call);
+  Admission::Ticket enter(int64_t num_sequences);
+  void generate(Call& call, const ServedModel& model, GenerationJob job);
+
+  const ApiOptions options_;
+  const ApiKeys keys_;
+  const CorsPolicy cors_;
+  Lifecycle lifecycle_;
+  Admission admission_;
+  ServerMetrics metrics_;
+  Router router_;
+
+  std::mutex mutex_;  // guards generations_
+  std::vector<std::weak_ptr<Generation>> generations_;
+  std::unique_ptr<const ServedModel> owned_model_;  // its threads use what is above until it is gone
+  std::atomic<const ServedModel*> model_{nullptr};
+
+  WorkerPool workers_;  // last: its threads use all the rest
+};
+
+}  // namespace octet

@@ -1,0 +1,354 @@
+#include "octet/server/generation.h"
+
+#include <algorithm>
+#include <ctime>
+
+#include "octet/base/log.h"
+
+namespace octet {
+namespace {
+
+constexpr std::chrono::seconds kSilence{15};  // then a stream gets a comment
+
+void append(std::vector<PositionLogprobs>& to, const std::vector<PositionLogprobs>& from, size_t num_last) {
+  to.insert(to.end(), from.end() - static_cast<std::ptrdiff_t>(std::min(num_last, from.size())), from.end());
+}
+
+// Nine letters and digits, as Mistral's templates want them; no two calls of a request have the same.
+std::string tool_call_id(const std::string& request_id, int64_t choice, int64_t number) {
+  uint64_t hash = std::hash<std::string>()(fmt::format("{}/{}/{}", request_id, choice, number));
+  std::string id;
+  for (int i = 0; i < 9; ++i, hash /= 36) id.push_back("0123456789abcdefghijklmnopqrstuvwxyz"[hash % 36]);
+  return id;
+}
+
+double milliseconds(int64_t from_us, int64_t to_us) {
+  return from_us > 0 && to_us > from_us ? static_cast<double>(to_us - from_us) / 1e3 : 0.0;
+}
+
+}  // namespace
+
+Generation::Generation(const ServedModel& model, ServerMetrics& metrics, std::shared_ptr<HttpReply> reply,
+                       GenerationJob job)
+    : model_(model),
+      metrics_(metrics),
+      reply_(std::move(reply)),
+      job_(std::move(job)),
+      id_(job_.format->id_prefix() + job_.request_id),
+      created_(std::time(nullptr)),
+      choices_(job_.prompts.size() * static_cast<size_t>(job_.request.sampling.n)),
+      last_token_us_(job_.prompts.size(), 0),
+      num_open_(job_.prompts.size()),
+      last_sent_(Clock::now()) {
+  const std::string head = dump_line(envelope(job_.format->chunk_object()));
+  chunk_head_ = "data: " + head.substr(0, head.size() - 1) + ",\"choices\":[";
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    choices_[i].news.index = static_cast<int64_t>(i);
+    choices_[i].splitter = job_.splitter;
+  }
+}
+
+void Generation::start() {
+  // They keep this alive until the answer has been taken or the client has left: the engine may be done long before.
+  HttpReplyEvents events;
+  events.on_gone = [self = shared_from_this()] { self->leave(); };
+  events.on_drained = [self = shared_from_this()] {
+    const std::lock_guard lock(self->mutex_);
+    if (self->job_.request.stream) self->flush();
+  };
+  reply_->watch(std::move(events));
+  const SubmitOptions options{.priority = job_.request.priority, .cache_salt = job_.request.cache_salt};
+  for (size_t i = 0; i < job_.prompts.size(); ++i) {
+    const auto on_output = [self = shared_from_this(), i](const RequestOutput& output,
+                                                          std::span<const OutputDelta> deltas) {
+      self->on_output(i, output, deltas);
+    };
+    try {
+      metrics_.request_started(static_cast<int64_t>(job_.prompts[i].token_ids.size()), job_.request.sampling);
+      const std::string id = model_.llm().submit(job_.prompts[i], job_.request.sampling, on_output, options);
+      const std::lock_guard lock(mutex_);
+      engine_ids_.push_back(id);
+      if (!gone_ && !aborted_) continue;
+    } catch (...) {  // the others end in silence: the caller answers
+      {
+        const std::lock_guard lock(mutex_);
+        gone_ = true;
+      }
+      abort_in_engine();
+      throw;
+    }
+    abort_in_engine();
+  }
+}
+
+void Generation::abort_in_engine() {
+  std::vector<std::string> ids;
+  {
+    const std::lock_guard lock(mutex_);
+    ids = engine_ids_;
+  }
+  for (const std::string& id : ids) model_.llm().abort(id);
+}
+
+void Generation::leave() {
+  {
+    const std::lock_guard lock(mutex_);
+    gone_ = true;
+  }
+  abort_in_engine();
+}
+
+void Generation::abort() {
+  {
+    const std::lock_guard lock(mutex_);
+    aborted_ = true;
+  }
+  abort_in_engine();
+}
+
+void Generation::on_output(size_t prompt, const RequestOutput& output, std::span<const OutputDelta> deltas) {
+  const std::lock_guard lock(mutex_);
+  try {
+    take(prompt, output, deltas);
+    if (gone_ || finished_) return;
+    for (const CompletionOutput& sequence : output.outputs) {
+      if (sequence.finish_reason == FinishReason::kError) return fail_with(sequence.error);
+    }
+    if (job_.request.stream) return flush();
+    if (num_open_ == 0) send_whole();
+  } catch (const std::exception& error) {  // this request's fault, not the output thread's
+    log_line(LogLevel::kError, fmt::format("answering failed: {}", error.what()), {{"request_id", job_.request_id}});
+    fail_with("");
+  }
+}
+
+void Generation::take(size_t prompt, const RequestOutput& output, std::span<const OutputDelta> deltas) {
+  bool has_tokens = false;
+  if (last_token_us_[prompt] == 0) open_choices(prompt, output);
+  for (const OutputDelta& delta : deltas) {
+    has_tokens = has_tokens || !delta.token_ids.empty();
+    take_delta(prompt, output, delta);
+  }
+  measure(prompt, output, has_tokens);
+  if (!output.finished) return;
+  num_prompt_tokens_ += static_cast<int64_t>(output.prompt_token_ids.size());
+  num_cached_tokens_ += output.num_cached_tokens;
+  times_ = output.times;
+  metrics_.request_finished(output, std::chrono::duration<double>(Clock::now() - job_.arrival).count());
+  if (--num_open_ == 0) job_.ticket = {};
+}
+
+// What stands before a choice's own text, known with the first event.
+void Generation::open_choices(size_t prompt, const RequestOutput& output) {
+  for (int32_t index = 0; index < job_.request.sampling.n; ++index) {
+    ChoiceNews& news = choice(prompt, index).news;
+    if (!news.opens) continue;
+    if (job_.request.return_token_ids) news.prompt_token_ids = output.prompt_token_ids;
+    if (job_.request.echo) news.echo = job_.echo.empty() ? output.prompt.value_or("") : job_.echo;
+    if (!output.prompt_logprobs.empty()) {
+      if (job_.request.echo) {
+        news.echoed_token_ids = output.prompt_token_ids;
+        news.echoed_logprobs = output.prompt_logprobs;
+      }
+      news.prompt_logprobs = output.prompt_logprobs;
+    }
+  }
+}
+
+void Generation::take_delta(size_t prompt, const RequestOutput& output, const OutputDelta& delta) {
+  Choice& taker = choice(prompt, delta.index);
+  ChoiceNews& news = taker.news;
+  const CompletionOutput& sequence = output.outputs[static_cast<size_t>(delta.index)];
+  take_text(taker, delta, sequence.finish_reason != FinishReason::kNone);
+  news.token_ids.insert(news.token_ids.end(), delta.token_ids.begin(), delta.token_ids.end());
+  if (job_.request.sampling.logprobs) append(news.logprobs, sequence.logprobs, delta.token_ids.size());
+  num_output_tokens_ += static_cast<int64_t>(delta.token_ids.size());
+  news.finish_reason = sequence.finish_reason;
+  news.stop_reason = sequence.stop_reason;
+}
+
+void Generation::take_text(Choice& choice, const OutputDelta& delta, bool ends) {
+  ChoiceNews& news = choice.news;
+  if (!choice.splitter) {
+    news.text += delta.text;
+    return;
+  }
+  if (choice.splitter->in_reasoning()) num_reasoning_tokens_ += static_cast<int64_t>(delta.token_ids.size());
+  const auto add = [&](OutputSplitter::Piece piece) {
+    if (job_.include_reasoning) news.reasoning += piece.reasoning;
+    news.text += piece.text;
+    for (ToolCall& call : piece.calls) {
+      const auto number = news.num_calls_before + static_cast<int64_t>(news.calls.size());
+      news.call_ids.push_back(tool_call_id(job_.request_id, news.index, number));
+      news.calls.push_back(std::move(call));
+    }
+  };
+  add(choice.splitter->push(delta.text));
+  if (ends) add(choice.splitter->finish());
+}
+
+void Generation::measure(size_t prompt, const RequestOutput& output, bool has_tokens) {
+  if (!has_tokens) return;
+  int64_t& last = last_token_us_[prompt];
+  if (last == 0) {
+    metrics_.first_token(std::chrono::duration<double>(Clock::now() - job_.arrival).count());
+  } else {
+    metrics_.next_token(milliseconds(last, output.times.last_token_us) / 1e3);
+  }
+  last = output.times.last_token_us;
+}
+
+Generation::Choice& Generation::choice(size_t prompt, int32_t index) {
+  return choices_[prompt * static_cast<size_t>(job_.request.sampling.n) + static_cast<size_t>(index)];
+}
+
+bool Generation::is_due(const Choice& choice) const {
+  const ChoiceNews& news = choice.news;
+  if (choice.ended) return false;
+  if (news.finish_reason != FinishReason::kNone) return true;
+  if (news.token_ids.empty()) return false;
+  const auto count = static_cast<int64_t>(news.token_ids.size());
+  if (!news.opens && count < job_.request.stream_interval) return false;
+  // A token without text (half a character) says nothing, unless it is the tokens that are wanted.
+  return !news.text.empty() || !news.reasoning.empty() || !news.calls.empty() || job_.request.sampling.logprobs ||
+         job_.request.return_token_ids;
+}
+
+void Generation::flush() {
+  if (gone_ || finished_) return;
+  if (!reply_->writable()) return;  // on_drained comes back
+  std::string text;
+  bool all_ended = num_open_ == 0;
+  for (Choice& choice : choices_) {
+    if (is_due(choice)) flush_choice(choice, text);
+    all_ended = all_ended && choice.ended;
+  }
+  if (all_ended) end_stream(text);
+  send_text(std::move(text));
+  if (all_ended) {
+    finished_ = true;
+    reply_->finish();
+  }
+}
+
+void Generation::flush_choice(Choice& choice, std::string& text) {
+  ChoiceNews& news = choice.news;
+  const std::vector<Json> parts = job_.format->chunk_choices(news);
+  const bool ends = news.finish_reason != FinishReason::kNone;
+  const bool last_of_all = ends && num_open_ == 0 && choices_.size() == 1;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    text += chunk_head_;
+    text += dump_line(parts[i]);
+    text += ']';
+    if (job_.request.continuous_usage) {
+      text += ",\"usage\":" + dump_line(usage_json());
+    } else if (job_.request.include_usage) {
+      text += ",\"usage\":null";
+    }
+    if (last_of_all && i + 1 == parts.size() && !job_.request.include_usage) {
+      text += ",\"timings\":" + dump_line(timings_json());
+    }
+    text += "}\n\n";
+  }
+  choice.ended = ends;
+  ChoiceNews next;
+  next.index = news.index;
+  next.opens = false;
+  next.text_offset = news.text_offset;
+  next.num_calls_before = news.num_calls_before + static_cast<int64_t>(news.calls.size());
+  news = std::move(next);
+}
+
+void Generation::end_stream(std::string& text) {
+  if (job_.request.include_usage) {
+    Json chunk = envelope(job_.format->chunk_object());
+    chunk["choices"] = Json::array();
+    chunk["usage"] = usage_json();
+    chunk["timings"] = timings_json();
+    text += "data: " + dump_line(chunk) + "\n\n";
+  }
+  text += "data: [DONE]\n\n";
+}
+
+void Generation::send_text(std::string text) {
+  if (text.empty()) return;
+  last_sent_ = Clock::now();
+  if (std::exchange(started_, true)) return reply_->write(text);
+  reply_->start({.status = 200,
+                 .headers = {{"Content-Type", "text/event-stream; charset=utf-8"},
+                             {"Cache-Control", "no-cache"},
+                             {"X-Accel-Buffering", "no"}},
+                 .body = std::move(text)});
+}
+
+void Generation::keep_alive(Clock::time_point now) {
+  const std::lock_guard lock(mutex_);
+  if (!job_.request.stream || gone_ || finished_ || now - last_sent_ < kSilence) return;
+  if (reply_->writable()) send_text(": ping\n\n");
+}
+
+void Generation::send_whole() {
+  Json body = envelope(job_.format->object());
+  Json list = Json::array();
+  for (Choice& choice : choices_) list.push_back(job_.format->choice(choice.news));
+  body["choices"] = std::move(list);
+  body["usage"] = usage_json();
+  body["service_tier"] = nullptr;
+  body["timings"] = timings_json();
+  job_.format->complete_body(body, choices_.front().news);
+  finished_ = true;
+  reply_->send(json_response(200, body));
+}
+
+// One sequence failed, or the engine: the whole request ends.
+void Generation::fail_with(const std::string& message) {
+  if (std::exchange(finished_, true)) return;
+  const bool engine_stopped = model_.llm().engine().fault().has_value();
+  ApiError error(500, "generation_failed",
+                 engine_stopped || message.empty() ? "The engine failed; the server's log says why."
+                                                   : "Generation failed: " + message);
+  error.headers.emplace_back("x-should-retry", "false");
+  for (const std::string& id : engine_ids_) model_.llm().abort(id);
+  if (!started_) return reply_->send(error_response(error));
+  reply_->write("data: " + dump_line(error.body()) + "\n\ndata: [DONE]\n\n");
+  reply_->finish();
+}
+
+Json Generation::envelope(const std::string& object) const {
+  return {{"id", id_},
+          {"object", object},
+          {"created", created_},
+          {"model", job_.request.model},
+          {"system_fingerprint", model_.fingerprint()}};
+}
+
+Json Generation::usage_json() const {
+  int64_t num_prompt = num_prompt_tokens_;
+  if (num_open_ > 0) {  // while it goes on, of all
+    num_prompt = 0;
+    for (const Prompt& prompt : job_.prompts) num_prompt += static_cast<int64_t>(prompt.token_ids.size());
+  }
+  Json usage = {{"prompt_tokens", num_prompt},
+                {"completion_tokens", num_output_tokens_},
+                {"total_tokens", num_prompt + num_output_tokens_},
+                {"prompt_tokens_details", {{"cached_tokens", num_cached_tokens_}}}};
+  if (job_.splitter) usage["completion_tokens_details"] = {{"reasoning_tokens", num_reasoning_tokens_}};
+  return usage;
+}
+
+Json Generation::timings_json() const {
+  const double prompt_ms = milliseconds(times_.first_scheduled_us, times_.first_token_us);
+  const double output_ms = milliseconds(times_.first_token_us, times_.last_token_us);
+  const auto rate = [](int64_t count, double ms) { return ms > 0 ? static_cast<double>(count) * 1e3 / ms : 0.0; };
+  const int64_t num_computed = num_prompt_tokens_ - num_cached_tokens_;
+  return {{"cache_n", num_cached_tokens_},
+          {"prompt_n", num_computed},
+          {"prompt_ms", prompt_ms},
+          {"prompt_per_second", rate(num_computed, prompt_ms)},
+          {"predicted_n", num_output_tokens_},
+          {"predicted_ms", output_ms},
+          {"predicted_per_second", rate(num_output_tokens_, output_ms)},
+          {"queue_ms", milliseconds(times_.arrival_us, times_.first_scheduled_us)}};
+}
+
+}  // namespace octet
