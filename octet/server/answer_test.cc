@@ -5,7 +5,7 @@
 
 #include <limits>
 
-#include "octet/server/router.h"
+#include "octet/server/route_table.h"
 
 namespace octet {
 namespace {
@@ -146,18 +146,18 @@ TEST(ChatFormat, StreamsToolCalls) {
       {}])"));
 }
 
-TEST(Router, FindsRoutesByMethodAndPath) {
-  const Router router({{.method = "GET", .path = "/a", .serve = nullptr},
-                       {.method = "POST", .path = "/a", .serve = nullptr},
-                       {.method = "GET", .path = "/m/*", .serve = nullptr}});
-  EXPECT_EQ(router.match("GET", "/a").route->method, "GET");
-  EXPECT_EQ(router.match("HEAD", "/a").route->method, "GET");
-  EXPECT_EQ(router.match("POST", "/a").route->method, "POST");
-  EXPECT_EQ(router.match("GET", "/m/org/name").tail, "org/name");
-  EXPECT_EQ(router.match("GET", "/m/").route, nullptr);
-  EXPECT_EQ(router.match("DELETE", "/a").route, nullptr);
-  EXPECT_EQ(router.match("DELETE", "/a").allowed_methods, "GET, HEAD, POST, OPTIONS");
-  EXPECT_EQ(router.match("GET", "/b").allowed_methods, "");
+TEST(RouteTable, FindsRoutesByMethodAndPath) {
+  const RouteTable table({{.method = "GET", .path = "/a", .serve = nullptr},
+                          {.method = "POST", .path = "/a", .serve = nullptr},
+                          {.method = "GET", .path = "/m/*", .serve = nullptr}});
+  EXPECT_EQ(table.match("GET", "/a").route->method, "GET");
+  EXPECT_EQ(table.match("HEAD", "/a").route->method, "GET");
+  EXPECT_EQ(table.match("POST", "/a").route->method, "POST");
+  EXPECT_EQ(table.match("GET", "/m/org/name").tail, "org/name");
+  EXPECT_EQ(table.match("GET", "/m/").route, nullptr);
+  EXPECT_EQ(table.match("DELETE", "/a").route, nullptr);
+  EXPECT_EQ(table.match("DELETE", "/a").allowed_methods, "GET, HEAD, POST, OPTIONS");
+  EXPECT_EQ(table.match("GET", "/b").allowed_methods, "");
 }
 
 }  // namespace

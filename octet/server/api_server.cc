@@ -61,7 +61,7 @@ ApiServer::ApiServer(const ApiOptions& options)
       cors_(options.allowed_origins),
       lifecycle_(options.stall_timeout),
       admission_(options.max_sequences),
-      router_(routes()),
+      route_table_(routes()),
       workers_(options.num_workers, kMaxWaitingWork) {}
 
 ApiServer::~ApiServer() = default;
@@ -106,13 +106,13 @@ void ApiServer::tick() {
   }
 }
 
-Router::Match ApiServer::match(const HttpRequest& request) const {
+RouteTable::Match ApiServer::match(const HttpRequest& request) const {
   std::string_view path = request.path;
   if (!options_.root_path.empty() && path.starts_with(options_.root_path)) {
     path.remove_prefix(options_.root_path.size());
     if (path.empty()) path = "/";
   }
-  return router_.match(request.method, path);
+  return route_table_.match(request.method, path);
 }
 
 std::optional<ApiError> ApiServer::check_state(const Route& route) const {
@@ -143,7 +143,7 @@ HttpResponse ApiServer::decorated(HttpResponse response, const HttpRequest& requ
 }
 
 std::optional<HttpResponse> ApiServer::check_head(const HttpRequest& request) {
-  const Router::Match found = match(request);
+  const RouteTable::Match found = match(request);
   if (auto response = cors_.preflight(request, found.allowed_methods)) return response;
   const auto refused = [&](const ApiError& error) {
     return decorated(error_response(error), request, request_id_of(request));
@@ -174,7 +174,7 @@ std::optional<HttpResponse> ApiServer::check_head(const HttpRequest& request) {
 }
 
 void ApiServer::serve(std::shared_ptr<HttpRequest> request, std::shared_ptr<HttpReply> reply) {
-  const Router::Match found = match(*request);
+  const RouteTable::Match found = match(*request);
   Call call{.request = request, .reply = nullptr, .request_id = request_id_of(*request), .tail = found.tail};
   HttpHeaders headers = {{"x-request-id", call.request_id}};
   for (auto& header : cors_.headers(*request)) headers.push_back(std::move(header));
@@ -203,7 +203,7 @@ HttpResponse ApiServer::refuse(int status, const std::string& text) {
 }
 
 void ApiServer::done(const HttpRequest& request, const HttpOutcome& outcome) {
-  const Router::Match found = match(request);
+  const RouteTable::Match found = match(request);
   metrics_.http_done(found.route ? found.route->path : "other", request, outcome);
   if (!options_.access_log) return;
   const auto& quiet = options_.quiet_paths;

@@ -14,7 +14,7 @@
 #include "octet/server/generation.h"
 #include "octet/server/http_server.h"
 #include "octet/server/lifecycle.h"
-#include "octet/server/router.h"
+#include "octet/server/route_table.h"
 #include "octet/server/served_model.h"
 #include "octet/server/server_metrics.h"
 #include "octet/server/worker_pool.h"
@@ -57,7 +57,7 @@ class ApiServer final : public HttpApp {
 
  private:
   std::vector<Route> routes();
-  Router::Match match(const HttpRequest& request) const;
+  RouteTable::Match match(const HttpRequest& request) const;
   std::optional<ApiError> check_state(const Route& route) const;
   HttpResponse decorated(HttpResponse response, const HttpRequest& request, const std::string& request_id) const;
   std::optional<EngineMetrics> engine_metrics() const;
@@ -87,7 +87,7 @@ class ApiServer final : public HttpApp {
   Lifecycle lifecycle_;
   Admission admission_;
   ServerMetrics metrics_;
-  Router router_;
+  RouteTable route_table_;
 
   std::mutex mutex_;  // guards generations_
   std::vector<std::weak_ptr<Generation>> generations_;

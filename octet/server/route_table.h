@@ -1,4 +1,4 @@
-// Router: the table of what is served where. A route is a row of data.
+// RouteTable: the table of what is served where. A route is a row of data.
 #pragma once
 
 #include <functional>
@@ -32,9 +32,9 @@ struct Route {
   std::function<void(Call&)> serve;                                               // may throw
 };
 
-class Router {
+class RouteTable {
  public:
-  explicit Router(std::vector<Route> routes) : routes_(std::move(routes)) {}
+  explicit RouteTable(std::vector<Route> routes) : routes_(std::move(routes)) {}
 
   struct Match {
     const Route* route = nullptr;  // nullptr: 404, or 405 when there are allowed methods

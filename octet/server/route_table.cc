@@ -1,4 +1,4 @@
-#include "octet/server/router.h"
+#include "octet/server/route_table.h"
 
 namespace octet {
 namespace {
@@ -13,7 +13,7 @@ bool fits(const Route& route, std::string_view path, std::string& tail) {
 
 }  // namespace
 
-Router::Match Router::match(std::string_view method, std::string_view path) const {
+RouteTable::Match RouteTable::match(std::string_view method, std::string_view path) const {
   Match match;
   const std::string_view wanted = method == "HEAD" ? "GET" : method;
   for (const Route& route : routes_) {
