@@ -106,7 +106,7 @@ def write_page():
     text = ["# Accuracy", "", "Written by `bench/accuracy_page.py`; `bench/results/accuracy-*.json` has every number with its command. KL divergence from the source",
             "(BF16 weights, activations and cache in F32 on this machine) in nats a token over text that nothing was learned from, with its 95 % interval",
             "(Student's t over samples); perplexity of the same tokens. All rows are octet's engine with the same kernels: the incumbents' rows have the weights and scales that",
-            "their arithmetic gives (`octet/quantizer/baseline_rounding.h`, checked bit for bit against the packages), not their whole pipelines.", ""]
+            "their arithmetic gives (`octet/quantizer/baseline_rounding.h`, checked bit for bit against compressed-tensors and, for AutoFP8, its published expression in torch; GPTQ's baseline is not checked against its package), not their whole pipelines.", ""]
     for path in sorted(RESULTS.glob("accuracy-*.json")):
         results = json.loads(path.read_text())
         rows, facts = results["rows"], results["facts"]
