@@ -212,13 +212,7 @@ ChatRequest read_chat(const Json& body, const ModelFacts& facts) {
   const auto older = fields.integer("max_tokens", 1, kMaxInt32);
   const auto newer = fields.integer("max_completion_tokens", 1, kMaxInt32);
   generation.sampling.max_tokens = std::nullopt;  // to the end of the context
-  if (const auto max_tokens = newer ? newer : older) {
-    generation.sampling.max_tokens = static_cast<int32_t>(*max_tokens);
-    generation.max_tokens_given = true;
-    if (generation.sampling.min_tokens > *max_tokens) {
-      fail_field("min_tokens", "must not exceed max_tokens ({})", *max_tokens);
-    }
-  }
+  take_max_tokens(newer ? newer : older, generation);
   generation.add_special_tokens = fields.boolean("add_special_tokens").value_or(false);
   request.messages = read_messages(fields, facts.limits);
   read_template_options(fields, request.messages, request.options);

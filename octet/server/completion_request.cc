@@ -79,14 +79,7 @@ CompletionRequest read_completion(const Json& body, const ModelFacts& facts) {
     const Json* value = fields.raw(name);
     if (value && !value->empty()) fail_unsupported(name, "only in chat completions");
   }
-  const auto max_tokens = fields.integer("max_tokens", generation.echo ? 0 : 1, kMaxInt32);
-  if (max_tokens) {
-    generation.sampling.max_tokens = static_cast<int32_t>(*max_tokens);
-    generation.max_tokens_given = true;
-  }
-  if (generation.sampling.min_tokens > generation.sampling.max_tokens.value_or(16)) {
-    fail_field("min_tokens", "must not exceed max_tokens ({})", *generation.sampling.max_tokens);
-  }
+  take_max_tokens(fields.integer("max_tokens", generation.echo ? 0 : 1, kMaxInt32), generation);
   generation.add_special_tokens = fields.boolean("add_special_tokens").value_or(true);
   request.prompts = read_prompts(fields, "prompt", facts);
   const int64_t num_sequences = static_cast<int64_t>(request.prompts.size()) * generation.sampling.n;

@@ -210,6 +210,15 @@ GenerationRequest read_generation(Fields& fields, const ModelFacts& facts) {
   return request;
 }
 
+void take_max_tokens(std::optional<int64_t> given, GenerationRequest& generation) {
+  SamplingParams& sampling = generation.sampling;
+  if (given) sampling.max_tokens = static_cast<int32_t>(*given);
+  generation.max_tokens_given = given.has_value();
+  if (sampling.max_tokens && sampling.min_tokens > *sampling.max_tokens) {
+    fail_field("min_tokens", "must not exceed max_tokens ({})", *sampling.max_tokens);
+  }
+}
+
 void note_unknown(const Fields& fields) {
   for (const std::string& name : fields.unknown()) {
     log_debug("unknown field \"{}\" is ignored", shortened(fields.path_of(name), 80));

@@ -53,6 +53,8 @@ struct GenerationRequest {
 
 // Everything but prompts and messages. Throws ApiError.
 GenerationRequest read_generation(Fields& fields, const ModelFacts& facts);
+// Takes the client's limit, if it gave one, and refuses a min_tokens beyond the limit that then holds.
+void take_max_tokens(std::optional<int64_t> given, GenerationRequest& generation);
 // Logs, when debugging is on, what a request said that nobody reads.
 void note_unknown(const Fields& fields);
 
