@@ -378,10 +378,10 @@ TEST_F(GpuEngineTest, PromptsAreScoredInSlices) {
   }
 }
 
-TEST_F(GpuEngineTest, OneGpuOnly) {
-  EngineOptions two = options();
-  two.tensor_parallel_size = 2;
-  EXPECT_THROW(Engine{two}, Error);
+TEST_F(GpuEngineTest, MoreRanksThanGpusAreRefused) {
+  EngineOptions many = options();
+  many.tensor_parallel_size = 64;
+  EXPECT_THROW(Engine{many}, Error);
 }
 
 }  // namespace

@@ -174,7 +174,7 @@ ExpertLinear::ExpertLinear(const Weights& weights, const std::vector<LinearReque
       loaded_(requests.empty() ? empty_stack(weights.source(), n, k) : weights.stack(requests, name)) {
   for (const LinearRequest& request : requests) names_.push_back(linear_name(weights, request.parts));
   const bool sharded = !requests.empty() && requests[0].shard == Shard::kRow && weights.source().world_size > 1;
-  shares_token_scale_ = sharded && has_shareable_scale(loaded_.activation);
+  shares_token_scale_ = sharded && weights.source().shares_token_scales && has_shareable_scale(loaded_.activation);
 }
 
 QuantTensor ExpertLinear::make_input(Step& step, int64_t num_rows) const {

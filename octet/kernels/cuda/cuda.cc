@@ -5,11 +5,15 @@
 namespace octet {
 
 void add_cuda_kernels(KernelTable& table) {
+  table.of<AllGatherOp>().push_back(cuda_all_gather());
+  table.of<AllReduceOp>().push_back(cuda_all_reduce_lines());
+  table.of<AllReduceOp>().push_back(cuda_all_reduce_slices());
   table.of<EmbeddingOp>().push_back(cuda_embedding());
   table.of<GatherRowsOp>().push_back(cuda_gather_rows());
   table.of<MatmulOp>().push_back(cuda_matmul_simple());
   table.of<PagedAttentionOp>().push_back(cuda_attention_simple());
   table.of<QuantizeOp>().push_back(cuda_quantize());
+  table.of<ReduceNormOp>().push_back(cuda_reduce_norm());
   table.of<RmsNormOp>().push_back(cuda_rms_norm());
   table.of<RopeKvOp>().push_back(cuda_rope_kv());
   table.of<RopeTableOp>().push_back(cuda_rope_table());

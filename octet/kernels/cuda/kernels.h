@@ -5,11 +5,15 @@
 
 namespace octet {
 
+Kernel<AllGatherOp> cuda_all_gather();
+Kernel<AllReduceOp> cuda_all_reduce_lines();
+Kernel<AllReduceOp> cuda_all_reduce_slices();
 Kernel<EmbeddingOp> cuda_embedding();
 Kernel<GatherRowsOp> cuda_gather_rows();
 Kernel<MatmulOp> cuda_matmul_simple();
 Kernel<PagedAttentionOp> cuda_attention_simple();
 Kernel<QuantizeOp> cuda_quantize();
+Kernel<ReduceNormOp> cuda_reduce_norm();
 Kernel<RmsNormOp> cuda_rms_norm();
 Kernel<RopeKvOp> cuda_rope_kv();
 Kernel<RopeTableOp> cuda_rope_table();

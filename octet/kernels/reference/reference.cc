@@ -5,6 +5,8 @@
 namespace octet {
 
 void add_reference_kernels(KernelTable& table) {
+  table.of<AllGatherOp>().push_back(reference_all_gather());
+  table.of<AllReduceOp>().push_back(reference_all_reduce());
   table.of<CombineExpertsOp>().push_back(reference_combine_experts());
   table.of<EmbeddingOp>().push_back(reference_embedding());
   table.of<ExpertMatmulOp>().push_back(reference_expert_matmul());
