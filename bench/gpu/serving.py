@@ -22,9 +22,9 @@ PRECISIONS = {
 ROUNDS = ["--num-iters-warmup", "1", "--num-iters", "3"]
 
 
-def latency(model, precision, batches, input_len=128, output_len=256):
+def latency(model, precision, batches, input_len=128, output_len=256, *more):
     return ["latency", model, *PRECISIONS[precision], *ROUNDS, "--batch-size", batches, "--input-len", str(input_len),
-            "--output-len", str(output_len), "--max-num-seqs", "128"]
+            "--output-len", str(output_len), "--max-num-seqs", "128", *more]
 
 
 def throughput(model, precision, requests, input_len, output_len, *more):
@@ -45,6 +45,13 @@ CASES = {
     "8b.throughput.bf16.256_2048_128": throughput("llama-3-8b", "bf16", 256, 2048, 128),
     "8b.throughput.bf16.512_1000_1000": throughput("llama-3-8b", "bf16", 512, 1000, 1000),
     "70b.latency.fp8": latency("llama-3-70b", "fp8", "1,32,128", 128, 64),
+    # Drawn tokens, so that mixtures route as of varied text.
+    "mixtral.latency.fp8": latency("mixtral-8x7b", "fp8", "1,8,32,128", 128, 256, "--temperature", "1"),
+    "mixtral.latency.bf16": latency("mixtral-8x7b", "bf16", "1,8,32,128", 128, 256, "--temperature", "1"),
+    "mixtral.throughput.fp8_kv.256_1000_1000": throughput("mixtral-8x7b", "fp8_kv", 256, 1000, 1000, "--temperature", "1"),
+    "mixtral.throughput.fp8_kv.512_1000_1000": throughput("mixtral-8x7b", "fp8_kv", 512, 1000, 1000, "--temperature", "1"),
+    "qwen3_moe.latency.fp8": latency("qwen3-30b-a3b", "fp8", "1,8,32,128", 128, 256, "--temperature", "1"),
+    "qwen3_moe.latency.bf16": latency("qwen3-30b-a3b", "bf16", "1,8,32,128", 128, 256, "--temperature", "1"),
     # Memory for both as of a GPU with 80 GB: a share of the H200's 141.
     "32b.throughput.fp8_kv.256_1000_500": throughput("qwen2.5-32b", "fp8_kv", 256, 1000, 500, "--gpu-memory-utilization", "0.567"),
     "32b.throughput.bf16.256_1000_500": throughput("qwen2.5-32b", "bf16", 256, 1000, 500, "--gpu-memory-utilization", "0.567"),

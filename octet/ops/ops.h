@@ -4,7 +4,7 @@
 #include "octet/ops/combine_experts.h"
 #include "octet/ops/embedding.h"
 #include "octet/ops/expert_matmul.h"
-#include "octet/ops/expert_quantize.h"
+#include "octet/ops/expert_permute.h"
 #include "octet/ops/expert_silu_and_mul.h"
 #include "octet/ops/gather_rows.h"
 #include "octet/ops/head_matmul.h"
@@ -24,7 +24,7 @@
 namespace octet {
 
 using KernelTable =
-    BasicKernelTable<CombineExpertsOp, EmbeddingOp, ExpertMatmulOp, ExpertQuantizeOp, ExpertSiluAndMulOp, GatherRowsOp,
+    BasicKernelTable<CombineExpertsOp, EmbeddingOp, ExpertMatmulOp, ExpertPermuteOp, ExpertSiluAndMulOp, GatherRowsOp,
                      HeadMatmulOp, LatentKvOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeAttentionOp,
                      RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
 

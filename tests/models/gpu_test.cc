@@ -27,7 +27,7 @@ class GpuModel : public testing::TestWithParam<std::string> {
 INSTANTIATE_TEST_SUITE_P(Variants, GpuModel,
                          testing::Values("llama2", "llama3", "llama_linear", "llama_dynamic", "llama_yarn",
                                          "llama_attention_bias", "llama_mlp_bias", "mistral", "qwen2", "qwen2_window",
-                                         "qwen3", "smollm2"));
+                                         "qwen3", "smollm2", "mixtral", "qwen2_moe", "qwen3_moe"));
 
 // Each row within a sixteenth of its largest logit of transformers' F32, and half of them within a fortieth: measured
 // are 0.009 to 0.014 at the median where the checkpoint is in BF16, 0.021 where it is not and its weights are rounded

@@ -5,7 +5,11 @@
 namespace octet {
 
 void add_cuda_kernels(KernelTable& table) {
+  table.of<CombineExpertsOp>().push_back(cuda_combine_experts());
   table.of<EmbeddingOp>().push_back(cuda_embedding());
+  table.of<ExpertMatmulOp>().push_back(cuda_expert_matmul_simple());
+  table.of<ExpertPermuteOp>().push_back(cuda_expert_permute());
+  table.of<ExpertSiluAndMulOp>().push_back(cuda_expert_silu_and_mul());
   table.of<GatherRowsOp>().push_back(cuda_gather_rows());
   table.of<MatmulOp>().push_back(cuda_matmul_simple());
   table.of<PagedAttentionOp>().push_back(cuda_attention_simple());
@@ -13,6 +17,7 @@ void add_cuda_kernels(KernelTable& table) {
   table.of<RmsNormOp>().push_back(cuda_rms_norm());
   table.of<RopeKvOp>().push_back(cuda_rope_kv());
   table.of<RopeTableOp>().push_back(cuda_rope_table());
+  table.of<RouteExpertsOp>().push_back(cuda_route_experts());
   table.of<SampleOp>().push_back(cuda_sample());
   table.of<SiluAndMulOp>().push_back(cuda_silu_and_mul());
 }

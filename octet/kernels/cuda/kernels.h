@@ -5,7 +5,11 @@
 
 namespace octet {
 
+Kernel<CombineExpertsOp> cuda_combine_experts();
 Kernel<EmbeddingOp> cuda_embedding();
+Kernel<ExpertMatmulOp> cuda_expert_matmul_simple();
+Kernel<ExpertPermuteOp> cuda_expert_permute();
+Kernel<ExpertSiluAndMulOp> cuda_expert_silu_and_mul();
 Kernel<GatherRowsOp> cuda_gather_rows();
 Kernel<MatmulOp> cuda_matmul_simple();
 Kernel<PagedAttentionOp> cuda_attention_simple();
@@ -13,6 +17,7 @@ Kernel<QuantizeOp> cuda_quantize();
 Kernel<RmsNormOp> cuda_rms_norm();
 Kernel<RopeKvOp> cuda_rope_kv();
 Kernel<RopeTableOp> cuda_rope_table();
+Kernel<RouteExpertsOp> cuda_route_experts();
 Kernel<SampleOp> cuda_sample();
 Kernel<SiluAndMulOp> cuda_silu_and_mul();
 
