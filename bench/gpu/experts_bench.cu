@@ -175,6 +175,7 @@ class Bench {
     matmul("down", layer.down);
     report("combine", "", time(layer, [&](const RouteExpertsOp&) { backend(layer.combine); }), 0, 0);
     const auto matrices = static_cast<double>(3 * mixture.hidden * mixture.intermediate);
+    layer.gate_up.follows_plan = layer.down.follows_plan = true;
     const double us = time(layer, [&](const RouteExpertsOp& route) {
       backend(route);
       backend(layer.permute);

@@ -184,7 +184,7 @@ int64_t ExpertLinear::input_bytes(int64_t num_rows) const {
 
 void ExpertLinear::multiply(Step& step, const ConstQuantTensor& x, const ConstExpertPlan& plan, Tensor out) const {
   if (step.observe_input && !x.format.quantized()) observe(step, x.data, plan);
-  step.backend(ExpertMatmulOp{.out = out, .x = x, .weight = loaded_.weight, .plan = plan});
+  step.backend(ExpertMatmulOp{.out = out, .x = x, .weight = loaded_.weight, .plan = plan, .follows_plan = true});
 }
 
 // Calibration runs on the CPU, whose routing the host sees.

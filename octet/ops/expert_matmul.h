@@ -18,6 +18,8 @@ struct ExpertMatmulOp {
   ConstQuantTensor x;
   ConstQuantTensor weight;
   ConstExpertPlan plan;
+  // The op before this one on the stream has the same plan: a GPU may then read it while that op still runs.
+  bool follows_plan = false;
 
   void check() const;
 };

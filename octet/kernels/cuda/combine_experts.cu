@@ -7,6 +7,7 @@ namespace octet {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kAtOnce = 4;  // slots whose rows are asked for together
 
 struct Arguments {
   RowInput y, shared;
@@ -34,14 +35,25 @@ __global__ void __launch_bounds__(kThreads) combine_experts(const Arguments a) {
 #pragma unroll
     for (float& value : sum) value *= gate;
   }
-  for (int s = 0; s < a.num_slots; ++s) {
-    const int row = a.rows[t * a.num_slots + s];
-    if (row < 0) continue;
-    const float weight = a.weights[t * a.weight_stride + s];
-    float y[kVector];
-    load_elements(a.y.data, a.y.f32, row * a.y.stride + column, y);
+  for (int first = 0; first < a.num_slots; first += kAtOnce) {
+    int rows[kAtOnce];
+    float weights[kAtOnce];
 #pragma unroll
-    for (int k = 0; k < kVector; ++k) sum[k] = fmaf(weight, y[k], sum[k]);
+    for (int i = 0; i < kAtOnce; ++i) {
+      const bool inside = first + i < a.num_slots;
+      rows[i] = inside ? a.rows[t * a.num_slots + first + i] : -1;
+      weights[i] = inside ? a.weights[t * a.weight_stride + first + i] : 0.0f;
+    }
+    float y[kAtOnce][kVector];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (rows[i] >= 0) load_elements(a.y.data, a.y.f32, rows[i] * a.y.stride + column, y[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+#pragma unroll
+      for (int k = 0; k < kVector; ++k) sum[k] = rows[i] >= 0 ? fmaf(weights[i], y[i][k], sum[k]) : sum[k];
+    }
   }
   store_elements(const_cast<void*>(a.out.data), a.out.f32, t * a.out.stride + column, sum);
 }

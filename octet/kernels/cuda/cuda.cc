@@ -11,6 +11,8 @@ void add_cuda_kernels(KernelTable& table) {
   table.of<ExpertPermuteOp>().push_back(cuda_expert_permute());
   table.of<ExpertSiluAndMulOp>().push_back(cuda_expert_silu_and_mul());
   table.of<GatherRowsOp>().push_back(cuda_gather_rows());
+  // Before tensor cores' rows, too.
+  table.of<MatmulOp>().insert(table.of<MatmulOp>().begin(), cuda_matmul_narrow());
   table.of<MatmulOp>().push_back(cuda_matmul_simple());
   table.of<PagedAttentionOp>().push_back(cuda_attention_simple());
   table.of<QuantizeOp>().push_back(cuda_quantize());

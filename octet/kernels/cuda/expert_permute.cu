@@ -28,8 +28,8 @@ __global__ void __launch_bounds__(kRowThreads) expert_permute(const Arguments a)
   RowOutput out = a.out;
   const RowFormat format = format_of<kKind>(out);
   const int row = static_cast<int>(blockIdx.x);
-  start_next();
   wait_for_previous();
+  start_next();
   if (row >= a.experts.num_rows()) return;
   if (a.scale_per_expert) out.scale += a.experts.expert_of(row);
   const int64_t from = a.experts.token_of(row) * a.x.stride;

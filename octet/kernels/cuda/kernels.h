@@ -11,6 +11,7 @@ Kernel<ExpertMatmulOp> cuda_expert_matmul_simple();
 Kernel<ExpertPermuteOp> cuda_expert_permute();
 Kernel<ExpertSiluAndMulOp> cuda_expert_silu_and_mul();
 Kernel<GatherRowsOp> cuda_gather_rows();
+Kernel<MatmulOp> cuda_matmul_narrow();
 Kernel<MatmulOp> cuda_matmul_simple();
 Kernel<PagedAttentionOp> cuda_attention_simple();
 Kernel<QuantizeOp> cuda_quantize();

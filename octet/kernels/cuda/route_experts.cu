@@ -1,6 +1,9 @@
-// cuda.route_experts: octet/ops/route_experts.h. A warp chooses a token's experts; then a team of warps makes each
-// expert's part of the plan: it counts the slots that come before, and numbers its own in their order. Few tokens are
-// one kernel of one CTA, whose experts stay in shared memory; many are two.
+// cuda.route_experts: octet/ops/route_experts.h. A warp chooses a token's experts. Few tokens are one kernel of one
+// CTA: their experts stay in shared memory, where a thread for each slot counts the slots that come before. Many are
+// two kernels; in the second a CTA makes each expert's part of the plan: it counts the slots of experts before, and
+// numbers its own in their order.
+#include <climits>
+
 #include "octet/kernels/cuda/kernels.h"
 #include "octet/kernels/cuda/launch.cuh"
 
@@ -14,8 +17,8 @@ constexpr int kPlanWarps = 16;
 constexpr int kMaxExperts = 512;
 constexpr int kMaxGroups = 32;
 constexpr int kMaxSlots = 32;
-constexpr int kTokensAtOnce = 256;  // of one CTA
-constexpr int kSlotsAtOnce = 2048;
+constexpr int kTokensAtOnce = 16;  // of one CTA
+constexpr int kSlotsAtOnce = 256;
 
 struct Arguments {
   const float* x;
@@ -186,16 +189,46 @@ __device__ int choose(const Arguments& a, int token, float* choices) {
 
 // ---- the plan ----
 
-// A team of kTeam warps makes expert `expert`'s part; that of experts_here, whom nobody has, is the end of all. The
-// slots are cut into one stretch for each warp. `counts`: shared memory, of a team of the whole CTA.
-template <int kTeam>
-__device__ void plan_expert(const Arguments& a, const int32_t* ids, int expert, int2* counts) {
+// Of the slots of a step, in shared memory: smaller for lower experts, of one expert for lower slots, and above all
+// others for experts of other ranks.
+__device__ inline int slot_key(int expert, int slot) { return expert * kSlotsAtOnce + slot; }
+constexpr int kNoKey = INT_MAX;
+
+// All of it by the threads of one CTA, in one pass over the keys, whose number is rounded up to whole vectors.
+__device__ void plan_few(const Arguments& a, const int32_t* keys) {
+  const auto thread = static_cast<int>(threadIdx.x);
+  for (int first = 0; first < max(a.num_rows(), a.experts_here + 1); first += static_cast<int>(blockDim.x)) {
+    const int i = first + thread;  // an expert, and a slot
+    const int own = i < a.num_rows() ? keys[i] : kNoKey;
+    int row = 0;
+    int of_lower_experts = 0;
+    int here = 0;
+#pragma unroll 4
+    for (int at = 0; at < a.num_rows(); at += 4) {
+      const int4 vector = *reinterpret_cast<const int4*>(keys + at);
+      for (const int key : {vector.x, vector.y, vector.z, vector.w}) {
+        row += key < own ? 1 : 0;
+        of_lower_experts += key < slot_key(i, 0) ? 1 : 0;
+        here += key < kNoKey ? 1 : 0;
+      }
+    }
+    if (i <= a.experts_here) a.offsets[i] = of_lower_experts;
+    if (i < a.num_rows() && i >= here) a.order[i] = -1;
+    if (own == kNoKey) continue;
+    a.order[row] = i;
+    a.rows[i] = row;
+  }
+}
+
+// Expert `expert`'s part, by a CTA; that of experts_here, whom nobody has, is the end of all. The slots are cut into
+// one stretch for each warp. counts: shared memory.
+__device__ void plan_expert(const Arguments& a, int expert, int2 (&counts)[kPlanWarps]) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = kTeam == 1 ? 0 : static_cast<int>(threadIdx.x) / 32;
-  const int stretch = (a.num_rows() + 32 * kTeam - 1) / (32 * kTeam) * 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int stretch = (a.num_rows() + 32 * kPlanWarps - 1) / (32 * kPlanWarps) * 32;
   const int begin = min(warp * stretch, a.num_rows());
   const int end = min(begin + stretch, a.num_rows());
-  const auto expert_at = [&](int i) { return i < end ? ids[i] - a.first_expert : -1; };
+  const auto expert_at = [&](int i) { return i < end ? a.expert_ids[i] - a.first_expert : -1; };
   int before = 0;
   int own = 0;
 #pragma unroll 4
@@ -206,23 +239,20 @@ __device__ void plan_expert(const Arguments& a, const int32_t* ids, int expert, 
   }
   before = __reduce_add_sync(kAll, before);
   own = __reduce_add_sync(kAll, own);
-  int row = before;
-  if constexpr (kTeam > 1) {
-    if (lane == 0) counts[warp] = {before, own};
-    __syncthreads();
-    before = 0;
-    int of_earlier = 0;
-    for (int i = 0; i < kTeam; ++i) {
-      before += counts[i].x;
-      of_earlier += i < warp ? counts[i].y : 0;
-    }
-    row = before + of_earlier;
+  if (lane == 0) counts[warp] = {before, own};
+  __syncthreads();
+  before = 0;
+  int of_earlier = 0;
+  for (int i = 0; i < kPlanWarps; ++i) {
+    before += counts[i].x;
+    of_earlier += i < warp ? counts[i].y : 0;
   }
-  if (warp == 0 && lane == 0) a.offsets[expert] = before;
+  if (threadIdx.x == 0) a.offsets[expert] = before;
   if (expert == a.experts_here) {
-    for (int i = before + warp * 32 + lane; i < a.num_rows(); i += 32 * kTeam) a.order[i] = -1;
+    for (int i = before + static_cast<int>(threadIdx.x); i < a.num_rows(); i += 32 * kPlanWarps) a.order[i] = -1;
     return;
   }
+  int row = before + of_earlier;
 #pragma unroll 4
   for (int i = begin + lane; i < begin + stretch; i += 32) {
     const unsigned mine = __ballot_sync(kAll, expert_at(i) == expert);
@@ -241,17 +271,20 @@ template <int kCount>
 __global__ void __launch_bounds__(32 * num_warps(kCount)) route_few(const Arguments a) {
   constexpr int kWarps = num_warps(kCount);
   __shared__ float choices[kWarps][32 * kCount];
-  __shared__ int32_t ids[kSlotsAtOnce];
+  __shared__ __align__(16) int32_t keys[kSlotsAtOnce];
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int i = static_cast<int>(threadIdx.x); i < kSlotsAtOnce; i += 32 * kWarps) keys[i] = kNoKey;
   start_next();
   wait_for_previous();
+  __syncthreads();
   for (int token = warp; token < a.num_tokens; token += kWarps) {
-    const int chosen = choose<kCount>(a, token, choices[warp]);
-    if (lane < a.num_slots) ids[token * a.num_slots + lane] = chosen;
+    const int expert = choose<kCount>(a, token, choices[warp]) - a.first_expert;
+    const int slot = token * a.num_slots + lane;
+    if (lane < a.num_slots && expert >= 0 && expert < a.experts_here) keys[slot] = slot_key(expert, slot);
   }
   __syncthreads();
-  for (int e = warp; e <= a.experts_here; e += kWarps) plan_expert<1>(a, ids, e, nullptr);
+  plan_few(a, keys);
 }
 
 template <int kCount>
@@ -269,7 +302,7 @@ __global__ void __launch_bounds__(32 * kPlanWarps) plan_experts(const Arguments 
   __shared__ int2 counts[kPlanWarps];
   start_next();
   wait_for_previous();
-  plan_expert<kPlanWarps>(a, a.expert_ids, static_cast<int>(blockIdx.x), counts);
+  plan_expert(a, static_cast<int>(blockIdx.x), counts);
 }
 
 // ---- host ----

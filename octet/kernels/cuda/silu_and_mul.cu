@@ -81,10 +81,12 @@ __global__ void __launch_bounds__(kRowThreads) silu_and_mul(const Arguments a) {
   const int64_t row = static_cast<int>(blockIdx.x) / a.pieces;
   const int first = piece * a.piece_columns;
   if (in_cluster) arrive_at_start();
-  start_next();
+  const bool has_experts = a.experts.offsets != nullptr;
+  if (!has_experts) start_next();
   wait_for_previous();
+  if (has_experts) start_next();
   RowOutput out = a.out;
-  if (a.experts.offsets != nullptr) {
+  if (has_experts) {
     if (row >= a.experts.num_rows()) return;  // all CTAs of the row
     if (a.scale_per_expert) out.scale += a.experts.expert_of(static_cast<int>(row));
   }

@@ -24,7 +24,8 @@ constexpr SwappedConfig kConfigs[] = {
 
 const SwappedConfig& config_of(const ExpertMatmulOp& op) {
   const int row_groups = op.x.format.granularity == Granularity::kGroup ? 1 : 2;
-  const int tokens = most_rows(op) <= 32 ? 32 : 64;
+  // An expert with more rows has several tiles, which read its weight from L2.
+  const int tokens = most_rows(op) <= 32 || mean_rows(op) <= (row_groups == 1 ? 32 : 16) ? 32 : 64;
   return *std::ranges::find_if(
       kConfigs, [&](const SwappedConfig& c) { return c.tokens == tokens && c.row_groups == row_groups; });
 }

@@ -68,7 +68,8 @@ void run_config(const ExpertMatmulOp& op, const Launch& launch) {
       .token_tiles = 0,
       .channel_tiles = static_cast<int>(ceil_divide(op.out.dim(1), kConfig.channels)),
       .x_rows = static_cast<int>(std::min<int64_t>(ceil_divide(most_rows(op), 8) * 8, kTileTokens)),
-      .experts = expert_rows(op.plan)};
+      .experts = expert_rows(op.plan),
+      .follows_plan = op.follows_plan};
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(launch.gpu->num_sms / kConfig.cluster * kConfig.cluster)),
                           .block = dim3(kThreads),
                           .shared_bytes = shared_bytes(kConfig) + expert_list_bytes(op),

@@ -33,25 +33,37 @@ struct ExpertList {
   __device__ void fill(const ExpertRows& rows, int tile_tokens, int matrix_tiles) const {
     constexpr unsigned kAll = 0xffffffffu;
     const int lane = static_cast<int>(threadIdx.x) % 32;
+    constexpr int kAtOnce = 4;  // loads under way
     int listed = 0;
     int tiles = 0;
-    for (int first = 0; first < rows.num_experts; first += 32) {
-      const int e = first + lane;
-      const int begin = e < rows.num_experts ? rows.offsets[e] : 0;
-      const int num_rows = e < rows.num_experts ? rows.offsets[e + 1] - begin : 0;
-      const int own = (num_rows + tile_tokens - 1) / tile_tokens * matrix_tiles;
-      int up_to = own;
-      for (int step = 1; step < 32; step *= 2) {
-        const int earlier = __shfl_up_sync(kAll, up_to, step);
-        if (lane >= step) up_to += earlier;
+    for (int first = 0; first < rows.num_experts; first += 32 * kAtOnce) {
+      int begin[kAtOnce];
+      int end[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int e = min(first + 32 * i + lane, rows.num_experts);
+        begin[i] = __ldcg(rows.offsets + e);
+        end[i] = __ldcg(rows.offsets + min(e + 1, rows.num_experts));
       }
-      const unsigned hit = __ballot_sync(kAll, num_rows > 0);
-      if (num_rows > 0) experts[listed + __popc(hit & ((1u << lane) - 1))] = {e, begin, tiles + up_to - own};
-      listed += __popc(hit);
-      tiles += __shfl_sync(kAll, up_to, 31);
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int num_rows = end[i] - begin[i];
+        const int own = (num_rows + tile_tokens - 1) / tile_tokens * matrix_tiles;
+        int up_to = own;
+        for (int step = 1; step < 32; step *= 2) {
+          const int earlier = __shfl_up_sync(kAll, up_to, step);
+          if (lane >= step) up_to += earlier;
+        }
+        const unsigned hit = __ballot_sync(kAll, num_rows > 0);
+        if (num_rows > 0) {
+          experts[listed + __popc(hit & ((1u << lane) - 1))] = {first + 32 * i + lane, begin[i], tiles + up_to - own};
+        }
+        listed += __popc(hit);
+        tiles += __shfl_sync(kAll, up_to, 31);
+      }
     }
     if (lane == 0) {
-      experts[listed] = {-1, rows.num_rows(), tiles};
+      experts[listed] = {-1, __ldcg(rows.offsets + rows.num_experts), tiles};
       *count = listed;
     }
   }

@@ -188,9 +188,10 @@ __device__ void consume(const StreamArguments& a, const WeightStream<stream_shap
     scales.begin(a.output, tile, lane_row);
     scales.load(a.output.chunks, chunk);
   }
+  float token_scale = stream.token_scale(a, tile);
   for (int index = 0; index < stream.num_tiles; ++index) {
     const MatrixTile next_tile = tiles.at(min(index + 1, stream.num_tiles - 1));
-    const float token_scale = stream.token_scale(a, tile);
+    const float next_scale = stream.token_scale(a, next_tile);
     Sum sums[kWarpParts][kTiles][4] = {};
     for (int step = 0; step < a.steps; step += kWarpParts) {
 #pragma unroll
@@ -231,6 +232,7 @@ __device__ void consume(const StreamArguments& a, const WeightStream<stream_shap
     write_tile<Sum, kConfig>(a, stream, tile_sums, index, tile);
     if (num_sums(kConfig) == 1) consumer_barrier<kConfig>();
     tile = next_tile;
+    token_scale = next_scale;
   }
 }
 
@@ -240,7 +242,7 @@ __global__ void __launch_bounds__(consumer_threads(kConfigs[kIndex]) + 32, 2)
   constexpr RingConfig kConfig = kConfigs[kIndex];
   constexpr int kProducer = consumer_threads(kConfig);
   extern __shared__ __align__(kSwizzleAlignment) std::byte memory[];
-  if constexpr (kExperts) wait_for_previous();
+  if (kExperts && !a.follows_plan) wait_for_previous();
   const WeightStream<stream_shape(kConfig), kExperts> stream(memory, a);
   const auto thread = static_cast<int>(threadIdx.x);
   if (thread == kProducer) {

@@ -293,7 +293,7 @@ __device__ void consume(const StreamArguments& a, const WeightStream<stream_shap
 template <class Kind, SwappedConfig kConfig, bool kExperts>
 __device__ void multiply(const ChunkMap& weight, const ChunkMap& x, const StreamArguments& a) {
   extern __shared__ __align__(kSwizzleAlignment) std::byte memory[];
-  if constexpr (kExperts) wait_for_previous();
+  if (kExperts && !a.follows_plan) wait_for_previous();
   const WeightStream<stream_shape(kConfig), kExperts> stream(memory, a);
   const auto thread = static_cast<int>(threadIdx.x);
   if (thread == kConsumers) {

@@ -312,7 +312,7 @@ __device__ void multiply(const ChunkMap& weight, const ChunkMap& x, const CUtens
     if (!a.output.out_f32) prefetch_map(out);
   }
   if constexpr (kExperts) {
-    wait_for_previous();
+    if (!a.follows_plan) wait_for_previous();
     if (threadIdx.x < 32) memory.experts().fill(a.experts, kConfig.cluster_tokens(), a.channel_tiles);
   }
   if constexpr (kConfig.cluster > 1) cluster_barrier();

@@ -27,6 +27,7 @@ struct Arguments {
   int token_tiles, channel_tiles;  // of clusters
   int x_rows;                      // of a tile in a stage: all, unless there are fewer; a multiple of 8
   ExpertRows experts = {};
+  bool follows_plan = false;  // that may be read before the wait
 };
 
 // Shared memory: the ring's stages, the results of a tile in BF16 on their way out, scales, barriers.
@@ -113,7 +114,16 @@ __device__ inline void for_each_tile(const Arguments& a, const Memory<kConfig>& 
   }
 }
 
-// One thread: all stages. The first ones' weights come before the kernel before this one is done, where they are known.
+template <TileConfig kConfig, bool kExperts>
+__device__ MatrixTile first_tile(const Arguments& a, const Memory<kConfig>& memory, int first) {
+  if constexpr (kExperts) {
+    return ExpertTileCursor(memory.experts(), first).at(first, kConfig.cluster_tokens(), kConfig.channels);
+  } else {
+    return tile_at<kConfig>(a, first);
+  }
+}
+
+// One thread: all stages. The first ones' weights come before the kernel before this one is done.
 template <TileConfig kConfig, bool kExperts>
 __device__ void produce(const Arguments& a, const ChunkMap& weight, const ChunkMap& x, const Memory<kConfig>& memory) {
   constexpr int kShareRows = kConfig.channels / kConfig.cluster;
@@ -131,9 +141,10 @@ __device__ void produce(const Arguments& a, const ChunkMap& weight, const ChunkM
     }
   };
   int ahead = 0;  // chunks of the first tile
-  if constexpr (!kExperts) {
-    const MatrixTile first = tile_at<kConfig>(a, static_cast<int>(blockIdx.x) / kConfig.cluster);
-    for (; ahead < min(kConfig.stages, a.num_chunks); ++ahead) load_weight(first, ahead, ahead);
+  const int first = static_cast<int>(blockIdx.x) / kConfig.cluster;
+  if (!kExperts || first < memory.experts().num_tiles()) {
+    const MatrixTile tile = first_tile<kConfig, kExperts>(a, memory, first);
+    for (; ahead < min(kConfig.stages, a.num_chunks); ++ahead) load_weight(tile, ahead, ahead);
   }
   wait_for_previous();
   Place<kConfig> place{.parity = 1};  // of a ring that nobody has used

@@ -10,7 +10,7 @@
 //     scales right after it.
 //   - With experts (expert_tiles.cuh) a CTA owns a run of tiles of the experts that have rows, and brings 8 rows of x
 //   at
-//     a time, as many as a tile's expert has. It can begin when it knows the step's plan, after the wait.
+//     a time, as many as a tile's expert has. It can begin when it may read the step's plan.
 #pragma once
 
 #include "octet/kernels/hopper/expert_tiles.cuh"
@@ -51,6 +51,7 @@ struct StreamArguments {
   int x_rows;    // of a chunk in a copy: those that there are, no more than the copy engine has to bring
   int x_eights;  // bytes between eights of tokens in a stage
   ExpertRows experts = {};
+  bool follows_plan = false;  // the plan may be read before the wait
 };
 
 // Of weights, whose scales a CTA keeps: it has a run of all tiles that there may be.
@@ -79,6 +80,7 @@ inline StreamArguments make_stream_arguments(const ExpertMatmulOp& op, const Str
       static_cast<int>(std::min<int64_t>(ceil_divide(most_rows(op), shape.row_unit) * shape.row_unit, 8));
   arguments.x_eights = shape.chunks * arguments.x_rows * kChunkBytes;
   arguments.experts = expert_rows(op.plan);
+  arguments.follows_plan = op.follows_plan;
   return arguments;
 }
 
@@ -126,7 +128,7 @@ struct WeightStream {
   int rank;  // which part of K
   int first_step, steps;
 
-  // With experts after the wait, and with all threads of the CTA.
+  // With experts once their plan may be read, and with all threads of the CTA.
   __device__ WeightStream(std::byte* shared, const StreamArguments& a)
       : memory(shared), stages(shared_address(shared)) {
     const auto owner = static_cast<int64_t>(blockIdx.x / kShape.splits);
