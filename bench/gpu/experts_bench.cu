@@ -24,7 +24,7 @@ constexpr Mixture kMixtures[] = {
     {"mixtral-8x7b", 8, 2, 4096, 14336},
     {"qwen3-30b-a3b", 128, 8, 2048, 768},
 };
-constexpr int64_t kTokens[] = {1, 8, 32, 128, 512, 4096};
+constexpr int64_t kTokens[] = {1, 8, 32, 128, 256, 512, 2048, 4096};
 constexpr int64_t kMaxTokens = 4096;
 
 struct Formats {

@@ -19,6 +19,8 @@ PRECISIONS = {
     "fp8_kv": ["--quantization", "fp8_tensor", "--kv-cache-dtype", "fp8"],
     "fp8_head": ["--quantization", "fp8_tensor", "--quantize-lm-head"],
 }
+# Nobody waits for a token while prompts are read.
+LARGE_STEPS = ["--max-num-batched-tokens", "8192"]
 ROUNDS = ["--num-iters-warmup", "1", "--num-iters", "3"]
 
 
@@ -29,7 +31,7 @@ def latency(model, precision, batches, input_len=128, output_len=256, *more):
 
 def throughput(model, precision, requests, input_len, output_len, *more):
     return ["throughput", model, *PRECISIONS[precision], "--num-prompts", str(requests), "--input-len", str(input_len),
-            "--output-len", str(output_len), "--max-num-seqs", str(requests), *more]
+            "--output-len", str(output_len), "--max-num-seqs", str(requests), *LARGE_STEPS, *more]
 
 
 CASES = {
