@@ -11,7 +11,8 @@ namespace {
 
 using namespace swapped;
 
-constexpr int64_t kMaxMeanRows = 96;
+// From here on the large kernel is faster, sooner where chunks have scales, which this one multiplies slowly.
+constexpr int64_t max_mean_rows(bool scales_chunks) { return scales_chunks ? 16 : 40; }
 
 // 128 rows of the weight a tile, for which the tokens are loaded once, where the sums' registers allow. Two CTAs'
 // shared memory has room for the scales of many rows.
@@ -19,36 +20,27 @@ constexpr SwappedConfig kConfigs[] = {
     {.tokens = 32, .row_groups = 2, .chunks = 1, .stages = 5},
     {.tokens = 64, .row_groups = 2, .chunks = 1, .stages = 4},
     {.tokens = 32, .row_groups = 1, .chunks = 2, .stages = 4},
-    {.tokens = 64, .row_groups = 1, .chunks = 2, .stages = 2},
-    {.tokens = 128, .row_groups = 2, .chunks = 1, .stages = 6},
-    {.tokens = 128, .row_groups = 1, .chunks = 2, .stages = 4},
 };
-constexpr int kLargest = 128;
 
 const SwappedConfig& config_of(const ExpertMatmulOp& op) {
   const int row_groups = op.x.format.granularity == Granularity::kGroup ? 1 : 2;
   // An expert with more rows has several tiles, which read its weight from L2.
-  const int64_t mean = mean_rows(op);
-  int tokens = mean <= 40 ? 64 : kLargest;
-  if (most_rows(op) <= 32 || mean <= (row_groups == 1 ? 32 : 16)) tokens = 32;
+  const int tokens = most_rows(op) <= 32 || mean_rows(op) <= 16 ? 32 : 64;
   return *std::ranges::find_if(
       kConfigs, [&](const SwappedConfig& c) { return c.tokens == tokens && c.row_groups == row_groups; });
 }
 
 // As many CTAs as are there at once; how many tiles there are is not known here.
-int64_t num_ctas_of(const SwappedConfig& config, const Launch& launch) {
-  return int64_t{launch.gpu->num_sms} * (shares_sm(config) ? 2 : 1);
-}
+int64_t num_ctas_of(const Launch& launch) { return 2 * int64_t{launch.gpu->num_sms}; }
 
 template <class Kind>
 std::string declines(const ExpertMatmulOp& op, const Launch& launch) {
-  if (mean_rows(op) > kMaxMeanRows)
-    return fmt::format("takes at most {} rows of an expert in the mean, not {}", kMaxMeanRows, mean_rows(op));
+  if (const int64_t most = max_mean_rows(Kind::kScalesChunks); mean_rows(op) > most)
+    return fmt::format("takes at most {} rows of an expert in the mean, not {}", most, mean_rows(op));
   std::string reason = experts_decline<Kind>(op, launch);
   if (reason.empty()) reason = vector_output_declines(first_matrix(op));
   if (!reason.empty()) return reason;
-  const SwappedConfig& config = config_of(op);
-  const int64_t needed = stream_bytes(op, stream_shape(config), num_ctas_of(config, launch));
+  const int64_t needed = stream_bytes(op, stream_shape(config_of(op)), num_ctas_of(launch));
   if (needed > launch.gpu->max_shared_bytes) {
     return fmt::format("needs {} bytes of shared memory, there are {}", needed, launch.gpu->max_shared_bytes);
   }
@@ -56,7 +48,7 @@ std::string declines(const ExpertMatmulOp& op, const Launch& launch) {
 }
 
 template <class Kind, int kIndex>
-__global__ void __launch_bounds__(kThreads, shares_sm(kConfigs[kIndex]) ? 2 : 1)
+__global__ void __launch_bounds__(kThreads, 2)
     expert_matmul_swapped(const __grid_constant__ ChunkMap weight, const __grid_constant__ ChunkMap x,
                           const StreamArguments a) {
   multiply<Kind, kConfigs[kIndex], true>(weight, x, a);
@@ -65,7 +57,7 @@ __global__ void __launch_bounds__(kThreads, shares_sm(kConfigs[kIndex]) ? 2 : 1)
 template <class Kind, int kIndex>
 void run_config(const ExpertMatmulOp& op, const Launch& launch) {
   constexpr StreamShape kShape = stream_shape(kConfigs[kIndex]);
-  const auto num_ctas = static_cast<int>(num_ctas_of(kConfigs[kIndex], launch));
+  const auto num_ctas = static_cast<int>(num_ctas_of(launch));
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(num_ctas)),
                           .block = dim3(kThreads),
                           .shared_bytes = stream_bytes(op, kShape, num_ctas)};
