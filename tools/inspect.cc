@@ -130,7 +130,6 @@ KernelChoice expert_choice(const Model::LinearRow& linear, const Backend& backen
     weight.scale = described(DType::kF32, linear.weight.stack_scale_shape(experts, linear.n, linear.k));
   return backend.choose(ExpertMatmulOp{.out = described(backend.activation_dtype(), {experts, linear.n}),
                                        .x = x,
-                                       .order = ExpertMatmulOp::Order::kByRow,
                                        .weight = weight,
                                        .plan = ExpertPlan(offsets, order, rows)});
 }

@@ -120,7 +120,7 @@ class Rank {
 };
 
 int run(int world_size) {
-  auto comms = make_gpu_comms(kFirst, world_size, 20.0);
+  auto comms = make_gpu_comms(gpus_of_ranks(kFirst, world_size), 20.0);
   std::vector<std::string> faults(comms.size());
   std::vector<std::thread> threads;
   for (auto& comm : comms) {

@@ -192,9 +192,9 @@ std::vector<std::unique_ptr<Comm>> make_cpu_comms(int world_size) {
   return comms_of(std::make_shared<Group>(world_size));
 }
 
-std::vector<std::unique_ptr<Comm>> make_gpu_comms(Device first, int world_size, double patience_seconds) {
+std::vector<std::unique_ptr<Comm>> make_gpu_comms(const std::vector<Device>& gpus, double patience_seconds) {
   return comms_of(
-      std::make_shared<Group>(world_size, std::make_unique<PeerGroup>(first, world_size, patience_seconds)));
+      std::make_shared<Group>(static_cast<int>(gpus.size()), std::make_unique<PeerGroup>(gpus, patience_seconds)));
 }
 
 }  // namespace octet

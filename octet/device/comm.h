@@ -37,8 +37,8 @@ class Comm {
 std::unique_ptr<Comm> make_single_comm();
 // `world_size` ranks in this process, on the CPU: a barrier and a sum.
 std::vector<std::unique_ptr<Comm>> make_cpu_comms(int world_size);
-// The same for ranks on GPUs first.index, first.index + 1, ... of this host, which reach each other's memory. A kernel
-// waits for another rank's for so many seconds at most. Throws what PeerGroup throws.
-std::vector<std::unique_ptr<Comm>> make_gpu_comms(Device first, int world_size, double patience_seconds = 60.0);
+// The same for ranks on these GPUs of this host, which reach each other's memory. A kernel waits for another rank's for
+// so many seconds at most. Throws what PeerGroup throws.
+std::vector<std::unique_ptr<Comm>> make_gpu_comms(const std::vector<Device>& gpus, double patience_seconds = 60.0);
 
 }  // namespace octet

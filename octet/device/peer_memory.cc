@@ -13,18 +13,18 @@ namespace {
 // Of all messages in lines that a rank sends at once. Each goes to every other rank, at twice its size.
 constexpr int64_t kSmallBytes = int64_t{2} << 20;
 
-void open_to_each_other(Device first, int world_size) {
-  for (int i = first.index; i < first.index + world_size; ++i) {
-    for (int j = first.index; j < first.index + world_size; ++j) {
-      if (i == j) continue;
-      if (!cuda::can_access_peer(i, j)) {
+void open_to_each_other(const std::vector<Device>& gpus) {
+  for (const Device& one : gpus) {
+    for (const Device& other : gpus) {
+      if (one.index == other.index) continue;
+      if (!cuda::can_access_peer(one.index, other.index)) {
         fail(
             ErrorCode::kUnsupported,
             "tensor_parallel_size {}: cuda:{} does not reach the memory of cuda:{} (NVLink or peer access over PCIe is "
             "needed)",
-            world_size, i, j);
+            gpus.size(), one.index, other.index);
       }
-      cuda::enable_peer_access(i, j);
+      cuda::enable_peer_access(one.index, other.index);
     }
   }
 }
@@ -33,7 +33,7 @@ uint32_t read(const uint32_t& word) { return std::atomic_ref(const_cast<uint32_t
 
 }  // namespace
 
-void check_num_gpus(Device first, int world_size) {
+std::vector<Device> gpus_of_ranks(Device first, int world_size) {
   if (world_size > PeerMemory::kMaxRanks) {
     fail(ErrorCode::kUnsupported, "tensor_parallel_size {}: at most {} GPUs of one host work together", world_size,
          PeerMemory::kMaxRanks);
@@ -43,19 +43,23 @@ void check_num_gpus(Device first, int world_size) {
     fail(ErrorCode::kUnsupported, "tensor_parallel_size {}: from {} on there are {} GPUs, expected {}", world_size,
          device_name(first), num_gpus - first.index, world_size);
   }
+  std::vector<Device> gpus;
+  for (int rank = 0; rank < world_size; ++rank) gpus.push_back({.kind = first.kind, .index = first.index + rank});
+  return gpus;
 }
 
-PeerGroup::PeerGroup(Device first, int world_size, double patience_seconds) : patience_seconds_(patience_seconds) {
-  OCTET_CHECK(first.kind == DeviceKind::kCuda && world_size >= 2);
-  check_num_gpus(first, world_size);
-  open_to_each_other(first, world_size);
+PeerGroup::PeerGroup(const std::vector<Device>& gpus, double patience_seconds) : patience_seconds_(patience_seconds) {
+  const auto world_size = static_cast<int>(gpus.size());
+  OCTET_CHECK(world_size >= 2 && world_size <= PeerMemory::kMaxRanks);
+  const Device first = gpus.front();
+  open_to_each_other(gpus);
   status_ = Buffer::pinned(first, sizeof(PeerStatus), "status of the ranks");
   PeerMemory memory{.world_size = world_size,
                     .max_small_bytes = kSmallBytes / world_size / 1024 * 1024,
                     .patience_ns = static_cast<uint64_t>(patience_seconds * 1e9),
                     .status = new (status_.data()) PeerStatus};
   for (int rank = 0; rank < world_size; ++rank) {
-    const Device device{.kind = DeviceKind::kCuda, .index = first.index + rank};
+    const Device device = gpus[static_cast<size_t>(rank)];
     areas_.emplace_back(device, memory.area_bytes(), "messages between ranks");
     memory.areas[rank] = areas_.back().data();
     const StreamOwner stream(device);

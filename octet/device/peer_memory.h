@@ -49,14 +49,15 @@ struct PeerMemory {
 };
 static_assert(sizeof(PeerStatus::gave_up_on) / sizeof(uint32_t) == PeerMemory::kMaxRanks);
 
-// Throws Error{kUnsupported} unless there are GPUs first.index to first.index + world_size - 1, and not too many.
-void check_num_gpus(Device first, int world_size);
+// GPUs first.index to first.index + world_size - 1. Throws Error{kUnsupported} unless there are so many, and not too
+// many.
+std::vector<Device> gpus_of_ranks(Device first, int world_size);
 
 class PeerGroup {
  public:
-  // GPUs first.index, first.index + 1, ...: opens their memory to each other. Throws Error{kUnsupported} naming what is
-  // missing: too few GPUs, more ranks than kMaxRanks, two that do not reach each other's memory.
-  PeerGroup(Device first, int world_size, double patience_seconds);
+  // The GPU of each rank: opens their memory to each other. Two ranks may be on one GPU, for tests, as long as their
+  // kernels fit on it together. Throws Error{kUnsupported} naming GPUs that do not reach each other's memory.
+  PeerGroup(const std::vector<Device>& gpus, double patience_seconds);
 
   const PeerMemory& of(int rank) const { return ranks_[static_cast<size_t>(rank)]; }
   // Kernels that wait for others stop waiting; their results are undefined.

@@ -80,7 +80,7 @@ int64_t count_parameters(const SafetensorsFolder& files, const ModelConfig& conf
 Device choose_device(const EngineOptions& options) {
   const Device device = parse_device(options.device);
   if (options.device == "auto" && device.kind == DeviceKind::kCpu) log_info("{}: running on the CPU", why_no_gpu());
-  if (device.kind == DeviceKind::kCuda) check_num_gpus(device, options.tensor_parallel_size);
+  if (device.kind == DeviceKind::kCuda) gpus_of_ranks(device, options.tensor_parallel_size);  // which refuses
   return device;
 }
 

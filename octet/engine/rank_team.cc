@@ -10,8 +10,10 @@ namespace octet {
 namespace {
 
 std::vector<std::unique_ptr<Comm>> make_comms(Device first, int world_size) {
-  if (world_size > 1)
-    return first.kind == DeviceKind::kCuda ? make_gpu_comms(first, world_size) : make_cpu_comms(world_size);
+  if (world_size > 1) {
+    return first.kind == DeviceKind::kCuda ? make_gpu_comms(gpus_of_ranks(first, world_size))
+                                           : make_cpu_comms(world_size);
+  }
   std::vector<std::unique_ptr<Comm>> comms;
   comms.push_back(make_single_comm());
   return comms;

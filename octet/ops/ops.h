@@ -6,7 +6,7 @@
 #include "octet/ops/combine_experts.h"
 #include "octet/ops/embedding.h"
 #include "octet/ops/expert_matmul.h"
-#include "octet/ops/expert_quantize.h"
+#include "octet/ops/expert_permute.h"
 #include "octet/ops/expert_silu_and_mul.h"
 #include "octet/ops/gather_rows.h"
 #include "octet/ops/head_matmul.h"
@@ -27,7 +27,7 @@
 namespace octet {
 
 using KernelTable = BasicKernelTable<AllGatherOp, AllReduceOp, CombineExpertsOp, EmbeddingOp, ExpertMatmulOp,
-                                     ExpertQuantizeOp, ExpertSiluAndMulOp, GatherRowsOp, HeadMatmulOp, LatentKvOp,
+                                     ExpertPermuteOp, ExpertSiluAndMulOp, GatherRowsOp, HeadMatmulOp, LatentKvOp,
                                      MatmulOp, PagedAttentionOp, QuantizeOp, ReduceNormOp, RmsNormOp, RopeAttentionOp,
                                      RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
 

@@ -1,4 +1,4 @@
-// The ops over ranks on 2, 4 and 8 GPUs of this host, as many as there are; skipped where there are fewer than two. The
+// The ops over ranks on 2, 4 and 8 GPUs of this host, as many as there are; where there is one, two ranks share it. The
 // oracle is a sum on the host, in rank order, bit for bit.
 #include <gtest/gtest.h>
 
@@ -35,11 +35,8 @@ int num_gpus() {
 // One rank's thread: its GPU, stream and memory.
 class Rank {
  public:
-  explicit Rank(Comm& own)
-      : comm(own),
-        device{.kind = DeviceKind::kCuda, .index = own.rank()},
-        stream_(device),
-        launch{.stream = stream_.get(), .gpu = &gpu_properties(device)} {
+  Rank(Comm& own, Device gpu)
+      : comm(own), device(gpu), stream_(device), launch{.stream = stream_.get(), .gpu = &gpu_properties(device)} {
     make_current(device);
   }
 
@@ -88,26 +85,31 @@ class Rank {
 class PeerCollectives : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (num_gpus() < 2) GTEST_SKIP() << "fewer than two GPUs";
+    if (!why_no_gpu().empty()) GTEST_SKIP() << why_no_gpu();
+  }
+
+  static std::vector<Device> gpus(int world_size) {
+    return num_gpus() == 1 ? std::vector<Device>(static_cast<size_t>(world_size), kFirst)
+                           : gpus_of_ranks(kFirst, world_size);
   }
 
   static std::vector<int> world_sizes() {
     std::vector<int> sizes;
     for (const int size : {2, 3, 4, 8}) {
-      if (size <= num_gpus()) sizes.push_back(size);
+      if (size <= std::max(num_gpus(), 2)) sizes.push_back(size);
     }
     return sizes;
   }
 
   // Rethrows what the first failing rank threw.
   static void on_ranks(int world_size, double patience, const std::function<void(Rank&)>& fn) {
-    auto comms = make_gpu_comms(kFirst, world_size, patience);
+    auto comms = make_gpu_comms(gpus(world_size), patience);
     std::vector<std::exception_ptr> faults(comms.size());
     std::vector<std::thread> threads;
     for (auto& comm : comms) {
       threads.emplace_back([&fn, &comm, &faults] {
         try {
-          Rank rank(*comm);
+          Rank rank(*comm, gpus(comm->world_size())[static_cast<size_t>(comm->rank())]);
           fn(rank);
           synchronize(rank.launch.stream);
           comm->check_kernels();
@@ -381,7 +383,7 @@ TEST_F(PeerCollectives, AbortReleasesKernelsThatWait) {
 TEST(PeerGroups, TooFewGpusAreNamed) {
   if (!why_no_gpu().empty()) GTEST_SKIP() << why_no_gpu();
   try {
-    make_gpu_comms(Device{.kind = DeviceKind::kCuda, .index = num_gpus() - 1}, 2);
+    gpus_of_ranks(Device{.kind = DeviceKind::kCuda, .index = num_gpus() - 1}, 2);
     ADD_FAILURE() << "there is no such GPU";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported);

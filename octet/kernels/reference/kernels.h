@@ -10,7 +10,7 @@ Kernel<AllReduceOp> reference_all_reduce();
 Kernel<CombineExpertsOp> reference_combine_experts();
 Kernel<EmbeddingOp> reference_embedding();
 Kernel<ExpertMatmulOp> reference_expert_matmul();
-Kernel<ExpertQuantizeOp> reference_expert_quantize();
+Kernel<ExpertPermuteOp> reference_expert_permute();
 Kernel<ExpertSiluAndMulOp> reference_expert_silu_and_mul();
 Kernel<GatherRowsOp> reference_gather_rows();
 Kernel<HeadMatmulOp> reference_head_matmul();
