@@ -80,7 +80,11 @@ int64_t count_parameters(const SafetensorsFolder& files, const ModelConfig& conf
 Device choose_device(const EngineOptions& options) {
   const Device device = parse_device(options.device);
   if (options.device == "auto" && device.kind == DeviceKind::kCpu) log_info("{}: running on the CPU", why_no_gpu());
-  if (device.kind == DeviceKind::kCuda) gpus_of_ranks(device, options.tensor_parallel_size);  // which refuses
+  if (device.kind == DeviceKind::kCuda && options.tensor_parallel_size > 1) {
+    gpus_of_ranks(device, options.tensor_parallel_size);  // which refuses
+    log_warning("tensor_parallel_size {} on GPUs is new: compare its answers with one GPU's before you rely on them",
+                options.tensor_parallel_size);
+  }
   return device;
 }
 

@@ -1,4 +1,5 @@
-// The ops over ranks on 2, 4 and 8 GPUs of this host, as many as there are; where there is one, two ranks share it. The
+// The ops over ranks on 2, 4 and 8 GPUs of this host, as many as there are. Where there is one, two ranks share it for
+// the sums; other tests ask for memory while the other rank's kernel waits, which one GPU does not always give. The
 // oracle is a sum on the host, in rank order, bit for bit.
 #include <gtest/gtest.h>
 
@@ -191,6 +192,7 @@ TEST_F(PeerCollectives, AllReduceOfAllSizesIsTheSumInRankOrder) {
 }
 
 TEST_F(PeerCollectives, AllGatherPutsColumnsSideBySide) {
+  if (num_gpus() < 2) GTEST_SKIP() << "fewer than two GPUs";
   for (const int world_size : world_sizes()) {
     on_ranks(world_size, 20.0, [&](Rank& rank) {
       for (const auto& [rows, columns] : std::vector<std::pair<int64_t, int64_t>>{
@@ -263,6 +265,7 @@ void expect_parts(Rank& rank, const QuantFormat& format, int64_t rows, int64_t c
 }
 
 TEST_F(PeerCollectives, ReduceNormIsItsParts) {
+  if (num_gpus() < 2) GTEST_SKIP() << "fewer than two GPUs";
   for (const int world_size : world_sizes()) {
     on_ranks(world_size, 20.0, [](Rank& rank) {
       for (const QuantFormat& format : {plain_format(DType::kBF16), kF8DynamicToken, kF8StaticTensor, kF8DynamicGroup,
@@ -278,6 +281,7 @@ TEST_F(PeerCollectives, ReduceNormIsItsParts) {
 
 // A step's mix of them, recorded once: 1,000 replays with new values each, a rank coming late now and then.
 TEST_F(PeerCollectives, ReplaysOfAGraphWithRanksThatComeLate) {
+  if (num_gpus() < 2) GTEST_SKIP() << "fewer than two GPUs";
   constexpr int64_t kReplays = 1000;
   struct Size {
     int64_t rows, columns;
@@ -342,6 +346,7 @@ TEST_F(PeerCollectives, ReplaysOfAGraphWithRanksThatComeLate) {
 }
 
 TEST_F(PeerCollectives, ARankThatNeverComesIsNamed) {
+  if (num_gpus() < 2) GTEST_SKIP() << "fewer than two GPUs";
   for (const int64_t num_bytes : {int64_t{16384}, int64_t{8} << 20}) {
     const auto start = std::chrono::steady_clock::now();
     try {
@@ -364,6 +369,7 @@ TEST_F(PeerCollectives, ARankThatNeverComesIsNamed) {
 }
 
 TEST_F(PeerCollectives, AbortReleasesKernelsThatWait) {
+  if (num_gpus() < 2) GTEST_SKIP() << "fewer than two GPUs";
   const auto start = std::chrono::steady_clock::now();
   EXPECT_THROW(on_ranks(2, 100.0,
                         [&](Rank& rank) {

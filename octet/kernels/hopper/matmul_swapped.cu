@@ -80,7 +80,8 @@ Plan plan_of(const MatmulOp& op, const Launch& launch) {
 
 template <class Kind>
 std::string declines(const MatmulOp& op, const Launch& launch) {
-  if (op.out.dim(0) > kMaxTokens) return fmt::format("takes at most {} tokens, not {}", kMaxTokens, op.out.dim(0));
+  constexpr int kMost = Kind::kScalesChunks ? kMaxScaledTokens : kMaxTokens;
+  if (op.out.dim(0) > kMost) return fmt::format("takes at most {} tokens, not {}", kMost, op.out.dim(0));
   std::string reason = operands_decline<Kind>(op, launch);
   if (reason.empty()) reason = vector_output_declines(op);
   if (!reason.empty()) return reason;

@@ -20,8 +20,11 @@ struct SwappedConfig {
   int stages;
   int splits = 1;  // of K over a cluster's CTAs, which then have one tile
 };
-// Whether a thread's registers hold what it needs.
-constexpr bool fits(const SwappedConfig& c, bool scales_chunks) { return !scales_chunks || c.row_groups == 1; }
+// Whether a thread's registers hold what it needs. With chunks' scales for more tokens the large kernel is faster.
+inline constexpr int kMaxScaledTokens = 32;
+constexpr bool fits(const SwappedConfig& c, bool scales_chunks) {
+  return !scales_chunks || (c.row_groups == 1 && c.tokens <= kMaxScaledTokens);
+}
 constexpr bool shares_sm(const SwappedConfig& c) { return c.tokens <= 64; }
 constexpr StreamShape stream_shape(const SwappedConfig& c) {
   return {.tile_rows = kGroupRows * c.row_groups,
@@ -46,13 +49,11 @@ __device__ inline int row_in_tile() {
 }
 
 // The scales of a chunk that a thread's sums are multiplied by: channels channel and channel + 8, tokens 8j + 2t and
-// 8j + 2t + 1. Lane (g, t) loads those of j = g, g + 8; the others have them from there.
+// 8j + 2t + 1. Lane (g, t) loads those of j = g; the others have them from there.
 template <SwappedConfig kConfig>
 struct WarpChunkScales {
-  static constexpr int kOctets = kConfig.tokens / 8;
-  static constexpr int kLoads = (kOctets + 7) / 8;
   float rows[2];
-  float tokens[kLoads][2];
+  float tokens[2];
 
   __device__ void load(const MatmulOutput& a, const MatrixTile& tile, int chunk) {
     const int channel = tile.channel + row_in_tile<kConfig>();
@@ -61,22 +62,18 @@ struct WarpChunkScales {
     chunk = scales.inside(chunk);
     for (int i = 0; i < 2; ++i) {
       rows[i] = scales.weight[scales.of_channel(channel + 8 * i, a.num_channels, tile.matrix) + chunk];
-      for (int j = 0; j < kLoads; ++j) {
-        tokens[j][i] = scales.x[scales.of_token(tile.row + j * 64 + 2 * lane + i, a.num_tokens) + chunk];
-      }
+      tokens[i] = scales.x[scales.of_token(tile.row + 2 * lane + i, a.num_tokens) + chunk];
     }
   }
-  // Adds the chunk's sums of kCount / 2 tokens from the octet `first` on.
   template <int kCount>
-  __device__ void add(float* sums, const float (&part)[kCount], int first) const {
+  __device__ void add(float (&sums)[kCount], const float (&part)[kCount]) const {
     const int t = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
-    for (int j = 0; j < kCount / 4; ++j) {
-      const int octet = first + j;
+    for (int octet = 0; octet < kCount / 4; ++octet) {
       for (int i = 0; i < 2; ++i) {
-        const float token = __shfl_sync(0xffffffffu, tokens[octet / 8][i], octet % 8 * 4 + t);
+        const float token = __shfl_sync(0xffffffffu, tokens[i], octet * 4 + t);
         for (int k = i; k < 4; k += 2) {
-          sums[4 * octet + k] = fmaf(part[4 * j + k], rows[k / 2] * token, sums[4 * octet + k]);
+          sums[4 * octet + k] = fmaf(part[4 * octet + k], rows[k / 2] * token, sums[4 * octet + k]);
         }
       }
     }
@@ -107,26 +104,11 @@ __device__ void multiply_tile(const StreamArguments& a, typename Kind::Sum (&sum
     // Rows beyond the stage's are anything: columns of the result that nobody wants.
     const uint64_t tokens = wgmma_operand(stage + kShape.weight_bytes() + chunk * x_chunk, kEights);
     if constexpr (Kind::kScalesChunks) {
-      // Of the tokens, for registers; one part is multiplied while the one before it is added, where registers allow.
-      constexpr int kParts = kConfig.tokens == 32 ? 1 : kConfig.tokens / 16;
-      constexpr int kSums = kConfig.tokens / 2 / kParts;
-      constexpr int kAhead = kParts > 1 && kConfig.tokens != 64 ? 1 : 0;
-      float part[1 + kAhead][kSums];
-      const auto start = [&](int i) {
-        wgmma_chunk<Element>(part[i % (1 + kAhead)], rows, tokens + i * (kSums / 4) * (kEights / 16), 0);
-      };
-      if (kAhead == 1) start(0);
-#pragma unroll
-      for (int i = 0; i < kParts; ++i) {
-        if (i + kAhead < kParts) start(i + kAhead);
-        if (i + 1 < kParts) {
-          wgmma_wait<kAhead>();
-        } else {
-          wgmma_wait<0>();
-          if (threadIdx.x % kWarpgroup == 0) reader.release(stream);
-        }
-        scales.add(sums, part[i % (1 + kAhead)], i * kSums / 4);
-      }
+      float part[kConfig.tokens / 2];
+      wgmma_chunk<Element>(part, rows, tokens, 0);
+      wgmma_wait<0>();
+      if (threadIdx.x % kWarpgroup == 0) reader.release(stream);
+      scales.add(sums, part);
       scales.load(a.output, tile, chunk_at(step + 1));  // they come while the next chunk is awaited
     } else if constexpr (kAddsChunks<Element>) {
       float part[kConfig.tokens / 2];
