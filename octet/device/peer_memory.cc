@@ -78,10 +78,10 @@ void PeerGroup::abort() {
 
 void PeerGroup::check(int rank) const {
   const PeerStatus& status = *of(rank).status;
-  if (read(status.gave_up_on[rank]) == 0) return;
+  if (read(status.gave_up_on[rank]) == 0 && read(status.was_told[rank]) == 0) return;
   for (size_t waiter = 0; waiter < ranks_.size(); ++waiter) {
     const uint32_t found = read(status.gave_up_on[waiter]);
-    if (found == 0 || found == PeerStatus::kTold) continue;
+    if (found == 0) continue;
     fail(ErrorCode::kInternal, "rank {} has waited {} s for rank {} in vain", waiter, patience_seconds_, found - 1);
   }
   fail(ErrorCode::kInternal, "another rank of this group failed");

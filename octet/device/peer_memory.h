@@ -24,9 +24,11 @@ namespace octet {
 struct PeerStatus {
   enum Aborted : uint32_t { kNo, kByHost, kByKernel };
   uint32_t aborted = kNo;  // nobody shall wait any longer
-  // By rank: one more than the rank that its kernels have waited for in vain, or kTold; 0: they have not given up.
+  // By rank: one more than the rank that its kernels have waited for in vain; 0: for none.
   uint32_t gave_up_on[8] = {};
-  static constexpr uint32_t kTold = ~0u;  // because `aborted` said so
+  // By rank: 1 when its kernels have stopped waiting because `aborted` said so. A word of its own: threads that are
+  // told after another of their rank has given up must not hide whom that one waited for.
+  uint32_t was_told[8] = {};
 };
 
 // What a rank's kernels are given. A value.

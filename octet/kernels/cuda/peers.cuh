@@ -51,9 +51,13 @@ class Wait {
     volatile PeerStatus* status = m_.status;
     const bool aborted = status->aborted != PeerStatus::kNo;
     if (!aborted && now < deadline_) return false;
-    status->gave_up_on[m_.rank] = aborted ? PeerStatus::kTold : static_cast<uint32_t>(peer_) + 1;
+    if (aborted) {
+      status->was_told[m_.rank] = 1;
+      return true;
+    }
+    status->gave_up_on[m_.rank] = static_cast<uint32_t>(peer_) + 1;
     __threadfence_system();
-    if (!aborted) status->aborted = PeerStatus::kByKernel;
+    status->aborted = PeerStatus::kByKernel;
     return true;
   }
 
