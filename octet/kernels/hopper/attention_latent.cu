@@ -189,8 +189,11 @@ class Consumer {
   // with the weights of before any more once all have passed softmax().
   __device__ void weigh(int step, float (&scores)[16], float (&sums)[kColumns / 2]) {
     const float2 correction = softmax(step, scores);
+    // Highest scores rarely change once some hundreds of keys are seen.
+    if (__any_sync(0xffffffffu, correction.x != 1.0f || correction.y != 1.0f)) {
 #pragma unroll
-    for (int j = 0; j < kColumns / 2; ++j) sums[j] *= j / 2 % 2 == 0 ? correction.x : correction.y;
+      for (int j = 0; j < kColumns / 2; ++j) sums[j] *= j / 2 % 2 == 0 ? correction.x : correction.y;
+    }
     store_weights(scores);
   }
 

@@ -32,6 +32,7 @@ template <int kTokens>
 struct SharedMemory {
   alignas(128) std::byte x[kStages][kTokens * 128];
   alignas(128) std::byte weight[kStages][kColumns * 128];
+  alignas(128) std::byte out[kThreads / 32][16 * 128];
 };
 
 __device__ uint32_t place(int row, int piece) { return static_cast<uint32_t>(row * 128 + (piece ^ row % 8) * 16); }
@@ -121,18 +122,27 @@ class HeadTile {
     }
   }
 
+  // Through shared memory, so that a row's columns leave in pieces of 16 bytes.
   __device__ void write(int first_column, const float (&sums)[kWarpColumns / 8][4]) const {
+    constexpr int kPieces = kWarpColumns / 8;  // of a row of the warp
     const int lane = static_cast<int>(threadIdx.x) % 32;
+    const uint32_t staged = shared_address(shared_.out[threadIdx.x / 32]);
+    __syncwarp();  // what was staged before has left
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int64_t t = first_token_ + warp_tokens_ + lane / 4 + 8 * i;
-      if (t >= a_.tokens) continue;
-      BF16* out = a_.out + t * a_.out_stride + int64_t{head_} * a_.out_step + a_.out_first + first_column +
-                  warp_columns_ + lane % 4 * 2;
+    for (int j = 0; j < kPieces; j += 2) {
+      const uint32_t matrices[4] = {pack_bf16({sums[j][0], sums[j][1]}), pack_bf16({sums[j][2], sums[j][3]}),
+                                    pack_bf16({sums[j + 1][0], sums[j + 1][1]}),
+                                    pack_bf16({sums[j + 1][2], sums[j + 1][3]})};
+      store_matrices(staged + place(lane % 16, j + lane / 16), matrices);
+    }
+    __syncwarp();
+    BF16* out = a_.out + int64_t{head_} * a_.out_step + a_.out_first + first_column + warp_columns_;
 #pragma unroll
-      for (int j = 0; j < kWarpColumns / 8; ++j) {
-        *reinterpret_cast<uint32_t*>(out + 8 * j) = pack_bf16({sums[j][2 * i], sums[j][2 * i + 1]});
-      }
+    for (int i = 0; i < 16 * kPieces / 32; ++i) {
+      const int at = lane + 32 * i, row = at / kPieces, piece = at % kPieces;
+      const int64_t t = first_token_ + warp_tokens_ + row;
+      if (t < a_.tokens)
+        *reinterpret_cast<uint4*>(out + t * a_.out_stride + piece * 8) = load_shared_16(staged + place(row, piece));
     }
   }
 
@@ -155,12 +165,13 @@ std::string declines(const HeadMatmulOp& op, const Launch&) {
   if (op.weight.dim(1) % kColumns != 0 || op.weight.dim(2) % kChunk != 0) {
     return fmt::format("takes weights of multiples of 64 rows and columns, not {}", op.weight.shape.to_string());
   }
-  const bool reads_pieces = op.x.row_stride % 8 == 0 && op.x_step % 8 == 0 && op.x_first % 8 == 0 &&
-                            reinterpret_cast<uintptr_t>(op.x.bytes) % 16 == 0 &&
-                            reinterpret_cast<uintptr_t>(op.weight.bytes) % 16 == 0;
-  const bool writes_pairs = op.out.row_stride % 2 == 0 && op.out_step % 2 == 0 && op.out_first % 2 == 0 &&
-                            reinterpret_cast<uintptr_t>(op.out.bytes) % 4 == 0;
-  return reads_pieces && writes_pairs ? "" : "takes heads of x aligned to 16 bytes and of out to 4";
+  const auto in_pieces = [](const ConstTensor& x, int64_t step, int64_t first) {
+    return x.row_stride % 8 == 0 && step % 8 == 0 && first % 8 == 0 && reinterpret_cast<uintptr_t>(x.bytes) % 16 == 0;
+  };
+  return in_pieces(op.x, op.x_step, op.x_first) && in_pieces(op.out, op.out_step, op.out_first) &&
+                 in_pieces(op.weight, 0, 0)
+             ? ""
+             : "takes heads of x and out and weights that are aligned to 16 bytes";
 }
 
 template <int kTokens>
