@@ -57,7 +57,8 @@ void Scheduler::accept_token(Sequence& sequence, Sampled& sampled, SequenceUpdat
   sequence.token_ids.push_back(token_id);
   update.token_id = token_id;
   update.logprobs = std::move(sampled.logprobs);
-  const bool is_eos = !request.sampling.ignore_eos && contains(request.eos_token_ids, token_id);
+  const bool ends_at_eos = !request.sampling.ignore_eos || request.grammar;  // nothing follows the end of a grammar
+  const bool is_eos = ends_at_eos && contains(request.eos_token_ids, token_id);
   if (is_eos || contains(request.sampling.stop_token_ids, token_id)) {
     update.finish_reason = FinishReason::kStop;
     update.stop_token_id = token_id;
