@@ -12,8 +12,9 @@ bool contains(const std::vector<int32_t>& ids, int32_t id) {
 }
 
 const char* outcome_text(SampleOutcome outcome) {
-  return outcome == SampleOutcome::kBrokenLogits ? "NaN logits"
-                                                 : "no token is allowed: allowed_token_ids and min_tokens leave none";
+  return outcome == SampleOutcome::kBrokenLogits
+             ? "NaN logits"
+             : "no token is allowed: grammar, allowed_token_ids and min_tokens leave none";
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ GrammarSpec choice_grammar(std::span<const std::string> choices) {
         text += '\\';
         text += c;
       } else if (byte < 0x20 || byte == 0x7F) {
-        text += fmt::format("\\x{:02x}", byte);
+        text += fmt::format("\\u{:04x}", byte);
       } else {
         text += c;
       }

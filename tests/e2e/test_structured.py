@@ -27,7 +27,7 @@ class City(pydantic.BaseModel):
     name: str = pydantic.Field(max_length=16)
     kind: Literal["village", "town", "capital"]
     inhabitants: int = pydantic.Field(ge=0, le=99999999)
-    rivers: list[str] = pydantic.Field(max_length=2)
+    rivers: list[Literal["Seine", "Marne"]] = pydantic.Field(max_length=2)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def structured(client, max_tokens=200, **outputs):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_parse_gives_a_pydantic_model(client, temperature):
     answer = client.chat.completions.parse(model="smol", messages=QUESTION, response_format=City, max_tokens=400, seed=5,
-                                           temperature=temperature, extra_body={"structured_outputs": None})
+                                           temperature=temperature)
     assert answer.choices[0].finish_reason == "stop"
     assert isinstance(answer.choices[0].message.parsed, City)
 
@@ -78,16 +78,14 @@ def test_stream_gives_the_same(client):
 
 
 def test_json_object(client):
-    for seed in range(3):
-        answer = chat(client, response_format={"type": "json_object"}, temperature=0.8, seed=seed, max_tokens=600,
-                      extra_body={"repetition_penalty": 1.1})
-        if answer.choices[0].finish_reason == "stop":  # else it is the beginning of one
-            assert isinstance(json.loads(answer.choices[0].message.content), dict)
-        assert answer.choices[0].message.content.startswith("{")
-        assert not re.search(r"\s{10}", answer.choices[0].message.content)
+    answer = chat(client, response_format={"type": "json_object"}, temperature=0.8, max_tokens=80)
+    if answer.choices[0].finish_reason == "stop":  # else it is the beginning of one
+        assert isinstance(json.loads(answer.choices[0].message.content), dict)
+    assert answer.choices[0].message.content.startswith("{")
+    assert not re.search(r"\s{10}", answer.choices[0].message.content)
 
 
-@pytest.mark.parametrize("pattern", [r"[A-Z]{3}-\d{4}", r"(yes|no), (\d{1,2})%", r"\w+@\w+\.(com|org)", "é[äöü]{2}日本"])
+@pytest.mark.parametrize("pattern", [r"[A-Z]{3}-\d{4}", r"(yes|no), (\d{1,2})%", r"\w{1,8}@\w{1,8}\.(com|org)", "é[äöü]{2}日本"])
 def test_regex(client, pattern):
     choice = structured(client, regex=pattern)
     assert choice.finish_reason == "stop"
@@ -113,9 +111,9 @@ def test_an_end_is_where_the_grammar_ends(client):
 
 def test_each_of_n_has_its_own_place(client):
     answer = client.completions.create(model="smol", prompt="The answer is", max_tokens=60, temperature=1.5, seed=2, n=8, logprobs=2,
-                                       extra_body={"guided_regex": "([a-z]{2,9} ){3}[0-9]+!"})
+                                       extra_body={"guided_regex": "([a-z]{2,5} ){2}[0-9]{1,3}!"})
     texts = [choice.text for choice in answer.choices]
-    assert all(re.fullmatch("([a-z]{2,9} ){3}[0-9]+!", text) for text in texts), texts
+    assert all(re.fullmatch("([a-z]{2,5} ){2}[0-9]{1,3}!", text) for text in texts), texts
     assert len(set(texts)) > 1
 
 

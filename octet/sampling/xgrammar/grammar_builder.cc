@@ -97,7 +97,9 @@ class XgrammarBuilder final : public GrammarBuilder {
     try {
       // A compiler of its own for each: its cache is not ours, and a failed one leaves nothing behind.
       xgrammar::GrammarCompiler compiler(info_, 1, false);
-      return std::make_shared<XgrammarGrammar>(compiler.CompileGrammar(parse(spec)), vocab_size_);
+      const auto grammar = std::make_shared<XgrammarGrammar>(compiler.CompileGrammar(parse(spec)), vocab_size_);
+      check_not_empty(*grammar);
+      return grammar;
     } catch (const Error&) {
       throw;
     } catch (const std::bad_alloc&) {
@@ -127,6 +129,15 @@ class XgrammarBuilder final : public GrammarBuilder {
       }
     }
     fail(ErrorCode::kInternal, "unknown kind of grammar");
+  }
+
+  // Rules that only lead to each other mean no text at all.
+  void check_not_empty(const Grammar& grammar) const {
+    std::vector<uint32_t> mask((static_cast<size_t>(vocab_size_) + 31) / 32);
+    grammar.start()->next_tokens(mask);
+    if (std::all_of(mask.begin(), mask.end(), [](uint32_t word) { return word == 0; })) {
+      fail(ErrorCode::kInvalid, "no text of this model's tokens belongs to it");
+    }
   }
 
   static xgrammar::Grammar from_schema(const std::string& schema, bool strict) {
