@@ -18,11 +18,10 @@ endif()
 # Not its own CMakeLists.txt, which sets flags of the whole build and wants its Python bindings.
 file(GLOB_RECURSE xgrammar_sources CONFIGURE_DEPENDS ${xgrammar_source}/cpp/*.cc)
 list(FILTER xgrammar_sources EXCLUDE REGEX "/cpp/tvm_ffi/[^/]*$")
-add_library(octet_xgrammar STATIC ${xgrammar_sources})
+add_library(octet_xgrammar STATIC ${xgrammar_sources} ${PROJECT_SOURCE_DIR}/cmake/xgrammar_log.cc)
 target_compile_features(octet_xgrammar PUBLIC cxx_std_17)
 target_include_directories(octet_xgrammar SYSTEM PUBLIC ${xgrammar_source}/include ${xgrammar_source}/3rdparty/picojson
                            ${xgrammar_source}/3rdparty/dlpack/include)
-# What it would log goes where octet says (octet/sampling/xgrammar/).
 target_compile_definitions(octet_xgrammar PUBLIC XGRAMMAR_ENABLE_CPPTRACE=0 XGRAMMAR_ENABLE_INTERNAL_CHECK=0
                            PRIVATE XGRAMMAR_LOG_CUSTOMIZE=1)
 target_compile_options(octet_xgrammar PRIVATE -w)

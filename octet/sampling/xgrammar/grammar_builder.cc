@@ -8,18 +8,6 @@
 #include "octet/base/error.h"
 #include "octet/base/log.h"
 
-// What xgrammar asks of programs that take its log over (support/logging.h).
-namespace xgrammar {
-
-[[noreturn]] void LogFatalImpl(const std::string&, int, const std::string& message) {
-  throw std::runtime_error(message);
-}
-void LogMessageImpl(const std::string&, int, int, const std::string& message) {
-  octet::log_debug("xgrammar: {}", message);
-}
-
-}  // namespace xgrammar
-
 namespace octet {
 namespace {
 
