@@ -30,9 +30,15 @@ class City(pydantic.BaseModel):
     rivers: list[Literal["Seine", "Marne"]] = pydantic.Field(max_length=2)
 
 
+def peak_kib(server):
+    with open(f"/proc/{server.process.pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+
 @pytest.fixture(scope="module")
 def server(octet, model):
     server = Server(octet.program, model, "--max-num-seqs", 16, "--max-model-len", 1024)
+    server.ready_kib = peak_kib(server)
     yield server
     assert server.stop() == 0, server.text_of_log()
 
@@ -199,3 +205,18 @@ def test_hostile_grammars_never_hang(server, body):
     assert status in (200, 400), answer
     assert time.monotonic() - start < 20, "too long"
     assert server.get("/health")[0] == 200
+
+
+def test_an_ambiguous_grammar_ends_alone(server, client):
+    """Each of its tokens takes a multiple of the one before: its request fails, others go on."""
+    grammar = 'root ::= a a a a\na ::= b b b b\nb ::= c c c c\nc ::= "" | [a-z] | d\nd ::= root'
+    start = time.monotonic()
+    status, answer = server.post("/v1/completions", {"prompt": "x", "max_tokens": 400, "guided_grammar": grammar, "seed": 1})
+    assert status == 500 and "grammar" in answer["error"]["message"], answer
+    assert time.monotonic() - start < 20
+    assert structured(client, choice=["yes"]).text == "yes"
+
+
+def test_hostile_grammars_leave_memory_alone(server):
+    """After all the tests above."""
+    assert peak_kib(server) < server.ready_kib + (1 << 20)

@@ -4,6 +4,7 @@
 #include <xgrammar/xgrammar.h>
 
 #include <algorithm>
+#include <ctime>
 
 #include "octet/base/error.h"
 #include "octet/base/log.h"
@@ -13,6 +14,16 @@ namespace {
 
 // White space in a row that an answer may have where JSON allows any: models would fill pages with it.
 constexpr int kMaxWhitespace = 8;
+
+// Processor seconds that one token may take, where usual grammars take a thousandth of them. What takes longer is so
+// ambiguous that each token takes a multiple of the one before, and nobody else gets a step meanwhile.
+constexpr double kMaxTokenSeconds = 0.25;
+
+double thread_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
 
 class XgrammarState final : public GrammarState {
  public:
@@ -31,20 +42,24 @@ class XgrammarState final : public GrammarState {
                     .shape = &shape,
                     .strides = nullptr,
                     .byte_offset = 0};
+    const double start = thread_seconds();
     try {
       if (!matcher_.FillNextTokenBitmask(&tensor)) std::fill(mask.begin(), mask.end(), ~0u);
     } catch (const std::exception& error) {
       give_up(error.what(), mask);
     }
+    if (thread_seconds() - start > kMaxTokenSeconds) give_up("the grammar is too ambiguous", mask);
   }
 
   void accept(int32_t token_id) override {
     if (failed_) return;
+    const double start = thread_seconds();
     try {
       failed_ = matcher_.IsTerminated() || !matcher_.AcceptToken(token_id);
     } catch (const std::exception& error) {
       give_up(error.what(), {});
     }
+    if (thread_seconds() - start > kMaxTokenSeconds) give_up("the grammar is too ambiguous", {});
   }
 
  private:
