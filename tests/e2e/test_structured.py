@@ -210,8 +210,10 @@ def test_hostile_grammars_never_hang(server, body):
 def test_an_ambiguous_grammar_ends_alone(server, client):
     """Each of its tokens takes a multiple of the one before: its request fails, others go on."""
     grammar = 'root ::= a a a a\na ::= b b b b\nb ::= c c c c\nc ::= "" | [a-z] | d\nd ::= root'
+    body = {"prompt": "x", "max_tokens": 400, "guided_grammar": grammar, "seed": 1}
+    server.wait_for(lambda: server.post("/v1/completions", body | {"max_tokens": 1})[0] == 200, timeout=60)  # compiled
     start = time.monotonic()
-    status, answer = server.post("/v1/completions", {"prompt": "x", "max_tokens": 400, "guided_grammar": grammar, "seed": 1})
+    status, answer = server.post("/v1/completions", body)
     assert status == 500 and "grammar" in answer["error"]["message"], answer
     assert time.monotonic() - start < 20
     assert structured(client, choice=["yes"]).text == "yes"
