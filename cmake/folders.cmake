@@ -3,7 +3,7 @@
 #   octet/<folder>/**/*_test.cc    -> test program <folder>_tests
 #   octet/<folder>/**/*_fuzz.cc    -> one fuzz program each
 # With OCTET_CUDA also **/*.cu and what lies in folders named cuda or hopper; without it their stand-ins,
-# *_without_cuda.cc.
+# *_without_cuda.cc. So with OCTET_XGRAMMAR: folders named xgrammar, *_without_xgrammar.cc.
 # A new file needs no edit of any CMakeLists.
 
 function(octet_read_layers out_folders)
@@ -26,6 +26,11 @@ function(octet_add_folder folder)
     list(FILTER sources EXCLUDE REGEX "_without_cuda\\.cc$")
   else()
     list(FILTER sources EXCLUDE REGEX "(/(cuda|hopper)/[^/]*|\\.cu)$")
+  endif()
+  if(OCTET_XGRAMMAR)
+    list(FILTER sources EXCLUDE REGEX "_without_xgrammar\\.cc$")
+  else()
+    list(FILTER sources EXCLUDE REGEX "/xgrammar/[^/]*$")
   endif()
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")

@@ -124,6 +124,18 @@ void bind_errors(nb::module_& m) {
   });
 }
 
+GrammarSpec::Kind grammar_kind(const std::string& name) {
+  using Kind = GrammarSpec::Kind;
+  static const std::map<std::string, Kind> kKinds = {{"json", Kind::kJson},
+                                                     {"json_schema", Kind::kJsonSchema},
+                                                     {"regex", Kind::kRegex},
+                                                     {"ebnf", Kind::kEbnf},
+                                                     {"structural_tag", Kind::kStructuralTag}};
+  const auto found = kKinds.find(name);
+  if (found == kKinds.end()) fail(ErrorCode::kInvalid, "no kind of grammar is called \"{}\"", name);
+  return found->second;
+}
+
 void bind_sampling(nb::module_& m) {
   nb::class_<SamplingParams>(m, "SamplingParams")
       .def(nb::init<>())
@@ -146,6 +158,12 @@ void bind_sampling(nb::module_& m) {
       .def_rw("prompt_logprobs", &SamplingParams::prompt_logprobs, nb::arg().none())
       .def_rw("logit_bias", &SamplingParams::logit_bias)
       .def_rw("allowed_token_ids", &SamplingParams::allowed_token_ids)
+      .def("set_grammar",
+           [](SamplingParams& params, const std::string& kind, std::string text) {
+             params.grammar = GrammarSpec{.kind = grammar_kind(kind), .text = std::move(text)};
+           })
+      .def("set_choice", [](SamplingParams& params,
+                            const std::vector<std::string>& choices) { params.grammar = choice_grammar(choices); })
       .def_rw("skip_special_tokens", &SamplingParams::skip_special_tokens)
       .def_rw("detokenize", &SamplingParams::detokenize);
 }

@@ -31,9 +31,19 @@ def boost_text():
     return "\n".join("" if line.strip() == "." else line[1:] for line in stanza.splitlines()[1:])
 
 
+def xgrammar_sections():
+    """Of its source, which cmake/xgrammar.cmake has brought, and of the headers that stand in it."""
+    source = next((ROOT / ".cache").glob("xgrammar-*.*"))
+    picojson = (source / "3rdparty/picojson/picojson.h").read_text()
+    yield "xgrammar", (source / "NOTICE").read_text() + "\n" + (source / "LICENSE").read_text()
+    yield "picojson (part of xgrammar)", picojson[picojson.index("/*") + 2:picojson.index("*/")].replace("\n * ", "\n").replace("\n *", "\n")
+    yield "DLPack (part of xgrammar)", (source / "3rdparty/dlpack/LICENSE").read_text()
+
+
 def notice():
     sections = [(f"{name} (Debian)", (pathlib.Path("/usr/share/doc") / name / "copyright").read_text()) for name in DEBIAN]
     sections.append(("Boost.Asio, Boost.Beast", boost_text()))
+    sections.extend(xgrammar_sections())
     licence, robin = nanobind_texts()
     sections.append(("nanobind (Python package)", licence))
     sections.append(("tsl::robin_map (part of nanobind)", robin))

@@ -17,6 +17,7 @@
 #include "octet/base/log.h"
 #include "octet/base/queue.h"
 #include "octet/checkpoint/hub_cache.h"
+#include "octet/sampling/grammar_compiler.h"
 #include "octet/text/chat_tokens.h"
 
 namespace octet {
@@ -49,6 +50,7 @@ struct Llm::State {
   explicit State(const LlmOptions& options);
   ~State();
   void load_text(const LlmOptions& options);
+  GrammarCompiler& grammars();
   std::vector<TextSpan> chat_spans(const Json& messages, const ChatOptions& options) const;
   void run_outputs();
   void hand_over();
@@ -61,6 +63,9 @@ struct Llm::State {
   GenerationConfig generation_config;
   std::vector<int32_t> eos_token_ids;
   std::atomic<int64_t> next_request{0};
+
+  std::mutex grammar_mutex;  // guards grammar_compiler, which is made when it is first needed
+  std::optional<GrammarCompiler> grammar_compiler;
 
   std::mutex mutex;  // guards live
   std::map<std::string, std::shared_ptr<Live>> live;
@@ -108,6 +113,20 @@ void Llm::State::load_text(const LlmOptions& options) {
   } else {
     chat_template = ChatTemplate::from_folder(text_folder);
   }
+}
+
+GrammarCompiler& Llm::State::grammars() {
+  const std::lock_guard lock(grammar_mutex);
+  if (grammar_compiler) return *grammar_compiler;
+  if (!tokenizer) fail(ErrorCode::kInvalid, "structured output needs a tokenizer, and it was skipped");
+  GrammarVocabulary vocabulary;
+  vocabulary.token_bytes.resize(static_cast<size_t>(engine->model_config().vocab_size));
+  const auto num_tokens = std::min(tokenizer->vocab_size(), static_cast<int32_t>(vocabulary.token_bytes.size()));
+  for (int32_t id = 0; id < num_tokens; ++id) {
+    if (!tokenizer->is_special(id)) vocabulary.token_bytes[static_cast<size_t>(id)] = tokenizer->token_bytes(id);
+  }
+  vocabulary.eos_token_ids = eos_token_ids;
+  return grammar_compiler.emplace(make_grammar_builder(vocabulary), GrammarCompilerOptions{});
 }
 
 // All events of a step together: the output thread wakes once.
@@ -206,6 +225,10 @@ std::string Llm::render_chat(const Json& messages, const ChatOptions& options) c
   return text;
 }
 
+std::shared_ptr<const Grammar> Llm::compile_grammar(const GrammarSpec& spec) const {
+  return state_->grammars().compile(spec);
+}
+
 Prompt Llm::chat_prompt(const Json& messages, const ChatOptions& options) const {
   if (!state_->tokenizer) fail(ErrorCode::kInvalid, "chat needs a tokenizer, and it was skipped");
   Prompt prompt;
@@ -230,6 +253,7 @@ std::string Llm::submit(const Prompt& prompt, const SamplingParams& params, OnOu
   request.id = fmt::format("req-{}", state.next_request.fetch_add(1));
   request.sampling = params;
   request.eos_token_ids = state.eos_token_ids;
+  if (params.grammar) request.grammar = compile_grammar(*params.grammar);
   request.priority = options.priority;
   request.cache_salt = options.cache_salt;
   if (prompt.tokenized) {

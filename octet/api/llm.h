@@ -80,6 +80,10 @@ class Llm {
   // The chat template's Jinja text; nullptr when the model has none.
   const std::string* chat_template_source() const;
 
+  // What SamplingParams::grammar is compiled to, from a cache; submit() calls it. Throws Error{kInvalid} and
+  // Error{kUnsupported} that say what is wrong with the spec. Takes at most 5 s.
+  std::shared_ptr<const Grammar> compile_grammar(const GrammarSpec& spec) const;
+
   Prompt chat_prompt(const Json& messages, const ChatOptions& options = {}) const;
   std::string render_chat(const Json& messages, const ChatOptions& options = {}) const;
 

@@ -47,9 +47,10 @@ struct Request {
   std::string id;
   std::vector<int32_t> prompt_token_ids;
   SamplingParams sampling;
-  std::vector<int32_t> eos_token_ids;  // of the model; ignored with ignore_eos
-  int32_t priority = 0;                // lower runs earlier under the priority policy
-  std::string cache_salt;              // mixed into the first block's hash: requests with other salts share nothing
+  std::vector<int32_t> eos_token_ids;      // of the model; ignored with ignore_eos
+  std::shared_ptr<const Grammar> grammar;  // sampling.grammar, compiled; nullptr: any text. eos then always ends
+  int32_t priority = 0;                    // lower runs earlier under the priority policy
+  std::string cache_salt;                  // mixed into the first block's hash: requests with other salts share nothing
   // Called on the engine's thread, in order; must be quick and must not throw.
   std::function<void(RequestEvent)> on_event;
   // Receives logits rows of the prompt (row = position) when set; called on a rank's thread before the step ends.

@@ -128,6 +128,16 @@ void Runner::begin(const StepPlan& plan, const StepRows& rows) {
   }
   if (step.outputs.choices) host_logits_->queue_choices(step.outputs.choices, stream);
   under_way_.push_back(std::move(step));
+  prepare_grammars(under_way_.back());
+}
+
+// While the device computes. On the CPU the step has run already.
+void Runner::prepare_grammars(const UnderWay& step) {
+  if (comm_.rank() != 0) return;
+  for (const LogitRow& row : step.rows) {
+    if (!row.sampled || row.drawn) continue;
+    states_.at(step.chunks[static_cast<size_t>(row.chunk)].sequence).sampling.prepare(model_->vocab_size());
+  }
 }
 
 void Runner::begin_eagerly(const StepPlan& plan, const StepRows& rows, UnderWay& step) {
@@ -223,6 +233,7 @@ void Runner::take_notes(const StepPlan& plan) {
         start.sequence,
         State{start.request, SamplingState({.params = request.sampling,
                                             .eos_token_ids = request.sampling.ignore_eos ? eos.first(0) : eos,
+                                            .grammar = request.grammar.get(),
                                             .prompt_token_ids = request.prompt_token_ids,
                                             .seed = start.seed,
                                             .index = start.index})});

@@ -137,6 +137,7 @@ class Runner {
   bool chosen_on_device(const UnderWay& step) const;
   std::optional<std::vector<Run>> pending_runs(const StepPlan& plan, const UnderWay& before) const;
   void take_pending(const StepPlan& plan, Tensor token_ids);
+  void prepare_grammars(const UnderWay& step);
   void begin_eagerly(const StepPlan& plan, const StepRows& rows, UnderWay& step);
   RowOutputs slice_outputs(UnderWay& step, int64_t begin);
   void use_outputs(const UnderWay& step, std::span<const LogitRow> rows, StepResult& result);

@@ -12,8 +12,9 @@ bool contains(const std::vector<int32_t>& ids, int32_t id) {
 }
 
 const char* outcome_text(SampleOutcome outcome) {
-  return outcome == SampleOutcome::kBrokenLogits ? "NaN logits"
-                                                 : "no token is allowed: allowed_token_ids and min_tokens leave none";
+  return outcome == SampleOutcome::kBrokenLogits
+             ? "NaN logits"
+             : "no token is allowed: grammar, allowed_token_ids and min_tokens leave none";
 }
 
 }  // namespace
@@ -57,7 +58,8 @@ void Scheduler::accept_token(Sequence& sequence, Sampled& sampled, SequenceUpdat
   sequence.token_ids.push_back(token_id);
   update.token_id = token_id;
   update.logprobs = std::move(sampled.logprobs);
-  const bool is_eos = !request.sampling.ignore_eos && contains(request.eos_token_ids, token_id);
+  const bool ends_at_eos = !request.sampling.ignore_eos || request.grammar;  // nothing follows the end of a grammar
+  const bool is_eos = ends_at_eos && contains(request.eos_token_ids, token_id);
   if (is_eos || contains(request.sampling.stop_token_ids, token_id)) {
     update.finish_reason = FinishReason::kStop;
     update.stop_token_id = token_id;

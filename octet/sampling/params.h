@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "octet/sampling/grammar.h"
+
 namespace octet {
 
 struct SamplingParams {
@@ -29,6 +31,7 @@ struct SamplingParams {
   std::optional<int32_t> prompt_logprobs;
   std::map<int32_t, float> logit_bias;  // clamped to +-100
   std::vector<int32_t> allowed_token_ids;
+  std::optional<GrammarSpec> grammar;  // that the answer must belong to; compiled above the engine
   bool skip_special_tokens = true;
   bool detokenize = true;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "octet/base/error.h"
 #include "octet/sampling/philox.h"
 
 namespace octet {
@@ -38,6 +39,7 @@ SamplingState::SamplingState(const SamplingStart& start)
   if (repetition_penalty_ != 1.0f) {
     for (int32_t id : start.prompt_token_ids) count(id, 0);
   }
+  if (start.grammar) grammar_ = start.grammar->start();
 }
 
 void SamplingState::count(int32_t token_id, int32_t num_output) {
@@ -47,22 +49,52 @@ void SamplingState::count(int32_t token_id, int32_t num_output) {
 }
 
 bool SamplingState::leaves_logits_alone() const {
-  return allowed_.empty() && bias_.empty() && counts_.empty() && (ending_ids_.empty() || num_output_ >= min_tokens_);
+  return !grammar_ && allowed_.empty() && bias_.empty() && counts_.empty() &&
+         (ending_ids_.empty() || num_output_ >= min_tokens_);
+}
+
+void SamplingState::prepare(int64_t vocab_size) {
+  if (!grammar_ || prepared_) return;
+  next_tokens_.resize((static_cast<size_t>(vocab_size) + 31) / 32);
+  grammar_->next_tokens(next_tokens_);
+  prepared_ = true;
+}
+
+void SamplingState::mask_by_grammar(std::span<float> row) const {
+  OCTET_CHECK(prepared_ && next_tokens_.size() == (row.size() + 31) / 32);
+  for (size_t word = 0; word < next_tokens_.size(); ++word) {
+    const uint32_t bits = next_tokens_[word];
+    if (bits == ~0u) continue;
+    const size_t begin = word * 32, end = std::min(begin + 32, row.size());
+    for (size_t i = begin; i < end; ++i) {
+      if ((bits >> (i - begin) & 1) == 0) row[i] = kMinusInfinity;
+    }
+  }
+}
+
+// Where the grammar allows nothing but an end, that comes before min_tokens.
+void SamplingState::mask_ending(std::span<float> row) const {
+  const auto is_token = [&](int32_t id) { return id >= 0 && static_cast<size_t>(id) < row.size(); };
+  std::vector<std::pair<int32_t, float>> masked;
+  for (int32_t id : ending_ids_) {
+    if (!is_token(id)) continue;
+    masked.emplace_back(id, row[static_cast<size_t>(id)]);
+    row[static_cast<size_t>(id)] = kMinusInfinity;
+  }
+  if (!grammar_ || row_max(row) != kMinusInfinity) return;
+  for (auto it = masked.rbegin(); it != masked.rend(); ++it) row[static_cast<size_t>(it->first)] = it->second;
 }
 
 void SamplingState::adjust(std::span<float> row, SamplingScratch& scratch) const {
   auto logit = [&](int32_t id) -> float& { return row[static_cast<size_t>(id)]; };
+  if (grammar_) mask_by_grammar(row);
   if (!allowed_.empty()) {
     scratch.values.clear();
     for (int32_t id : allowed_) scratch.values.push_back(logit(id));
     std::fill(row.begin(), row.end(), kMinusInfinity);
     for (size_t i = 0; i < allowed_.size(); ++i) logit(allowed_[i]) = scratch.values[i];
   }
-  if (num_output_ < min_tokens_) {
-    for (int32_t id : ending_ids_) {
-      if (id >= 0 && static_cast<size_t>(id) < row.size()) logit(id) = kMinusInfinity;
-    }
-  }
+  if (num_output_ < min_tokens_) mask_ending(row);
   for (const auto& [id, bias] : bias_) logit(id) += bias;
   for (const Count& seen : counts_) {
     float& value = logit(seen.token_id);
@@ -74,6 +106,10 @@ void SamplingState::adjust(std::span<float> row, SamplingScratch& scratch) const
 
 void SamplingState::accept(int32_t token_id) {
   ++num_output_;
+  if (grammar_) {
+    grammar_->accept(token_id);
+    prepared_ = false;
+  }
   if (penalizes_) count(token_id, 1);
 }
 
@@ -103,6 +139,7 @@ Sampled sample(std::span<float> row, SamplingState& state, int64_t position, Sam
       scratch.row.assign(row.begin(), row.end());
       raw = scratch.row;
     }
+    state.prepare(static_cast<int64_t>(row.size()));
     state.adjust(row, scratch);
     if (row_max(row) == kMinusInfinity) {
       result.outcome = SampleOutcome::kNothingAllowed;

@@ -1,16 +1,18 @@
 // SamplingState: what choosing the tokens of one sequence needs to remember. sample(): one row of logits to one token.
 //
-// The order is vLLM's: allowed_token_ids, min_tokens, logit_bias, penalties; then greedy, or temperature, min_p, top_k,
-// top_p.
+// The order is vLLM's: grammar, allowed_token_ids, min_tokens, logit_bias, penalties; then greedy, or temperature,
+// min_p, top_k, top_p.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "octet/ops/sample.h"
+#include "octet/sampling/grammar.h"
 #include "octet/sampling/logprobs.h"
 #include "octet/sampling/params.h"
 #include "octet/sampling/selection.h"
@@ -20,6 +22,7 @@ namespace octet {
 struct SamplingStart {
   const SamplingParams& params;
   std::span<const int32_t> eos_token_ids;  // masked like stop ids until min_tokens are there; empty with ignore_eos
+  const Grammar* grammar = nullptr;        // nullptr: any text
   std::span<const int32_t> prompt_token_ids;
   uint64_t seed = 0;
   int32_t index = 0;  // which of the request's n sequences
@@ -28,6 +31,10 @@ struct SamplingStart {
 class SamplingState {
  public:
   explicit SamplingState(const SamplingStart& start);
+
+  // Computes what the grammar allows next, if it is not known yet: adjust() needs it. Worth doing while the device
+  // computes the logits.
+  void prepare(int64_t vocab_size);
 
   // Applies everything that changes logits before greedy choice or temperature.
   void adjust(std::span<float> row, SamplingScratch& scratch) const;
@@ -52,6 +59,8 @@ class SamplingState {
     int32_t num_output = 0;  // 0: in the prompt only
   };
   void count(int32_t token_id, int32_t num_output);
+  void mask_by_grammar(std::span<float> row) const;
+  void mask_ending(std::span<float> row) const;
 
   bool greedy_ = false;
   SelectionLimits limits_;
@@ -67,6 +76,9 @@ class SamplingState {
   std::vector<Count> counts_;  // of distinct tokens; kept only when there are penalties
   std::unordered_map<int32_t, size_t> count_of_;
   bool penalizes_ = false;
+  std::unique_ptr<GrammarState> grammar_;
+  std::vector<uint32_t> next_tokens_;  // bits; of the grammar, when prepared
+  bool prepared_ = false;
 };
 
 enum class SampleOutcome : uint8_t {

@@ -153,13 +153,7 @@ class ChatFormat final : public AnswerFormat {
                     {"audio", nullptr},    {"function_call", nullptr}};
     add_reasoning(message, news);
     if (!news.calls.empty()) {  // an empty list would be a turn with tools to some clients
-      Json calls = Json::array();
-      for (size_t i = 0; i < news.calls.size(); ++i) {
-        calls.push_back({{"id", news.call_ids[i]},
-                         {"type", "function"},
-                         {"function", {{"name", news.calls[i].name}, {"arguments", news.calls[i].arguments}}}});
-      }
-      message["tool_calls"] = std::move(calls);
+      message["tool_calls"] = whole_calls(news);
     }
     Json choice = {{"index", news.index}, {"message", std::move(message)}};
     complete(choice, news);
@@ -177,15 +171,19 @@ class ChatFormat final : public AnswerFormat {
     if (!news.text.empty() || !news.reasoning.empty() || (news.calls.empty() && !news.token_ids.empty())) {
       choices.push_back(with_tokens(news, delta_of(news)));
     }
-    for (size_t i = 0; i < news.calls.size(); ++i) {
-      const int64_t index = news.num_calls_before + static_cast<int64_t>(i);
-      const ToolCall& call = news.calls[i];
-      const Json head = {{"index", index},
-                         {"id", news.call_ids[i]},
-                         {"type", "function"},
-                         {"function", {{"name", call.name}, {"arguments", ""}}}};
+    size_t begun = 0;
+    for (const ToolCall& call : news.calls) {
+      if (!call.continues) {
+        const Json head = {{"index", news.num_calls_before + static_cast<int64_t>(begun)},
+                           {"id", news.call_ids[begun]},
+                           {"type", "function"},
+                           {"function", {{"name", call.name}, {"arguments", ""}}}};
+        choices.push_back(bare(news, {{"tool_calls", Json::array({head})}}));
+        ++begun;
+      }
+      if (call.arguments.empty()) continue;
+      const int64_t index = news.num_calls_before + static_cast<int64_t>(begun) - 1;
       const Json tail = {{"index", index}, {"function", {{"arguments", call.arguments}}}};
-      choices.push_back(bare(news, {{"tool_calls", Json::array({head})}}));
       choices.push_back(bare(news, {{"tool_calls", Json::array({tail})}}));
     }
     if (news.finish_reason != FinishReason::kNone) choices.push_back(bare(news, Json::object()));
@@ -193,6 +191,21 @@ class ChatFormat final : public AnswerFormat {
   }
 
  private:
+  static Json whole_calls(const ChoiceNews& news) {
+    Json calls = Json::array();
+    for (const ToolCall& call : news.calls) {
+      if (call.continues) {
+        Json& arguments = calls.back()["function"]["arguments"];
+        arguments = arguments.get<std::string>() + call.arguments;
+      } else {
+        calls.push_back({{"id", news.call_ids[calls.size()]},
+                         {"type", "function"},
+                         {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+      }
+    }
+    return calls;
+  }
+
   static void add_reasoning(Json& message, const ChoiceNews& news) {
     if (news.reasoning.empty()) return;
     message["reasoning"] = news.reasoning;          // vLLM's name
@@ -261,9 +274,13 @@ class ChatFormat final : public AnswerFormat {
 
 Json finish_reason_json(const ChoiceNews& news) {
   if (news.finish_reason == FinishReason::kNone) return nullptr;
-  const bool called = news.num_calls_before + static_cast<int64_t>(news.calls.size()) > 0;
+  const bool called = !news.call_was_asked_for && news.num_calls_before + num_begun(news) > 0;
   if (called && news.finish_reason == FinishReason::kStop) return "tool_calls";
   return finish_reason_name(news.finish_reason);
+}
+
+int64_t num_begun(const ChoiceNews& news) {
+  return std::count_if(news.calls.begin(), news.calls.end(), [](const ToolCall& call) { return !call.continues; });
 }
 
 Json stop_reason_json(const StopReason& reason) {

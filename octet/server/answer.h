@@ -26,8 +26,9 @@ struct ChoiceNews {
   std::string reasoning;                          // of a chat, when the model's template knows it
   std::string text;
   std::vector<ToolCall> calls;
-  std::vector<std::string> call_ids;  // of those
-  int64_t num_calls_before = 0;       // that have gone out
+  std::vector<std::string> call_ids;  // of those that begin
+  int64_t num_calls_before = 0;       // that have begun before
+  bool call_was_asked_for = false;    // by its name: the end is then a "stop", as OpenAI has it
   std::vector<int32_t> token_ids;
   std::vector<PositionLogprobs> logprobs;  // of token_ids, when asked for
   FinishReason finish_reason = FinishReason::kNone;
@@ -63,6 +64,8 @@ std::unique_ptr<AnswerFormat> chat_format(const AnswerOptions& options);
 
 // "stop", "length", ..., or null while it goes on. A choice that called tools and stopped by itself says "tool_calls".
 Json finish_reason_json(const ChoiceNews& news);
+// Of news.calls: those that begin one.
+int64_t num_begun(const ChoiceNews& news);
 Json stop_reason_json(const StopReason& reason);
 
 }  // namespace octet

@@ -22,13 +22,17 @@ AnswerOptions answer_options(const GenerationRequest& request, const ServedModel
           .tokenizer = model.llm().tokenizer()};
 }
 
-// Nothing where there is nothing to take apart.
-std::optional<OutputSplitter> splitter_of(const ChatRequest& request, const Prompt& prompt, const ServedModel& model) {
-  const ToolStyle tools = request.may_call_tools ? model.facts().tool_style : ToolStyle::kNone;
+ReasoningStyle reasoning_of(const ChatRequest& request, const Prompt& prompt, const ServedModel& model) {
   const std::string* source = model.llm().chat_template_source();
-  const ReasoningStyle reasoning = source && !request.options.continue_final_message
-                                       ? reasoning_style_of(*source, prompt.text.value_or(""))
-                                       : ReasoningStyle::kNone;
+  if (!source || request.options.continue_final_message) return ReasoningStyle::kNone;
+  return reasoning_style_of(*source, prompt.text.value_or(""));
+}
+
+// Nothing where there is nothing to take apart.
+std::optional<OutputSplitter> splitter_of(const ChatRequest& request, ReasoningStyle reasoning,
+                                          const ServedModel& model) {
+  const ToolStyle tools = request.may_call_tools ? model.facts().tool_style : ToolStyle::kNone;
+  if (request.must_call_tools) return OutputSplitter(call_form(model.facts().tool_style), reasoning);
   if (tools == ToolStyle::kNone && reasoning == ReasoningStyle::kNone) return std::nullopt;
   return OutputSplitter(tools, reasoning);
 }
@@ -196,6 +200,7 @@ void ApiServer::post_completions(Call& call) {
   call.request->body_reservation.reset();
   GenerationJob job;
   job.ticket = enter(static_cast<int64_t>(request.prompts.size()) * request.generation.sampling.n);
+  served->check_grammar(request.generation);
   job.prompts = served->prompts(request);
   job.format = completion_format(answer_options(request.generation, *served));
   job.request = std::move(request.generation);
@@ -210,7 +215,11 @@ void ApiServer::post_chat(Call& call) {
   job.ticket = enter(request.generation.sampling.n);
   job.prompts.push_back(served->prompt(request));
   if (request.generation.echo) job.echo = plain_messages(request.messages).back()["content"].get<std::string>();
-  job.splitter = splitter_of(request, job.prompts.back(), *served);
+  const ReasoningStyle reasoning = reasoning_of(request, job.prompts.back(), *served);
+  if (auto& grammar = request.generation.sampling.grammar) grammar = after_reasoning(*grammar, reasoning);
+  served->check_grammar(request.generation);
+  job.splitter = splitter_of(request, reasoning, *served);
+  job.calls_named_tool = request.calls_named_tool;
   job.include_reasoning = request.include_reasoning;
   job.format = chat_format(answer_options(request.generation, *served));
   job.request = std::move(request.generation);

@@ -112,23 +112,55 @@ void check_tools(const Json& tools) {
   }
 }
 
-// "auto" leaves it to the model. Being made to call needs constrained sampling, which there is none of.
+// The tool that {"type": "function", "function": {"name"}} names, alone in a list.
+Json named_tool(const Json& choice, const Json& tools) {
+  Fields fields(choice, "tool_choice");
+  if (const auto type = fields.string("type"); type != "function") {
+    fail_unsupported("tool_choice.type", "only \"function\", was {}", described(choice.value("type", Json())));
+  }
+  const Json* function = fields.raw("function");
+  if (!function) fail_field("tool_choice.function", "is required");
+  const auto name = Fields(*function, "tool_choice.function").string("name");
+  for (const Json& tool : tools) {
+    if (name && tool["function"]["name"] == *name) return Json::array({tool});
+  }
+  fail_field("tool_choice.function.name", "must be the name of one of the tools");
+}
+
+void force_calls(const Json& tools, const Json& choice, CallCount count, const ModelFacts& facts,
+                 ChatRequest& request) {
+  GenerationRequest& generation = request.generation;
+  if (generation.sampling.grammar) fail_field("tool_choice", "not together with {}", generation.grammar_field);
+  request.must_call_tools = true;
+  request.calls_named_tool = choice.is_object();
+  const Json callable = request.calls_named_tool ? named_tool(choice, tools) : tools;
+  if (request.calls_named_tool) count = CallCount::kOne;
+  generation.sampling.grammar = forced_calls_grammar(callable, count, facts.tool_style);
+  generation.grammar_field = "tools";
+}
+
+// "auto" leaves it to the model. Being made to call works with every template: the grammar says how.
 void read_tools(Fields& fields, const ModelFacts& facts, ChatRequest& request) {
   const Json* tools = fields.raw("tools");
   const Json* choice = fields.raw("tool_choice");
-  fields.boolean("parallel_tool_calls");
+  const bool parallel = fields.boolean("parallel_tool_calls").value_or(true);
   if (tools) check_tools(*tools);
   const bool has_tools = tools && !tools->empty();
-  if (choice && (!choice->is_string() || (*choice != "none" && *choice != "auto"))) {
-    if (!has_tools) fail_field("tool_choice", "only with tools");
-    fail_unsupported("tool_choice", "only \"auto\" and \"none\", was {}", described(*choice));
+  if (choice && !choice->is_object() && *choice != "none" && *choice != "auto" && *choice != "required") {
+    fail_field("tool_choice", "must be none, auto, required or a function, was {}", described(*choice));
   }
+  const bool forced = choice && (choice->is_object() || *choice == "required");
+  if (forced && !has_tools) fail_field("tool_choice", "only with tools");
   if (!has_tools || (choice && *choice == "none")) return;
+  request.options.tools = *tools;
+  if (forced) return force_calls(*tools, *choice, parallel ? CallCount::kAny : CallCount::kOne, facts, request);
   if (facts.tool_style == ToolStyle::kNone) {
     fail_unsupported("tools", "the model's chat template has no form of tool calls that octet reads");
   }
+  if (request.generation.sampling.grammar) {
+    fail_unsupported("tools", "not together with {} but with tool_choice none", request.generation.grammar_field);
+  }
   request.may_call_tools = true;
-  request.options.tools = *tools;
   // Mistral's marker is a special token.
   if (facts.tool_style == ToolStyle::kMistral) request.generation.sampling.skip_special_tokens = false;
 }

@@ -14,6 +14,8 @@ struct ChatRequest {
   Json messages;        // checked, as given
   ChatOptions options;  // of the template
   bool may_call_tools = false;
+  bool must_call_tools = false;  // and sampling.grammar says in which form
+  bool calls_named_tool = false;
   bool include_reasoning = true;
 };
 

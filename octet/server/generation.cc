@@ -44,6 +44,7 @@ Generation::Generation(const ServedModel& model, ServerMetrics& metrics, std::sh
   chunk_head_ = "data: " + head.substr(0, head.size() - 1) + ",\"choices\":[";
   for (size_t i = 0; i < choices_.size(); ++i) {
     choices_[i].news.index = static_cast<int64_t>(i);
+    choices_[i].news.call_was_asked_for = job_.calls_named_tool;
     choices_[i].splitter = job_.splitter;
   }
 }
@@ -178,8 +179,10 @@ void Generation::take_text(Choice& choice, const OutputDelta& delta, bool ends) 
     if (job_.include_reasoning) news.reasoning += piece.reasoning;
     news.text += piece.text;
     for (ToolCall& call : piece.calls) {
-      const auto number = news.num_calls_before + static_cast<int64_t>(news.calls.size());
-      news.call_ids.push_back(tool_call_id(job_.request_id, news.index, number));
+      if (!call.continues) {
+        const int64_t number = news.num_calls_before + num_begun(news);
+        news.call_ids.push_back(tool_call_id(job_.request_id, news.index, number));
+      }
       news.calls.push_back(std::move(call));
     }
   };
@@ -255,7 +258,8 @@ void Generation::flush_choice(Choice& choice, std::string& text) {
   next.index = news.index;
   next.opens = false;
   next.text_offset = news.text_offset;
-  next.num_calls_before = news.num_calls_before + static_cast<int64_t>(news.calls.size());
+  next.num_calls_before = news.num_calls_before + num_begun(news);
+  next.call_was_asked_for = news.call_was_asked_for;
   news = std::move(next);
 }
 

@@ -26,6 +26,7 @@ struct GenerationJob {
   std::string echo;                        // of a chat
   std::optional<OutputSplitter> splitter;  // of a chat's choices, each of which gets a copy
   bool include_reasoning = true;
+  bool calls_named_tool = false;
   std::unique_ptr<AnswerFormat> format;
   std::string request_id;
   std::chrono::steady_clock::time_point arrival;

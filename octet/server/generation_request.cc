@@ -25,17 +25,6 @@ constexpr const char* kUnsupported[] = {
     "web_search_options",
     "use_beam_search",
     "bad_words",
-    "structured_outputs",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
-    "guided_decoding_backend",
-    "json_schema",
-    "regex",
-    "ebnf",
-    "grammar",
-    "structural_tag",
     "logprob_token_ids",
     "repetition_detection",
     "thinking_token_budget",
@@ -160,14 +149,6 @@ void refuse_unsupported(Fields& fields, int64_t n) {
   if (const auto best_of = fields.integer("best_of", 1, kMaxInt32); best_of && *best_of != n) {
     fail_unsupported("best_of", "only the value of n ({}) is supported, was {}", n, *best_of);
   }
-  if (const Json* format = fields.raw("response_format")) {
-    Fields inner(*format, "response_format");
-    const std::string type = inner.string("type").value_or("");
-    if (type == "json_object" || type == "json_schema" || type == "structural_tag") {
-      fail_unsupported("response_format", "octet does not support structured output ({})", type);
-    }
-    if (type != "text") fail_field("response_format.type", "must be text, json_object or json_schema");
-  }
 }
 
 std::string read_model(Fields& fields, const ModelFacts& facts) {
@@ -192,6 +173,10 @@ GenerationRequest read_generation(Fields& fields, const ModelFacts& facts) {
   }
   read_end(fields, facts, sampling);
   read_bias(fields, facts, sampling);
+  if (auto grammar = read_grammar(fields)) {
+    sampling.grammar = std::move(grammar->spec);
+    request.grammar_field = std::move(grammar->field);
+  }
   if (const auto count = fields.integer("prompt_logprobs", -1, facts.limits.max_logprobs)) {
     sampling.prompt_logprobs = static_cast<int32_t>(*count);
   }

@@ -9,6 +9,7 @@
 
 #include "octet/sampling/params.h"
 #include "octet/server/fields.h"
+#include "octet/server/grammar_request.h"
 #include "octet/server/output_splitter.h"
 
 namespace octet {
@@ -47,6 +48,7 @@ struct GenerationRequest {
   std::optional<int64_t> truncate_prompt_tokens;  // keep the last so many; -1: as many as fit
   bool add_special_tokens = true;
   int32_t priority = 0;
+  std::string grammar_field;  // of sampling.grammar
   std::string cache_salt;
   std::string request_id;  // empty: none was given
 };

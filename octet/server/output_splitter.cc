@@ -131,7 +131,7 @@ std::vector<ToolCall> read_mistral(std::string_view text) {
     const size_t end = end_of_value(text, brace);
     const std::string_view arguments = text.substr(brace, end - brace);
     if (name.empty() || !Json::accept(arguments)) return {};
-    calls.push_back({std::string(name), std::string(arguments)});
+    calls.push_back({.name = std::string(name), .arguments = std::string(arguments)});
     text.remove_prefix(end);
   }
   return calls;
@@ -169,6 +169,12 @@ OutputSplitter::OutputSplitter(ToolStyle tools, ReasoningStyle reasoning) : tool
   }
 }
 
+OutputSplitter::OutputSplitter(const CallForm& form, ReasoningStyle reasoning)
+    : OutputSplitter(ToolStyle::kNone, reasoning) {
+  forced_.emplace(form);
+  if (reasoning == ReasoningStyle::kNone) state_ = State::kForced;
+}
+
 OutputSplitter::Piece OutputSplitter::push(std::string_view text) {
   pending_ += text;
   Piece piece;
@@ -179,6 +185,7 @@ OutputSplitter::Piece OutputSplitter::push(std::string_view text) {
 
 OutputSplitter::Piece OutputSplitter::finish() {
   Piece piece;
+  if (state_ == State::kForced) return piece;  // what is cut off is no call, nor text
   if (state_ == State::kReasoning) {
     piece.reasoning = std::exchange(pending_, {});
     return piece;
@@ -209,6 +216,9 @@ bool OutputSplitter::step(Piece& piece) {
       return read_call(piece);
     case State::kRest:
       return false;
+    case State::kForced:
+      forced_->push(std::exchange(pending_, {}), piece.calls, piece.text);
+      return false;
   }
   return false;
 }
@@ -231,7 +241,7 @@ bool OutputSplitter::begin() {
     }
     if (begun(text, kPythonTag) == text.size()) return false;
   }
-  state_ = State::kText;
+  state_ = forced_ ? State::kForced : State::kText;
   return true;
 }
 
@@ -247,6 +257,7 @@ bool OutputSplitter::read_reasoning(Piece& piece) {
     pending_.erase(0, end + kEndOfThink.size());
     skips_space_ = true;
     state_ = tools_ == ToolStyle::kLlama3 ? State::kBeginning : State::kText;
+    if (forced_) state_ = State::kForced;
     return true;
   }
   const size_t sure = pending_.size() - begun(pending_, kEndOfThink);

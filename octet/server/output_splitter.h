@@ -3,20 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "octet/server/forced_calls.h"
+#include "octet/server/tool_call.h"
+
 namespace octet {
 
-struct ToolCall {
-  std::string name;
-  std::string arguments;  // the JSON that the model wrote, byte for byte
-};
-
-// kHermes: <tool_call>{"name", "arguments"}</tool_call> (Qwen, Hermes). kMistral: [TOOL_CALLS] and a list, or names and
-// objects. kLlama3: an answer that is nothing but {"name", "parameters"}, several parted by ';'.
-enum class ToolStyle : uint8_t { kNone, kHermes, kMistral, kLlama3 };
 // kOpened: the prompt ends in <think>, so the answer begins with reasoning. kPossible: it may begin with the tag
 // itself.
 enum class ReasoningStyle : uint8_t { kNone, kPossible, kOpened };
@@ -34,13 +30,15 @@ class OutputSplitter {
 
   OutputSplitter() = default;
   OutputSplitter(ToolStyle tools, ReasoningStyle reasoning);
+  // What follows the reasoning is calls of this form, and these come in pieces.
+  OutputSplitter(const CallForm& form, ReasoningStyle reasoning);
   Piece push(std::string_view text);
   // The end of the answer: what was held back.
   Piece finish();
   bool in_reasoning() const { return state_ == State::kReasoning; }
 
  private:
-  enum class State : uint8_t { kBeginning, kReasoning, kText, kCall, kRest };
+  enum class State : uint8_t { kBeginning, kReasoning, kText, kCall, kRest, kForced };
 
   bool step(Piece& piece);
   bool begin();
@@ -53,6 +51,7 @@ class OutputSplitter {
   State state_ = State::kText;
   std::string pending_;  // not yet decided
   std::string space_;    // white space that goes out only before further text
+  std::optional<ForcedCallReader> forced_;
   bool has_calls_ = false;
   bool skips_space_ = false;  // behind reasoning or a call
 };

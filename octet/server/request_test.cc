@@ -167,8 +167,22 @@ TEST(CompletionRequest, RefusesFields) {
            {with(R"("cache_salt":"")"), 400, bad, "cache_salt"},
            {with(R"("suffix":"x")"), 400, "not_supported_error", "suffix"},
            {with(R"("best_of":3)"), 400, "not_supported_error", "best_of"},
-           {with(R"("guided_json":{"type":"object"})"), 400, "not_supported_error", "guided_json"},
-           {with(R"("response_format":{"type":"json_object"})"), 400, "not_supported_error", "response_format"},
+           {with(R"("guided_json":7)"), 400, bad, "guided_json"},
+           {with(R"("guided_json":"{")"), 400, bad, "guided_json"},
+           {with(R"("guided_regex":"")"), 400, bad, "guided_regex"},
+           {with(R"("guided_choice":["a",1])"), 400, bad, "guided_choice[1]"},
+           {with(R"("guided_choice":[])"), 400, bad, "guided_choice"},
+           {with(R"("structured_outputs":{})"), 400, bad, "structured_outputs"},
+           {with(R"("structured_outputs":{"json":{},"regex":"a"})"), 400, bad, "structured_outputs.regex"},
+           {with(R"("structured_outputs":{"json_object":1})"), 400, bad, "structured_outputs.json_object"},
+           {with(R"("structured_outputs":{"json":{},"whitespace_pattern":"x"})"), 400, "not_supported_error",
+            "structured_outputs.whitespace_pattern"},
+           {with(R"("guided_json":{},"response_format":{"type":"json_object"})"), 400, bad, "guided_json"},
+           {with(R"("response_format":{"type":"json_schema"})"), 400, bad, "response_format.json_schema"},
+           {with(R"("response_format":{"type":"json_schema","json_schema":{"name":"x"}})"), 400, bad,
+            "response_format.json_schema.schema"},
+           {with(R"("response_format":{"type":"structural_tag","triggers":[]})"), 400, "not_supported_error",
+            "response_format"},
            {with(R"("response_format":{})"), 400, bad, "response_format.type"},
            {with(R"("response_format":"json")"), 400, bad, "response_format"},
        }) {
@@ -224,6 +238,56 @@ TEST(ChatRequest, TakesToolsWhereTheTemplateKnowsThem) {
   expect_refused({body, 400, "not_supported_error", "tools"}, [](const std::string& text) { chat(text); });
 }
 
+TEST(ChatRequest, MakesGrammarsOfForcedCalls) {
+  const auto body = [](const std::string& choice) {
+    return R"({"messages":[{"role":"user","content":"x"}],"tool_choice":)" + choice +
+           R"(,"tools":[{"function":{"name":"f"}},{"function":{"name":"g","parameters":{"type":"object"}}}]})";
+  };
+  const ChatRequest required = chat(body("\"required\""));  // with any template
+  EXPECT_TRUE(required.must_call_tools);
+  EXPECT_FALSE(required.calls_named_tool);
+  EXPECT_EQ(required.options.tools.size(), 2u);
+  EXPECT_EQ(required.generation.grammar_field, "tools");
+  const Json list = Json::parse(required.generation.sampling.grammar->text)["format"];
+  EXPECT_EQ(list["elements"][1]["tags"].size(), 2u);
+  EXPECT_EQ(list["elements"][1]["stop_after_first"], false);
+  const ChatRequest named = chat(body(R"({"type":"function","function":{"name":"g"}})"));
+  EXPECT_TRUE(named.calls_named_tool);
+  const Json one = Json::parse(named.generation.sampling.grammar->text)["format"]["elements"][1];
+  EXPECT_EQ(one["tags"].size(), 1u);
+  EXPECT_EQ(one["tags"][0]["begin"], R"({"name": "g", "arguments": )");
+  EXPECT_EQ(one["stop_after_first"], true);
+}
+
+TEST(GrammarRequest, TakesEveryName) {
+  using Kind = GrammarSpec::Kind;
+  const auto spec = [](const std::string& field) {
+    return *completion(R"({"prompt":"a",)" + field + "}").generation.sampling.grammar;
+  };
+  const std::string schema = R"({"type":"object","properties":{"b":{},"a":{}}})";  // whose order counts
+  for (const std::string& field :
+       {R"("guided_json":)" + schema, R"("json_schema":)" + schema, R"("guided_json":)" + Json(schema).dump(),
+        R"("structured_outputs":{"json":)" + schema + "}",
+        R"("response_format":{"type":"json_schema","json_schema":{"name":"x","strict":true,"schema":)" + schema +
+            "}}"}) {
+    EXPECT_EQ(spec(field), (GrammarSpec{Kind::kJsonSchema, schema})) << field;
+  }
+  for (const std::string field :
+       {R"("guided_regex":"a+")", R"("regex":"a+")", R"("structured_outputs":{"regex":"a+"})"}) {
+    EXPECT_EQ(spec(field), (GrammarSpec{Kind::kRegex, "a+"})) << field;
+  }
+  for (const std::string field :
+       {R"("guided_grammar":"root ::= \"a\"")", R"("ebnf":"root ::= \"a\"")", R"("grammar":"root ::= \"a\"")",
+        R"("guided_choice":["a"])", R"("structured_outputs":{"choice":["a"]})"}) {
+    EXPECT_EQ(spec(field), (GrammarSpec{Kind::kEbnf, "root ::= \"a\""})) << field;
+  }
+  for (const std::string field :
+       {R"("response_format":{"type":"json_object"})", R"("structured_outputs":{"json_object":true})"}) {
+    EXPECT_EQ(spec(field), (GrammarSpec{Kind::kJson, ""})) << field;
+  }
+  EXPECT_FALSE(completion(R"({"prompt":"a","response_format":{"type":"text"}})").generation.sampling.grammar);
+}
+
 TEST(ChatRequest, RefusesFields) {
   const std::string bad = "invalid_value", missing = "missing_required_parameter";
   const auto messages = [](const std::string& list) { return R"({"messages":)" + list + "}"; };
@@ -253,10 +317,13 @@ TEST(ChatRequest, RefusesFields) {
            {with(R"("tools":[{"function":{"name":"a b"}}])"), 400, bad, "tools[0].function.name"},
            {with(R"("tools":[{"function":{"name":"f","parameters":[]}}])"), 400, bad, "tools[0].function.parameters"},
            {with(R"("tool_choice":"required")"), 400, bad, "tool_choice"},
-           {with(R"("tools":[{"function":{"name":"f"}}],"tool_choice":"required")"), 400, "not_supported_error",
+           {with(R"("tools":[{"function":{"name":"f"}}],"tool_choice":"always")"), 400, bad, "tool_choice"},
+           {with(R"("tools":[{"function":{"name":"f"}}],"tool_choice":{"type":"function"})"), 400, bad,
+            "tool_choice.function"},
+           {with(R"("tools":[{"function":{"name":"f"}}],"tool_choice":{"type":"function","function":{"name":"g"}})"),
+            400, bad, "tool_choice.function.name"},
+           {with(R"("tools":[{"function":{"name":"f"}}],"tool_choice":"required","guided_regex":"a")"), 400, bad,
             "tool_choice"},
-           {with(R"("tools":[{"function":{"name":"f"}}],"tool_choice":{"type":"function","function":{"name":"f"}})"),
-            400, "not_supported_error", "tool_choice"},
            {with(R"("functions":[{}])"), 400, "not_supported_error", "functions"},
            {with(R"("audio":{"voice":"x"})"), 400, "not_supported_error", "audio"},
            {with(R"("modalities":["text","audio"])"), 400, "not_supported_error", "modalities"},

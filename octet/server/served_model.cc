@@ -80,6 +80,18 @@ const Tokenizer& ServedModel::tokenizer() const {
   return *llm_->tokenizer();
 }
 
+void ServedModel::check_grammar(const GenerationRequest& request) const {
+  if (!request.sampling.grammar) return;
+  try {
+    llm_->compile_grammar(*request.sampling.grammar);
+  } catch (const Error& error) {
+    const bool unsupported = error.code() == ErrorCode::kUnsupported;
+    if (!unsupported && error.code() != ErrorCode::kInvalid) throw;
+    throw ApiError(400, unsupported ? "not_supported_error" : "invalid_schema",
+                   request.grammar_field + ": " + error.what(), request.grammar_field);
+  }
+}
+
 Prompt ServedModel::text_prompt(const std::string& text, AddSpecialTokens add, const std::string& path) const {
   // Too long whatever its tokens are: not worth tokenising.
   const auto least_tokens = static_cast<int64_t>(text.size() / longest_token_bytes_);

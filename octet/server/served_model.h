@@ -26,6 +26,8 @@ class ServedModel {
   // Token ids, checked to leave room for what shall be generated: ApiError 400 context_length_exceeded else.
   std::vector<Prompt> prompts(const CompletionRequest& request) const;
   Prompt prompt(const ChatRequest& request) const;
+  // Compiles the request's grammar, if it has one, so that what is wrong with it is known: ApiError for its field.
+  void check_grammar(const GenerationRequest& request) const;
   Prompt text_prompt(const std::string& text, AddSpecialTokens add, const std::string& path) const;
   // Messages as the model's template understands them, and what it makes of them.
   Prompt chat_prompt(const Json& messages, const ChatOptions& options, AddSpecialTokens add) const;

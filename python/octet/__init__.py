@@ -13,16 +13,19 @@ from .llm import LLM
 from .outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from .quantize import quantize
 from .sampling_params import SamplingParams
+from .structured_outputs import GuidedDecodingParams, StructuredOutputsParams
 from .tokenizer import Tokenizer
 
 __all__ = [
     "LLM",
     "CompletionOutput",
+    "GuidedDecodingParams",
     "Logprob",
     "OctetError",
     "RequestMetrics",
     "RequestOutput",
     "SamplingParams",
+    "StructuredOutputsParams",
     "Tokenizer",
     "__version__",
     "quantize",

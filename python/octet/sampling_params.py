@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from . import _octet
+from .structured_outputs import StructuredOutputsParams
 
 
 @dataclasses.dataclass
@@ -38,6 +39,8 @@ class SamplingParams:
     spaces_between_special_tokens: bool = True
     logit_bias: Mapping[int, float] | None = None
     allowed_token_ids: Sequence[int] | None = None
+    structured_outputs: StructuredOutputsParams | None = None
+    guided_decoding: StructuredOutputsParams | None = None  # vLLM's older name of it
 
     def _native(self) -> _octet.SamplingParams:
         native = _octet.SamplingParams()
@@ -52,6 +55,10 @@ class SamplingParams:
         native.stop_token_ids = list(self.stop_token_ids or [])
         native.logit_bias = {int(token): float(bias) for token, bias in (self.logit_bias or {}).items()}
         native.allowed_token_ids = list(self.allowed_token_ids or [])
+        if self.structured_outputs and self.guided_decoding:
+            raise ValueError("SamplingParams: structured_outputs and guided_decoding are one thing; give one of them")
+        if form := self.structured_outputs or self.guided_decoding:
+            form._apply(native)
         return native
 
     @classmethod

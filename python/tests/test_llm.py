@@ -1,7 +1,9 @@
 """The surface that vLLM's users know, on a real model."""
+import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -9,7 +11,7 @@ import time
 
 import pytest
 
-from octet import LLM, OctetError, SamplingParams
+from octet import LLM, GuidedDecodingParams, OctetError, SamplingParams, StructuredOutputsParams
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 
@@ -183,3 +185,32 @@ def test_hub_cache_name(model, tmp_path):
     code = "from octet import LLM, SamplingParams; print(LLM('someone/tiny', max_model_len=128).generate('The capital of France is', SamplingParams(temperature=0))[0].outputs[0].text)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "HF_HOME": str(tmp_path)})
     assert result.returncode == 0 and "Paris" in result.stdout, result.stderr
+
+
+def test_structured_outputs(llm):
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}, "n": {"type": "integer", "maximum": 99, "minimum": 0}},
+              "required": ["ok", "n"], "additionalProperties": False}
+
+    def text(**form):
+        params = SamplingParams(temperature=1.0, seed=4, max_tokens=60, structured_outputs=StructuredOutputsParams(**form))
+        output = llm.generate("The answer is", params)[0].outputs[0]
+        assert output.finish_reason == "stop"
+        return output.text
+
+    for given in (schema, json.dumps(schema)):
+        answer = json.loads(text(json=given))
+        assert set(answer) == {"ok", "n"} and isinstance(answer["ok"], bool) and 0 <= answer["n"] <= 99
+    assert re.fullmatch("[A-C]{2}-[0-9]{3}", text(regex="[A-C]{2}-[0-9]{3}"))
+    assert text(choice=["left", "right"]) in ("left", "right")
+    assert re.fullmatch("a+b", text(grammar='root ::= "a"{1,5} "b"'))
+    older = SamplingParams(temperature=0, max_tokens=9, guided_decoding=GuidedDecodingParams(choice=["up"]))
+    assert llm.generate("I go", older)[0].outputs[0].text == "up"
+
+
+def test_bad_structured_outputs_are_refused(llm):
+    for form in ({}, {"regex": "a", "grammar": "b"}):
+        with pytest.raises(ValueError, match="exactly one"):
+            StructuredOutputsParams(**form)
+    for form in ({"regex": "("}, {"json": "{"}, {"json": {"type": "nonsense"}}):
+        with pytest.raises(ValueError):
+            llm.generate("x", SamplingParams(structured_outputs=StructuredOutputsParams(**form)))

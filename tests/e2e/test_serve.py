@@ -199,8 +199,8 @@ def test_errors_of_the_client(client):
         client.completions.create(model="smol", prompt="x", max_tokens=5000)
     assert caught.value.code == "context_length_exceeded" and "maximum context length is 1024 tokens" in str(caught.value)
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model="smol", messages=[{"role": "user", "content": "x"}], response_format={"type": "json_object"})
-    assert caught.value.param == "response_format" and caught.value.type == "not_supported_error"
+        client.chat.completions.create(model="smol", messages=[{"role": "user", "content": "x"}], modalities=["text", "audio"])
+    assert caught.value.param == "modalities" and caught.value.type == "not_supported_error"
 
 
 INVALID = [
