@@ -20,7 +20,6 @@ PRECISIONS = {
     "fp8_head": ["--quantization", "fp8_tensor", "--quantize-lm-head"],
 }
 # Nobody waits for a token while prompts are read.
-LARGE_STEPS = ["--max-num-batched-tokens", "8192"]
 ROUNDS = ["--num-iters-warmup", "1", "--num-iters", "3"]
 
 
@@ -34,7 +33,7 @@ def latency(model, precision, batches, input_len=128, output_len=256, *more):
 
 def throughput(model, precision, requests, input_len, output_len, *more):
     return ["throughput", model, *PRECISIONS[precision], "--num-prompts", str(requests), "--input-len", str(input_len),
-            "--output-len", str(output_len), "--max-num-seqs", str(requests), *LARGE_STEPS, *more]
+            "--output-len", str(output_len), "--max-num-seqs", str(requests), *more]
 
 
 CASES = {

@@ -3,10 +3,11 @@
 // heads) with every key that is fetched, once for both products: decode of many heads and prompts alike. FlashMLA
 // (DeepSeek-AI 2025) is the measure.
 //
-// A CTA makes its stretch of the batch (latent_line.cuh). One warpgroup fetches (latent_producer.cuh). Two multiply: of
-// the scores each makes the half of the keys, of the values the half of the columns; weights meet in shared memory. The
-// scores of the next 64 keys and the values of these run while the softmax is computed. With 8-bit caches all is f16:
-// q is scaled per row by a power of two, weights are kept times 2^8 (attention_prefill.cu).
+// A CTA makes its stretch of the batch (latent_line.cuh). One warpgroup fetches (latent_producer.cuh). Two multiply
+// with values, each for half of the columns; one of them, the leader, makes the scores and their weights, in shared
+// memory for both. Behind its values of 64 keys it queues the scores of the next, so that the tile of the former is
+// free early: there is room for two. With 8-bit caches all is f16: q is scaled per row by a power of two, weights are
+// kept times 2^8 (attention_prefill.cu).
 #include "octet/kernels/hopper/attention_row_end.cuh"
 #include "octet/kernels/hopper/kernels.h"
 #include "octet/kernels/hopper/latent_combine.cuh"
@@ -23,7 +24,8 @@ struct LatentShape {
   using Operand = std::conditional_t<kBf16, BF16, F16>;
   // Together what the kernel starts with, 3 * 168; widening takes more registers than copying.
   static constexpr int kProducerRegisters = kBf16 ? 72 : 88;
-  static constexpr int kConsumerRegisters = kBf16 ? 216 : 208;
+  static constexpr int kLeaderRegisters = kBf16 ? 232 : 224;
+  static constexpr int kFollowerRegisters = kBf16 ? 200 : 192;
 };
 
 constexpr int kColumns = kLatentDim / 2;  // of values, a warpgroup's
@@ -79,55 +81,19 @@ __device__ void load_queries(const AttentionInput& in, const LatentPiece& piece,
   }
 }
 
-// One of the multiplying warpgroups, over one piece. A thread has two rows, lane / 4 and lane / 4 + 8 of its warp's 16;
-// of the scores a half of the keys' columns, of the values a half of the latent's.
+// What both multiplying warpgroups do: the values of their half of the columns. A thread has two rows, lane / 4 and
+// lane / 4 + 8 of its warp's 16.
 template <class S>
 class Consumer {
  public:
   __device__ Consumer(const AttentionInput& in, const LatentPiece& piece, LatentShared& shared)
       : in_(in), piece_(piece), shared_(shared) {
-    const SequenceView& view = piece.view;
-    const int first = piece.row_block * kLatentRows, rows = view.num_rows * in.num_heads;
-    lowest_position_ = view.seq_len - view.num_rows + first / in.num_heads;
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int row = first_row_of_thread() + 8 * i;
-      scale_[i] = in.score_scale * kLog2e * (S::kBf16 ? 1.0f : shared.q_scale[row]);
-      position_[i] = view.seq_len - view.num_rows + min(first + row, rows - 1) / in.num_heads;
-    }
+    for (float& sum : sums_) sum = 0.0f;
   }
 
-  // `tile`: how many tiles the CTA has had before; afterwards those of the piece are among them.
-  __device__ void run(int& tile, float (&sums)[kColumns / 2]) {
-    for (float& sum : sums) sum = 0.0f;
-    const int count = piece_.end - piece_.first;
-    float scores[16];
-    wait_full(tile);
-    start_scores(tile, scores);
-    wgmma_wait<0>();
-    use_after_wait(scores);
-    for (int i = 0; i + 1 < count; ++i, ++tile) {
-      weigh(piece_.first + i, scores, sums);
-      start_values(tile, sums);
-      wait_full(tile + 1);
-      start_scores(tile + 1, scores);
-      wgmma_wait<1>();
-      use_after_wait(sums);
-      release(tile);
-      wgmma_wait<0>();
-      use_after_wait(scores);
-    }
-    weigh(piece_.first + count - 1, scores, sums);
-    start_values(tile, sums);
-    wgmma_wait<0>();
-    use_after_wait(sums);
-    release(tile++);
-  }
-
-  // The rows' results, or partial results.
-  __device__ void write(const AttentionOutput& output, const LatentPartials& partials,
-                        const float (&sums)[kColumns / 2]) {
-    add_totals();
+  // The rows' results, or partial results; all threads of both warpgroups call it.
+  __device__ void write(const AttentionOutput& output, const LatentPartials& partials) const {
     const bool whole = piece_.begins() && piece_.ends();
     const int64_t slot = 2 * int64_t{blockIdx.x} + (piece_.begins() ? 1 : 0);
     const int column = warpgroup() * kColumns + static_cast<int>(threadIdx.x) % 4 * 2;
@@ -135,43 +101,35 @@ class Consumer {
     for (int i = 0; i < 2; ++i) {
       const int row = first_row_of_thread() + 8 * i, r = piece_.row_block * kLatentRows + row;
       if (r >= piece_.view.num_rows * in_.num_heads) continue;
-      const float total = shared_.totals[0][row] + shared_.totals[1][row];
       if (whole) {
-        const float factor = in_.v_scale / total;
+        const float factor = in_.v_scale / shared_.totals[row];
         const int64_t t = piece_.view.first_row + r / in_.num_heads;
 #pragma unroll
         for (int j = 0; j < kColumns / 8; ++j) {
-          const float2 pair{sums[4 * j + 2 * i] * factor, sums[4 * j + 2 * i + 1] * factor};
+          const float2 pair{sums_[4 * j + 2 * i] * factor, sums_[4 * j + 2 * i + 1] * factor};
           store_pair(output, t, r % in_.num_heads * kLatentDim + column + 8 * j, pair, 0.0f);
         }
         continue;
       }
       const int64_t index = slot * kLatentRows + row;
-      if (column == 0) partials.softmax[index] = make_float2(highest_[i] * scale_[i], total);
+      if (column == 0) partials.softmax[index] = make_float2(shared_.highest[row], shared_.totals[row]);
       float* const to = partials.sums + index * kLatentDim + column;
 #pragma unroll
       for (int j = 0; j < kColumns / 8; ++j) {
-        *reinterpret_cast<float2*>(to + 8 * j) = make_float2(sums[4 * j + 2 * i], sums[4 * j + 2 * i + 1]);
+        *reinterpret_cast<float2*>(to + 8 * j) = make_float2(sums_[4 * j + 2 * i], sums_[4 * j + 2 * i + 1]);
       }
     }
   }
 
- private:
-  // Scores of this warpgroup's 32 keys.
-  __device__ void start_scores(int tile, float (&scores)[16]) const {
-    const uint32_t q = shared_address(shared_.q);
-    const uint32_t keys = shared_address(shared_.keys[tile % kLatentStages]) +
-                          static_cast<uint32_t>(warpgroup() * (kLatentKeys / 2) * 128);
-    wgmma_begin();
+ protected:
+  // Highest scores rarely change once some hundreds of keys are seen.
+  __device__ void rescale(const float2& correction) {
+    if (!__any_sync(0xffffffffu, correction.x != 1.0f || correction.y != 1.0f)) return;
 #pragma unroll
-    for (int step = 0; step < kLatentKeyDim / 16; ++step) {
-      const auto offset = static_cast<uint32_t>(step / 4 * kLatentChunkBytes + step % 4 * 32);
-      wgmma<typename S::Operand>(scores, wgmma_operand(q + offset), wgmma_operand(keys + offset), step);
-    }
-    wgmma_commit();
+    for (int j = 0; j < kColumns / 2; ++j) sums_[j] *= j / 2 % 2 == 0 ? correction.x : correction.y;
   }
 
-  __device__ void start_values(int tile, float (&sums)[kColumns / 2]) const {
+  __device__ void start_values(int tile) {
     const uint32_t weights = shared_address(shared_.weights);
     const uint32_t values = shared_address(shared_.keys[tile % kLatentStages]) +
                             static_cast<uint32_t>(warpgroup() * (kColumns / 64) * kLatentChunkBytes);
@@ -179,101 +137,10 @@ class Consumer {
 #pragma unroll
     for (int step = 0; step < kLatentKeys / 16; ++step) {
       wgmma_latent_values<typename S::Operand>(
-          sums, wgmma_operand(weights + static_cast<uint32_t>(step * 32)),
+          sums_, wgmma_operand(weights + static_cast<uint32_t>(step * 32)),
           transposed_operand(values + static_cast<uint32_t>(step * 16 * 128), kLatentChunkBytes));
     }
     wgmma_commit();
-  }
-
-  // Scores of step `step` to weights, in shared memory; sums so far are brought to the same scale. Nobody multiplies
-  // with the weights of before any more once all have passed softmax().
-  __device__ void weigh(int step, float (&scores)[16], float (&sums)[kColumns / 2]) {
-    const float2 correction = softmax(step, scores);
-    // Highest scores rarely change once some hundreds of keys are seen.
-    if (__any_sync(0xffffffffu, correction.x != 1.0f || correction.y != 1.0f)) {
-#pragma unroll
-      for (int j = 0; j < kColumns / 2; ++j) sums[j] *= j / 2 % 2 == 0 ? correction.x : correction.y;
-    }
-    store_weights(scores);
-  }
-
-  __device__ void mask(int step, float (&scores)[16]) const {
-    if ((step + 1) * kLatentKeys - 1 <= lowest_position_) return;
-    const int key0 = step * kLatentKeys + warpgroup() * (kLatentKeys / 2) + static_cast<int>(threadIdx.x) % 4 * 2;
-#pragma unroll
-    for (int j = 0; j < 16; ++j) {
-      if (key0 + j / 4 * 8 + j % 2 > position_[j / 2 % 2]) scores[j] = -INFINITY;
-    }
-  }
-
-  // Scores to weights, in place, relative to the rows' highest scores in both halves of the keys; returns what earlier
-  // sums are to be multiplied by.
-  __device__ float2 softmax(int step, float (&scores)[16]) {
-    mask(step, scores);
-    float highest[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      highest[i] = highest_[i];
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        highest[i] = fmaxf(highest[i], fmaxf(scores[4 * j + 2 * i], scores[4 * j + 2 * i + 1]));
-      }
-      highest[i] = fmaxf(highest[i], __shfl_xor_sync(0xffffffffu, highest[i], 1));
-      highest[i] = fmaxf(highest[i], __shfl_xor_sync(0xffffffffu, highest[i], 2));
-      if (threadIdx.x % 4 == 0) shared_.maxima[warpgroup()][first_row_of_thread() + 8 * i] = highest[i];
-    }
-    sync_consumers();
-    float correction[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const float now = fmaxf(highest[i], shared_.maxima[1 - warpgroup()][first_row_of_thread() + 8 * i]);
-      const float base = now == -INFINITY ? 0.0f : now * scale_[i];
-      correction[i] = exp2_fast(highest_[i] * scale_[i] - base);
-      highest_[i] = now;
-      const float shift = S::kBf16 ? -base : kF16WeightBits - base;
-      float sum = 0.0f;
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-#pragma unroll
-        for (int e = 4 * j + 2 * i; e < 4 * j + 2 * i + 2; ++e) {
-          scores[e] = exp2_fast(fmaf(scores[e], scale_[i], shift));
-          sum += scores[e];
-        }
-      }
-      total_[i] = total_[i] * correction[i] + sum;
-    }
-    return {correction[0], correction[1]};
-  }
-
-  // This warpgroup's half of the weights to shared memory; then all of them are there.
-  __device__ void store_weights(const float (&scores)[16]) const {
-    const uint32_t to = shared_address(shared_.weights);
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int row = static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane % 16;
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {  // 16 keys
-      uint32_t matrices[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        matrices[i] = pack_pair<S::kBf16>(scores[8 * j + 2 * i], scores[8 * j + 2 * i + 1]);
-      }
-      const int piece = warpgroup() * 4 + 2 * j + lane / 16;
-      store_matrices(to + static_cast<uint32_t>(row * 128 + (piece ^ row % 8) * 16), matrices);
-    }
-    fence_shared_for_wgmma();
-    sync_consumers();
-  }
-
-  // The rows' sums of weights, of both halves, for all.
-  __device__ void add_totals() {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      float sum = total_[i];
-      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-      if (threadIdx.x % 4 == 0) shared_.totals[warpgroup()][first_row_of_thread() + 8 * i] = sum;
-    }
-    sync_consumers();
   }
 
   __device__ void wait_full(int tile) const {
@@ -286,6 +153,142 @@ class Consumer {
   const AttentionInput& in_;
   const LatentPiece& piece_;
   LatentShared& shared_;
+  float sums_[kColumns / 2];
+};
+
+// The one that makes scores and weights too.
+template <class S>
+class Leader : public Consumer<S> {
+ public:
+  __device__ Leader(const AttentionInput& in, const LatentPiece& piece, LatentShared& shared)
+      : Consumer<S>(in, piece, shared) {
+    const SequenceView& view = piece.view;
+    const int first = piece.row_block * kLatentRows, rows = view.num_rows * in.num_heads;
+    lowest_position_ = view.seq_len - view.num_rows + first / in.num_heads;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = first_row_of_thread() + 8 * i;
+      scale_[i] = in.score_scale * kLog2e * (S::kBf16 ? 1.0f : shared.q_scale[row]);
+      position_[i] = view.seq_len - view.num_rows + min(first + row, rows - 1) / in.num_heads;
+    }
+  }
+
+  // `tile`: how many tiles the CTA has had before; afterwards those of the piece are among them.
+  __device__ void run(int& tile) {
+    const int count = this->piece_.end - this->piece_.first;
+    float scores[32];
+    this->wait_full(tile);
+    start_scores(tile, scores);
+    wgmma_wait<0>();
+    use_after_wait(scores);
+    for (int i = 0; i + 1 < count; ++i, ++tile) {
+      weigh(this->piece_.first + i, scores);
+      this->start_values(tile);
+      this->wait_full(tile + 1);
+      start_scores(tile + 1, scores);
+      wgmma_wait<1>();
+      use_after_wait(this->sums_);
+      this->release(tile);
+      wgmma_wait<0>();
+      use_after_wait(scores);
+      wait_for_follower();
+    }
+    weigh(this->piece_.first + count - 1, scores);
+    this->start_values(tile);
+    wgmma_wait<0>();
+    use_after_wait(this->sums_);
+    this->release(tile++);
+    wait_for_follower();
+    leave_totals();
+  }
+
+ private:
+  __device__ void start_scores(int tile, float (&scores)[32]) const {
+    const uint32_t q = shared_address(this->shared_.q);
+    const uint32_t keys = shared_address(this->shared_.keys[tile % kLatentStages]);
+    wgmma_begin();
+#pragma unroll
+    for (int step = 0; step < kLatentKeyDim / 16; ++step) {
+      const auto offset = static_cast<uint32_t>(step / 4 * kLatentChunkBytes + step % 4 * 32);
+      wgmma<typename S::Operand>(scores, wgmma_operand(q + offset), wgmma_operand(keys + offset), step);
+    }
+    wgmma_commit();
+  }
+
+  __device__ void mask(int step, float (&scores)[32]) const {
+    if ((step + 1) * kLatentKeys - 1 <= lowest_position_) return;
+    const int key0 = step * kLatentKeys + static_cast<int>(threadIdx.x) % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < 32; ++j) {
+      if (key0 + j / 4 * 8 + j % 2 > position_[j / 2 % 2]) scores[j] = -INFINITY;
+    }
+  }
+
+  // Scores of step `step` to weights, in shared memory for both; sums so far are brought to the same scale.
+  __device__ void weigh(int step, float (&scores)[32]) {
+    mask(step, scores);
+    float correction[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float now = highest_[i];
+#pragma unroll
+      for (int j = 0; j < 8; ++j) now = fmaxf(now, fmaxf(scores[4 * j + 2 * i], scores[4 * j + 2 * i + 1]));
+      now = fmaxf(now, __shfl_xor_sync(0xffffffffu, now, 1));
+      now = fmaxf(now, __shfl_xor_sync(0xffffffffu, now, 2));
+      const float base = now == -INFINITY ? 0.0f : now * scale_[i];
+      correction[i] = exp2_fast(highest_[i] * scale_[i] - base);
+      highest_[i] = now;
+      if (threadIdx.x % 4 == 0) this->shared_.correction[first_row_of_thread() + 8 * i] = correction[i];
+      const float shift = S::kBf16 ? -base : kF16WeightBits - base;
+      float sum = 0.0f;
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+#pragma unroll
+        for (int e = 4 * j + 2 * i; e < 4 * j + 2 * i + 2; ++e) {
+          scores[e] = exp2_fast(fmaf(scores[e], scale_[i], shift));
+          sum += scores[e];
+        }
+      }
+      total_[i] = total_[i] * correction[i] + sum;
+    }
+    store_weights(scores);
+    asm volatile("bar.arrive 2, %0;" ::"n"(kLatentConsumers) : "memory");  // see Follower
+    this->rescale({correction[0], correction[1]});
+  }
+
+  __device__ void store_weights(const float (&scores)[32]) const {
+    const uint32_t to = shared_address(this->shared_.weights);
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int row = static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane % 16;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {  // 16 keys
+      uint32_t matrices[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        matrices[i] = pack_pair<S::kBf16>(scores[8 * j + 2 * i], scores[8 * j + 2 * i + 1]);
+      }
+      const int piece = 2 * j + lane / 16;
+      store_matrices(to + static_cast<uint32_t>(row * 128 + (piece ^ row % 8) * 16), matrices);
+    }
+    fence_shared_for_wgmma();
+    asm volatile("bar.sync 5, 128;" ::: "memory");  // all of the leader's threads have stored
+  }
+
+  // Until it no longer needs the weights.
+  __device__ static void wait_for_follower() { asm volatile("bar.sync 3, %0;" ::"n"(kLatentConsumers) : "memory"); }
+
+  __device__ void leave_totals() const {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float sum = total_[i];
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+      if (threadIdx.x % 4 != 0) continue;
+      this->shared_.totals[first_row_of_thread() + 8 * i] = sum;
+      this->shared_.highest[first_row_of_thread() + 8 * i] = highest_[i] * scale_[i];
+    }
+  }
+
   float scale_[2];  // of a score, to base-2 logarithms
   int position_[2];
   float highest_[2] = {-INFINITY, -INFINITY};  // of the unscaled scores
@@ -293,7 +296,30 @@ class Consumer {
   int lowest_position_;                        // of the unit's rows: keys up to it need no mask
 };
 
+// The other one, which waits for weights.
 template <class S>
+class Follower : public Consumer<S> {
+ public:
+  using Consumer<S>::Consumer;
+
+  __device__ void run(int& tile) {
+    const int count = this->piece_.end - this->piece_.first;
+    for (int i = 0; i < count; ++i, ++tile) {
+      asm volatile("bar.sync 2, %0;" ::"n"(kLatentConsumers) : "memory");  // the leader's weights are there
+      const float* correction = this->shared_.correction + first_row_of_thread();
+      this->rescale({correction[0], correction[8]});
+      this->wait_full(tile);
+      this->start_values(tile);
+      wgmma_wait<0>();
+      use_after_wait(this->sums_);
+      this->release(tile);
+      asm volatile("bar.arrive 3, %0;" ::"n"(kLatentConsumers) : "memory");
+    }
+  }
+};
+
+// One of the multiplying warpgroups over the whole stretch.
+template <class S, class Role>
 __device__ void consume(const AttentionInput& in, const AttentionOutput& output, const LatentPartials& partials,
                         const LatentStretch& stretch, LatentShared& shared) {
   if (threadIdx.x == kLatentProducers) partials.units[blockIdx.x] = kNoSplitUnit;
@@ -304,10 +330,10 @@ __device__ void consume(const AttentionInput& in, const AttentionOutput& output,
     load_queries<S>(in, piece, shared);
     fence_shared_for_wgmma();
     sync_consumers();
-    float sums[kColumns / 2];
-    Consumer<S> consumer(in, piece, shared);
-    consumer.run(tile, sums);
-    consumer.write(output, partials, sums);
+    Role role(in, piece, shared);
+    role.run(tile);
+    sync_consumers();  // the totals are there
+    role.write(output, partials);
     if (threadIdx.x == kLatentProducers && piece.last_cta > static_cast<int>(blockIdx.x))
       partials.units[blockIdx.x] = {piece.sequence, piece.row_block, piece.first_cta, piece.last_cta};
   }
@@ -353,9 +379,12 @@ __global__ void __launch_bounds__(kLatentThreads, 1)
   if (threadIdx.x < kLatentProducers) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(S::kProducerRegisters));
     LatentProducer<typename S::Cache>(in, stretch, shared).run();
+  } else if (threadIdx.x < kLatentProducers + 128) {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(S::kLeaderRegisters));
+    consume<S, Leader<S>>(in, output, partials, stretch, shared);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(S::kConsumerRegisters));
-    consume<S>(in, output, partials, stretch, shared);
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(S::kFollowerRegisters));
+    consume<S, Follower<S>>(in, output, partials, stretch, shared);
   }
 }
 

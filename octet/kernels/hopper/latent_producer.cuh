@@ -21,8 +21,9 @@ struct LatentShared {
   alignas(1024) std::byte weights[128 * kLatentRows];
   int64_t cells[kLatentStages][kLatentKeys];  // where keys lie in the cache, in bytes; -1: unseen
   float q_scale[kLatentRows];
-  float maxima[2][kLatentRows];  // of the rows, by either warpgroup
-  float totals[2][kLatentRows];
+  float correction[kLatentRows];  // what sums so far are multiplied by
+  float highest[kLatentRows];     // at the end of a piece: the highest score as a logarithm to base 2,
+  float totals[kLatentRows];      // and the sum of the weights
   uint64_t full[kLatentStages];
   uint64_t empty[kLatentStages];
 };
