@@ -23,9 +23,9 @@ struct LatentShape {
   static constexpr bool kBf16 = sizeof(T) == 2;
   using Operand = std::conditional_t<kBf16, BF16, F16>;
   // Together what the kernel starts with, 3 * 168; widening takes more registers than copying.
-  static constexpr int kProducerRegisters = kBf16 ? 88 : 96;
-  static constexpr int kLeaderRegisters = 224;
-  static constexpr int kFollowerRegisters = kBf16 ? 192 : 184;
+  static constexpr int kProducerRegisters = kBf16 ? 72 : 88;
+  static constexpr int kLeaderRegisters = kBf16 ? 232 : 224;
+  static constexpr int kFollowerRegisters = kBf16 ? 200 : 192;
 };
 
 constexpr int kColumns = kLatentDim / 2;  // of values, a warpgroup's
@@ -415,8 +415,6 @@ std::string declines(const PagedAttentionOp& op, const Launch& launch) {
       op.k_cache.row_stride * dtype_bytes(cache) % 16 != 0 || reinterpret_cast<uintptr_t>(op.k_cache.bytes) % 16 != 0) {
     return "takes rows of q and blocks of the cache that are aligned to 16 bytes";
   }
-  if (op.k_cache.dim(0) * op.k_cache.row_stride * dtype_bytes(cache) / 16 > INT32_MAX)
-    return fmt::format("takes a layer's cache of at most 32 GiB, not of {} blocks", op.k_cache.dim(0));
   if (!rows_start_at(op.out, 8)) return "takes rows of out that are aligned to 8 bytes";
   const int64_t steps = (op.block_table.dim(1) * op.block_size() + kLatentKeys - 1) / kLatentKeys;
   if ((op.q.dim(0) * op.num_heads() / kLatentRows + op.num_sequences()) * steps > INT32_MAX / 2) {

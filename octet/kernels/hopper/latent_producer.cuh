@@ -1,6 +1,6 @@
 // The fetching warpgroup of attention_latent: tiles of 64 keys of 576 elements, through the block table, into a ring of
-// two stages, and ahead of that into L2: shared memory has no room for what keeps memory busy; 8-bit caches are widened
-// to f16 on the way (exact). Keys that no row of the unit sees are zeros: their cells are not read.
+// two stages; 8-bit caches are widened to f16 on the way (exact). Keys that no row of the unit sees are zeros: their
+// cells are not read.
 #pragma once
 
 #include "octet/kernels/hopper/attention_prefill.cuh"
@@ -9,8 +9,6 @@
 namespace octet {
 
 inline constexpr int kLatentStages = 2;
-inline constexpr int kLatentAhead = 2;  // tiles between the one that is copied and the one that L2 is asked for
-inline constexpr int kLatentCells = 4;  // tiles whose cells are known: those, and the one of which some still read
 inline constexpr int kLatentChunks = kLatentKeyDim / 64;                    // of 128 bytes of 16-bit elements a row
 inline constexpr int kLatentChunkBytes = 128 * kLatentKeys;                 // of all rows of a tile
 inline constexpr int kLatentTileBytes = kLatentChunks * kLatentChunkBytes;  // of q, of keys
@@ -21,7 +19,7 @@ struct LatentShared {
   alignas(1024) std::byte q[kLatentTileBytes];
   alignas(1024) std::byte keys[kLatentStages][kLatentTileBytes];
   alignas(1024) std::byte weights[128 * kLatentRows];
-  int cells[kLatentCells][kLatentKeys];  // where keys lie in the cache, in units of 16 bytes; -1: unseen
+  int64_t cells[kLatentStages][kLatentKeys];  // where keys lie in the cache, in bytes; -1: unseen
   float q_scale[kLatentRows];
   float correction[kLatentRows];  // what sums so far are multiplied by
   float highest[kLatentRows];     // at the end of a piece: the highest score as a logarithm to base 2,
@@ -64,10 +62,6 @@ class LatentSteps {
   int sequence_ = 0, step_ = 0, end_step_ = 0, end_key_ = 0;
 };
 
-__device__ inline void prefetch_l2(const void* from, int num_bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(num_bytes) : "memory");
-}
-
 // A thread brings every fourth 16-byte piece of a key of either half of a tile.
 template <class T>
 class LatentProducer {
@@ -81,9 +75,9 @@ class LatentProducer {
         part_(static_cast<int>(threadIdx.x) % kKeyThreads) {}
 
   __device__ void run() {
-    for (int i = 0; i < kLatentAhead; ++i) find_cells();
     if constexpr (sizeof(T) == 2) {
-      for (int i = 0; reach(i); ++i) {
+      for (int i = 0; !steps_.done(); ++i) {
+        find_cells(i);
         wait_for_room(i);
         for (int half = 0; half < 2; ++half) copy(i, half);
         commit_copies();
@@ -111,33 +105,25 @@ class LatentProducer {
   }
   __device__ uint32_t stage(int i) const { return shared_address(shared_.keys[i % kLatentStages]); }
 
-  // Finds the next tile's keys, if there is one, and asks L2 for them.
-  __device__ void find_cells() {
-    if (steps_.done()) return;
+  // Where tile i's keys lie: the next step's.
+  __device__ void find_cells(int i) {
     if (threadIdx.x < kLatentKeys) {
       const int key = steps_.first_key() + static_cast<int>(threadIdx.x);
-      int cell = -1;
+      int64_t cell = -1;
       if (key < steps_.end_key()) {
         const int64_t block = in_.block_table[steps_.sequence() * in_.table_stride + (key >> block_shift_)];
-        const int64_t first = block * in_.k_block_stride + int64_t{key & (in_.block_size - 1)} * kLatentKeyDim;
-        cell = static_cast<int>(first / (16 / static_cast<int>(sizeof(T))));
-        prefetch_l2(static_cast<const T*>(in_.k_cache) + first, kLatentKeyDim * static_cast<int>(sizeof(T)));
+        cell = (block * in_.k_block_stride + int64_t{key & (in_.block_size - 1)} * kLatentKeyDim) *
+               static_cast<int64_t>(sizeof(T));
       }
-      shared_.cells[num_found_ % kLatentCells][threadIdx.x] = cell;
+      shared_.cells[i % kLatentStages][threadIdx.x] = cell;
     }
-    ++num_found_;
     steps_.next();
-  }
-  // Whether there is a tile i, of which then all threads know the cells.
-  __device__ bool reach(int i) {
-    find_cells();
     asm volatile("bar.sync 4, %0;" ::"n"(kLatentProducers) : "memory");
-    return i < num_found_;
   }
   // The thread's first piece of its key of half a tile; null: the key is not seen.
   __device__ const std::byte* source(int i, int half) const {
-    const int cell = shared_.cells[i % kLatentCells][half * kHalfKeys + row_];
-    return cell < 0 ? nullptr : static_cast<const std::byte*>(in_.k_cache) + (int64_t{cell} + part_) * 16;
+    const int64_t cell = shared_.cells[i % kLatentStages][half * kHalfKeys + row_];
+    return cell < 0 ? nullptr : static_cast<const std::byte*>(in_.k_cache) + cell + part_ * 16;
   }
 
   __device__ void copy(int i, int half) const {
@@ -156,14 +142,16 @@ class LatentProducer {
   // A register is widened and at once filled with what comes half a tile later.
   __device__ void run_widening() {
     uint4 pieces[kPieces];
-    bool more = reach(0);
+    find_cells(0);
     const std::byte* from = source(0, 0);
 #pragma unroll
     for (int j = 0; j < kPieces; ++j) pieces[j] = load(from, j);
+    bool more = true;
     for (int h = 0; more; ++h) {
       const int i = h / 2;
       if (h % 2 == 1) {
-        more = reach(i + 1);
+        more = !steps_.done();
+        if (more) find_cells(i + 1);
       } else {
         wait_for_room(i);
       }
@@ -196,7 +184,6 @@ class LatentProducer {
   const AttentionInput& in_;
   LatentShared& shared_;
   LatentSteps steps_;
-  int num_found_ = 0;
   int block_shift_;
   int row_, part_;
 };
