@@ -165,7 +165,8 @@ const AnswerUsage kUsage = {.num_prompt_tokens = 10,
 TEST(MessagesFormat, WordsAWholeAnswer) {
   const auto format = messages_format();
   format->begin({.id = "msg_1", .model = "m", .fingerprint = "f", .created = 1});
-  EXPECT_EQ(sorted(format->whole({calling()}, kUsage)), nlohmann::json::parse(R"({"id":"msg_1","type":"message","role":"assistant",
+  EXPECT_EQ(sorted(format->whole({calling()}, kUsage)),
+            nlohmann::json::parse(R"({"id":"msg_1","type":"message","role":"assistant",
       "model":"m","content":[{"type":"thinking","thinking":"Hm","signature":""},{"type":"text","text":"Let me look."},
       {"type":"tool_use","id":"toolu_1","name":"f","input":{"a":1}},
       {"type":"tool_use","id":"toolu_2","name":"g","input":{}}],"stop_reason":"tool_use","stop_sequence":null,
@@ -236,7 +237,8 @@ TEST(MessagesFormat, SaysWhyItEnds) {
 TEST(MessagesFormat, WordsErrors) {
   std::string stream;
   messages_format()->write_error({503, "queue_full", "full"}, stream);
-  EXPECT_EQ(sorted(events_of(stream).at(0)), nlohmann::json::parse(R"({"type":"error","error":{"type":"overloaded_error",
+  EXPECT_EQ(sorted(events_of(stream).at(0)),
+            nlohmann::json::parse(R"({"type":"error","error":{"type":"overloaded_error",
       "message":"full","param":null,"code":"queue_full"}})"));
 }
 

@@ -31,8 +31,13 @@ def client(server):
     return anthropic.Anthropic(base_url=server.url, api_key="secret", max_retries=0, timeout=60)
 
 
-def ask(client, **options):
-    return client.messages.create(**{"model": "smol", "messages": QUESTION, "max_tokens": 24, "temperature": 0} | options)
+def arguments(more=None, **options):
+    """Greedy, unless `more` (fields that this client has no arguments for) says otherwise."""
+    return {"model": "smol", "messages": QUESTION, "max_tokens": 24, "extra_body": {"temperature": 0} | (more or {})} | options
+
+
+def ask(client, more=None, **options):
+    return client.messages.create(**arguments(more, **options))
 
 
 def chat(server, **body):
@@ -64,7 +69,7 @@ def test_system_and_blocks(client, server):
 
 def test_streams_the_same(client):
     whole = ask(client)
-    with client.messages.stream(model="smol", messages=QUESTION, max_tokens=24, temperature=0) as stream:
+    with client.messages.stream(**arguments()) as stream:
         events = [event.type for event in stream]
         final = stream.get_final_message()
     assert final.content[0].text == whole.content[0].text
@@ -103,11 +108,11 @@ def check_call(block):
 
 @pytest.mark.parametrize("choice", [{"type": "any", "disable_parallel_tool_use": True}, {"type": "tool", "name": "get_time"}])
 def test_calls_tools(client, choice):
-    options = {"tools": TOOLS, "tool_choice": choice, "max_tokens": 200, "temperature": 1.0}
+    options = {"tools": TOOLS, "tool_choice": choice, "max_tokens": 200, "more": {"temperature": 1.0}}
     answer = ask(client, **options)
     assert answer.stop_reason == "tool_use" and len(answer.content) == 1
     check_call(answer.content[0])
-    with client.messages.stream(model="smol", messages=QUESTION, **options) as stream:
+    with client.messages.stream(**arguments(**options)) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_message()
     check_call(final.content[0])
@@ -122,7 +127,7 @@ def test_calls_tools(client, choice):
 
 def test_answers_in_a_form(client):
     schema = {"type": "object", "properties": {"capital": {"enum": ["Paris", "Rome"]}}, "required": ["capital"], "additionalProperties": False}
-    answer = ask(client, extra_body={"output_config": {"format": {"type": "json_schema", "schema": schema}}})
+    answer = ask(client, {"output_config": {"format": {"type": "json_schema", "schema": schema}}})
     assert json.loads(answer.content[0].text)["capital"] in ("Paris", "Rome")
 
 
@@ -133,7 +138,7 @@ def test_thinking(octet, model, tmp_path):
         client = anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0, timeout=60)
         answer = ask(client)
         assert [block.type for block in answer.content] == ["thinking"] and answer.content[0].thinking
-        with client.messages.stream(model="smol", messages=QUESTION, max_tokens=24, temperature=0) as stream:
+        with client.messages.stream(**arguments()) as stream:
             assert stream.get_final_message().content[0].thinking == answer.content[0].thinking
         assert ask(client, thinking={"type": "disabled"}).content == []
     finally:
@@ -149,7 +154,7 @@ def test_counts_tokens(client, server):
 def test_errors(client, server):
     for error, options, kind, param in (
             (anthropic.NotFoundError, {"model": "other"}, "not_found_error", "model"),
-            (anthropic.BadRequestError, {"temperature": 3}, "invalid_request_error", "temperature"),
+            (anthropic.BadRequestError, {"more": {"temperature": 3}}, "invalid_request_error", "temperature"),
             (anthropic.BadRequestError, {"messages": []}, "invalid_request_error", "messages"),
             (anthropic.BadRequestError, {"max_tokens": 5000}, "invalid_request_error", "prompt"),
             (anthropic.BadRequestError, {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},

@@ -411,7 +411,7 @@ def test_time_in_the_queue_is_bounded(octet, tiny_model):
             assert status == 503 and headers["Retry-After"] == "1", refused
             assert refused["error"]["code"] == "queue_timeout" and refused["error"]["type"] == "server_overloaded"
             assert 1 <= time.monotonic() - start < 5
-        assert server.get("/load")[1]["server_load"] == 1  # what runs, runs on
+        server.wait_for(lambda: server.get("/load")[1]["server_load"] == 1)  # what runs, runs on
         runs.close()
         server.wait_for(lambda: server.get("/load")[1]["server_load"] == 0)
         assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 1})[0] == 200
