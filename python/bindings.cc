@@ -208,7 +208,11 @@ auto engine_field(Value EngineOptions::*field) {
 void bind_options(nb::module_& m) {
   const auto option = [](auto field) { return engine_field<LlmOptions>(field); };
   nb::class_<LlmOptions>(m, "LlmOptions")
-      .def(nb::init<>())
+      .def("__init__",
+           [](LlmOptions* self) {
+             new (self) LlmOptions();
+             self->engine.workload = EngineOptions::Workload::kOffline;
+           })
       .def_rw("model", &LlmOptions::model)
       .def_rw("revision", &LlmOptions::revision)
       .def_rw("tokenizer", &LlmOptions::tokenizer)

@@ -73,6 +73,11 @@ VARIANTS = {
     "deepseek_v2": (DEEPSEEK_V2, "bfloat16", dict(LATENT, q_lora_rank=None, topk_method="greedy", routed_scaling_factor=1.0)),
     "deepseek_v2_groups": (DEEPSEEK_V2, "bfloat16", dict(LATENT, q_lora_rank=24, topk_method="group_limited_greedy", n_group=4,
                                                         topk_group=2, routed_scaling_factor=4.0, rope_scaling=YARN)),
+    # The cache of the published models, which Hopper's kernel takes, and linears that its FP8 kernels take.
+    "deepseek_v2_wide": (DEEPSEEK_V2, "bfloat16", dict(
+        LATENT, hidden_size=128, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, kv_lora_rank=512,
+        qk_nope_head_dim=64, qk_rope_head_dim=64, v_head_dim=64, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=64,
+        n_shared_experts=1, q_lora_rank=None, topk_method="greedy", routed_scaling_factor=1.0)),
     "deepseek_v3": (DEEPSEEK_V3, "bfloat16", dict(LATENT, q_lora_rank=24, n_group=4, topk_group=2, routed_scaling_factor=2.5,
                                                  norm_topk_prob=True, rope_scaling=YARN, num_nextn_predict_layers=0)),
 }

@@ -183,6 +183,7 @@ void ThroughputCommand::run() const {
   LlmOptions options = model.options();
   options.tokenizing = LlmOptions::Tokenizing::kOff;
   options.engine.enable_prefix_caching = false;
+  options.engine.workload = EngineOptions::Workload::kOffline;
   Llm llm(options);
   print_report(llm.engine().report());
   RandomPrompts prompts(options.engine.seed, llm.engine().model_config().vocab_size);

@@ -84,7 +84,10 @@ void ModelFlags::add_to(CLI::App& command, Model model_kind) {
   command.add_option("--max-num-seqs", engine.max_num_seqs, "sequences that run at once")
       ->capture_default_str()
       ->group("Scheduling");
-  command.add_option("--max-num-batched-tokens", max_num_batched_tokens_, "tokens in one step")->group("Scheduling");
+  command
+      .add_option("--max-num-batched-tokens", max_num_batched_tokens_,
+                  "tokens in one step (2048; offline on a GPU, as bench throughput is, 8192)")
+      ->group("Scheduling");
   command
       .add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", engine.enable_prefix_caching,
                 "share common prefixes (on)")

@@ -20,7 +20,6 @@ PRECISIONS = {
     "fp8_head": ["--quantization", "fp8_tensor", "--quantize-lm-head"],
 }
 # Nobody waits for a token while prompts are read.
-LARGE_STEPS = ["--max-num-batched-tokens", "8192"]
 ROUNDS = ["--num-iters-warmup", "1", "--num-iters", "3"]
 
 
@@ -34,7 +33,7 @@ def latency(model, precision, batches, input_len=128, output_len=256, *more):
 
 def throughput(model, precision, requests, input_len, output_len, *more):
     return ["throughput", model, *PRECISIONS[precision], "--num-prompts", str(requests), "--input-len", str(input_len),
-            "--output-len", str(output_len), "--max-num-seqs", str(requests), *LARGE_STEPS, *more]
+            "--output-len", str(output_len), "--max-num-seqs", str(requests), *more]
 
 
 CASES = {
@@ -64,6 +63,9 @@ CASES = {
     "mixtral.throughput.fp8_kv.512_1000_1000": throughput("mixtral-8x7b", "fp8_kv", 512, 1000, 1000, "--temperature", "1"),
     "qwen3_moe.latency.fp8": latency("qwen3-30b-a3b", "fp8", "1,8,32,128", 128, 256, "--temperature", "1"),
     "qwen3_moe.latency.bf16": latency("qwen3-30b-a3b", "bf16", "1,8,32,128", 128, 256, "--temperature", "1"),
+    "deepseek_lite.latency.fp8": latency("deepseek-v2-lite", "fp8", "1,8,32,128", 128, 256, "--temperature", "1"),
+    "deepseek_lite.latency.bf16": latency("deepseek-v2-lite", "bf16", "1,8,32,128", 128, 256, "--temperature", "1"),
+    "deepseek_lite.throughput.fp8_kv.256_1000_1000": throughput("deepseek-v2-lite", "fp8_kv", 256, 1000, 1000, "--temperature", "1"),
     # Memory for both as of a GPU with 80 GB: a share of the H200's 141.
     "32b.throughput.fp8_kv.256_1000_500": throughput("qwen2.5-32b", "fp8_kv", 256, 1000, 500, "--gpu-memory-utilization", "0.567"),
     "32b.throughput.bf16.256_1000_500": throughput("qwen2.5-32b", "bf16", 256, 1000, 500, "--gpu-memory-utilization", "0.567"),

@@ -31,7 +31,8 @@ void check_options(const EngineOptions& options) {
   constexpr int64_t kMaxSequences = 1 << 16, kMaxTokens = 1 << 24, kMaxBlock = 1 << 12, kMaxRanks = 64,
                     kMaxThreads = 4096;
   check_range("max_num_seqs", options.max_num_seqs, 1, kMaxSequences);
-  check_range("max_num_batched_tokens", options.max_num_batched_tokens, 1, kMaxTokens);
+  if (options.max_num_batched_tokens)
+    check_range("max_num_batched_tokens", *options.max_num_batched_tokens, 1, kMaxTokens);
   check_range("block_size", options.block_size, 1, kMaxBlock);
   check_range("max_queued_requests", options.max_queued_requests, 0, kMaxTokens);
   check_range("tensor_parallel_size", options.tensor_parallel_size, 1, kMaxRanks);
@@ -330,7 +331,7 @@ StepLimits Engine::State::step_limits(const EngineOptions& options) const {
 SchedulerOptions Engine::State::scheduler_options(const EngineOptions& options) const {
   const bool chunked = options.enable_chunked_prefill;
   const bool priorities = options.scheduling_policy == EngineOptions::SchedulingPolicy::kPriority;
-  const int64_t budget = options.max_num_batched_tokens;
+  const int64_t budget = step_tokens(options, device);
   return {.blocks = {.num_blocks = report.num_kv_blocks,
                      .block_size = options.block_size,
                      .enable_prefix_caching = options.enable_prefix_caching},
@@ -343,6 +344,12 @@ SchedulerOptions Engine::State::scheduler_options(const EngineOptions& options) 
           .chunked_prefill = chunked ? SchedulerOptions::ChunkedPrefill::kYes : SchedulerOptions::ChunkedPrefill::kNo,
           .policy = priorities ? SchedulerOptions::Policy::kPriority : SchedulerOptions::Policy::kFcfs,
           .seed = options.seed};
+}
+
+int32_t step_tokens(const EngineOptions& options, Device device) {
+  if (options.max_num_batched_tokens) return *options.max_num_batched_tokens;
+  const bool offline = options.workload == EngineOptions::Workload::kOffline;
+  return offline && device.kind != DeviceKind::kCpu ? 8192 : 2048;
 }
 
 Engine::Engine(const EngineOptions& options) : state_(std::make_unique<State>(options)) {}

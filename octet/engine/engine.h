@@ -29,7 +29,9 @@ struct EngineOptions {
   bool calculate_kv_scales = false;
   std::optional<int64_t> max_model_len;  // nothing: the model's
   int32_t max_num_seqs = 256;
-  int32_t max_num_batched_tokens = 2048;
+  std::optional<int32_t> max_num_batched_tokens;  // nothing: by workload and device, see step_tokens()
+  // Offline: requests come all at once and nobody waits for single tokens, so that steps may be long.
+  enum class Workload : uint8_t { kServing, kOffline } workload = Workload::kServing;
   int32_t block_size = 16;
   std::optional<int64_t> kv_cache_memory_bytes;  // nothing: a share of the free memory
   double gpu_memory_utilization = 0.9;           // of a GPU's memory, for everything together
@@ -71,6 +73,9 @@ struct EngineReport {
 // "auto" (the model's; on a GPU bf16), "float32"/"float", "bfloat16", "float16"/"half". Throws Error{kUsage}, and
 // Error{kUnsupported} for what the device does not compute in.
 DType choose_dtype(std::string_view text, DType model_dtype, Device device);
+
+// Tokens of a step at most: max_num_batched_tokens, or 2,048, on a GPU offline 8,192.
+int32_t step_tokens(const EngineOptions& options, Device device);
 
 enum class SubmitResult : uint8_t { kAccepted, kQueueFull, kStopped };
 

@@ -18,6 +18,17 @@ class EngineTest : public testing::Test {
   TinyModel model_;
 };
 
+TEST(EngineOptionsTest, StepsAreLongOfflineOnAGpuUnlessTheCallerSaysOtherwise) {
+  constexpr Device kGpu{DeviceKind::kCuda, 0};
+  EngineOptions options;
+  EXPECT_EQ(step_tokens(options, kGpu), 2048);
+  options.workload = EngineOptions::Workload::kOffline;
+  EXPECT_EQ(step_tokens(options, kGpu), 8192);
+  EXPECT_EQ(step_tokens(options, Device{}), 2048);
+  options.max_num_batched_tokens = 512;
+  EXPECT_EQ(step_tokens(options, kGpu), 512);
+}
+
 TEST_F(EngineTest, TokensDoNotDependOnHowStepsAreMade) { expect_tokens_however_steps_are_made(model_.options()); }
 
 TEST_F(EngineTest, PreemptionChangesNoToken) { expect_tokens_despite_preemption(model_.options()); }

@@ -75,10 +75,10 @@ Tensor LatentAttention::queries(Step& step, Tensor down) const {
 // [T, H * v_head_dim] of queries in the latent's space.
 Tensor LatentAttention::attend(Step& step, Tensor q) const {
   const KvCache& kv = step.kv;
-  const int64_t t = q.dim(0), cached = options_.cached_dim(), v = options_.v_head_dim;
+  const int64_t t = q.dim(0), latent = options_.kv_lora_rank, v = options_.v_head_dim;
   const Tensor out = step.make(Shape{t, num_heads_ * v});
   const Arena::Scope scope(step.arena);
-  const Tensor latents = step.make(q.shape);
+  const Tensor latents = step.make(Shape{t, num_heads_ * latent});
   step.backend(PagedAttentionOp{.out = latents,
                                 .quantized = {},
                                 .q = q,
@@ -90,7 +90,7 @@ Tensor LatentAttention::attend(Step& step, Tensor q) const {
                                 .softmax_scale = options_.softmax_scale,
                                 .k_scale = kv.k_scale(options_.layer),
                                 .v_scale = kv.k_scale(options_.layer)});
-  step.backend(HeadMatmulOp{.out = out, .out_step = v, .x = latents, .x_step = cached, .weight = up_.value});
+  step.backend(HeadMatmulOp{.out = out, .out_step = v, .x = latents, .x_step = latent, .weight = up_.value});
   return out;
 }
 
@@ -119,8 +119,9 @@ void LatentAttention::operator()(Step& step, const RopeAngles& angles, Tensor re
 
 int64_t LatentAttention::scratch_bytes(int64_t t) const {
   const int64_t q_up = q_up_ ? q_up_->input_bytes(t) + q_up_->output_bytes(t) : 0;
-  return down_.input_bytes(t) + down_.output_bytes(t) + q_up + 2 * arena_bytes(t * num_heads_ * options_.cached_dim()) +
-         arena_bytes(t * num_heads_ * options_.v_head_dim) + o_proj_.input_bytes(t) + o_proj_.scratch_bytes(t);
+  return down_.input_bytes(t) + down_.output_bytes(t) + q_up + arena_bytes(t * num_heads_ * options_.cached_dim()) +
+         arena_bytes(t * num_heads_ * options_.kv_lora_rank) + arena_bytes(t * num_heads_ * options_.v_head_dim) +
+         o_proj_.input_bytes(t) + o_proj_.scratch_bytes(t);
 }
 
 void LatentAttention::describe(std::vector<LinearRow>& rows) const {

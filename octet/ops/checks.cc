@@ -157,11 +157,12 @@ void PagedAttentionOp::check() const {
   check.dtype("k_cache", k_cache, kCache);
   check.that(v_cache.dtype == k_cache.dtype, "k_cache.dtype == v_cache.dtype");
   check.tensor("q", q, {"T", "Hq*D"});
-  check.tensor("out", out, {"T", "Hq*D"});
+  check.tensor("out", out, {"T", "Hq*V"});
   check.dtype("q", q, kActivation);
   check.dtype("out", out, kActivation);
-  if (quantized.data) check_output(check, "quantized", quantized, {"T", "Hq*D"});
+  if (quantized.data) check_output(check, "quantized", quantized, {"T", "Hq*V"});
   check.that(q.dim(1) % (head_dim() * num_kv_heads()) == 0, "Hq is a multiple of Hkv");
+  check.that(out.dim(1) % num_heads() == 0 && value_dim() <= head_dim(), "out has Hq heads of at most D");
   check.tensor("seq_lens", seq_lens, {"S"});
   check.tensor("block_table", block_table, {"S", "B"});
   check.tensor("query_start", query_start, {"S+1"});
@@ -184,6 +185,7 @@ void RopeAttentionOp::check() const {
   check.that(attention.k_head_scale.bytes == rope.k_head_scale.bytes && attention.k_scale == rope.k_scale &&
                  attention.v_head_scale.bytes == rope.v_head_scale.bytes && attention.v_scale == rope.v_scale,
              "both parts have the same scales");
+  check.that(attention.value_dim() == attention.head_dim(), "values are whole");
 }
 
 }  // namespace octet

@@ -17,9 +17,10 @@ OpReads reads_of(const ExpertMatmulOp& op) {
 }
 
 OpReads reads_of(const PagedAttentionOp& op) {
+  const int64_t caches = op.v_cache.bytes == op.k_cache.bytes ? 1 : 2;
   return {.shape = {},
           .bytes = 0,
-          .bytes_per_cached_token = 2 * op.num_kv_heads() * op.head_dim() * dtype_bytes(op.k_cache.dtype)};
+          .bytes_per_cached_token = caches * op.num_kv_heads() * op.head_dim() * dtype_bytes(op.k_cache.dtype)};
 }
 
 }  // namespace octet

@@ -15,10 +15,10 @@ namespace {
 constexpr double kTolerance = 1e-4;
 
 const std::vector<std::string> kVariants = {
-    "llama2",         "llama3",          "llama_linear", "llama_dynamic", "llama_yarn",  "llama_attention_bias",
-    "llama_mlp_bias", "mistral",         "qwen2",        "qwen2_window",  "qwen3",       "smollm2",
-    "mixtral",        "mixtral_stacked", "qwen2_moe",    "qwen3_moe",     "deepseek_v2", "deepseek_v2_groups",
-    "deepseek_v3"};
+    "llama2",           "llama3",          "llama_linear", "llama_dynamic", "llama_yarn",  "llama_attention_bias",
+    "llama_mlp_bias",   "mistral",         "qwen2",        "qwen2_window",  "qwen3",       "smollm2",
+    "mixtral",          "mixtral_stacked", "qwen2_moe",    "qwen3_moe",     "deepseek_v2", "deepseek_v2_groups",
+    "deepseek_v2_wide", "deepseek_v3"};
 
 struct GoldenCase {
   std::string variant;

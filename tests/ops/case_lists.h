@@ -72,6 +72,10 @@ std::vector<Case<ExpertSiluAndMulOp>> large_cases();
 template <>
 std::vector<Case<GatherRowsOp>> large_cases();
 template <>
+std::vector<Case<HeadMatmulOp>> large_cases();
+template <>
+std::vector<Case<LatentKvOp>> large_cases();
+template <>
 std::vector<Case<MatmulOp>> large_cases();
 template <>
 std::vector<Case<PagedAttentionOp>> large_cases();
@@ -131,6 +135,7 @@ struct AttentionShape {
   };
   std::vector<Sequence> sequences;
   int64_t num_heads = 1, num_kv_heads = 1, head_dim = 16, block_size = 16, sliding_window = 0;
+  int64_t value_dim = 0;  // of values that lie in the keys' cache; 0: they have their own, of head_dim
 };
 struct AttentionFormats {
   DType q = DType::kF32, cache = DType::kF32, out = DType::kF32;

@@ -82,12 +82,12 @@ struct PagedBatch {
 // All of the op but q and the cache.
 PagedAttentionOp make_rest_of_attention(CaseMemory& m, const AttentionShape& shape, const AttentionFormats& formats,
                                         const PagedBatch& batch) {
-  const int64_t width_of_q = shape.num_heads * shape.head_dim;
+  const int64_t width = shape.num_heads * (shape.value_dim > 0 ? shape.value_dim : shape.head_dim);
   const Bound f32{.absolute = 2e-6, .relative = 4e-6};
   PagedAttentionOp op;
-  op.out = m.output("out", formats.out, Shape{batch.num_tokens(), width_of_q}, rounded_bound(formats.out, f32));
+  op.out = m.output("out", formats.out, Shape{batch.num_tokens(), width}, rounded_bound(formats.out, f32));
   if (formats.quantized.quantized())
-    op.quantized = m.quant_output("quantized", formats.quantized, batch.num_tokens(), width_of_q, f32, 0.01);
+    op.quantized = m.quant_output("quantized", formats.quantized, batch.num_tokens(), width, f32, 0.01);
   op.query_start = m.integers(Shape{batch.num_sequences() + 1}, batch.query_start);
   op.seq_lens = m.integers(Shape{batch.num_sequences()}, batch.seq_lens);
   op.block_table = m.integers(Shape{batch.num_sequences(), batch.width}, batch.table);
@@ -110,9 +110,12 @@ PagedAttentionOp make_attention(CaseMemory& m, const AttentionShape& shape, cons
   op.q =
       m.input(formats.q, Shape{batch.num_tokens(), shape.num_heads * shape.head_dim}, normal_values, Layout::kStrided);
   op.k_cache = m.input(formats.cache, batch.cache_shape(shape), batch.cache_values(shape));
-  op.v_cache = m.input(formats.cache, batch.cache_shape(shape), batch.cache_values(shape));
+  op.v_cache = op.k_cache;
+  if (shape.value_dim == 0) op.v_cache = m.input(formats.cache, batch.cache_shape(shape), batch.cache_values(shape));
   for (const ConstTensor& early : {op.query_start, op.seq_lens, op.block_table}) m.written_before_step(early);
-  for (const ConstTensor& cache : {op.k_cache, op.v_cache}) {
+  const std::vector<ConstTensor> caches =
+      shape.value_dim > 0 ? std::vector{op.k_cache} : std::vector{op.k_cache, op.v_cache};
+  for (const ConstTensor& cache : caches) {
     m.written_before_step(cache, [&](int64_t i) { return batch.fresh[PagedBatch::slot_of(shape, i)]; });
   }
   return op;
@@ -156,6 +159,15 @@ std::vector<Case<PagedAttentionOp>> cases() {
                                         .num_kv_heads = heads.num_kv_heads,
                                         .head_dim = heads.head_dim};
              return make_attention(m, shape, {.q = q, .cache = cache, .scales = AttentionFormats::Scales::kPerHead});
+           }});
+      list.push_back(
+          {fmt::format("values in keys, {}, cache {}", dtype_name(q), dtype_name(cache)), [=](CaseMemory& m) {
+             AttentionShape shape{.sequences = {{1, 40}, {5, 33}, {16, 16}, {1, 300}}};
+             const int64_t rotated = m.random().pick<int64_t>({4, 8, 16});
+             shape.value_dim = m.random().pick<int64_t>({4, 24, 64, 100});
+             shape.head_dim = shape.value_dim + rotated;
+             shape.num_heads = m.random().pick<int64_t>({1, 4, 6, 8});
+             return make_attention(m, shape, {.q = q, .cache = cache, .out = q});
            }});
     }
   }

@@ -1,6 +1,7 @@
 // Cases in the shapes of real models. They are drawn small enough for the reference kernels to keep up: a second or two
 // an op.
 #include <cmath>
+#include <tuple>
 
 #include "tests/ops/case_lists.h"
 
@@ -154,6 +155,38 @@ std::vector<Case<MatmulOp>> large_cases() {
   return list;
 }
 
+namespace {
+
+// Latent attention in DeepSeek's shape: splits and whole units, prompts beside decode, many sequences.
+void add_latent_cases(std::vector<Case<PagedAttentionOp>>& list) {
+  using Sequences = std::vector<AttentionShape::Sequence>;
+  Sequences many;
+  for (int64_t s = 0; s < 150; ++s) many.push_back({1, 1 + s * s * 53 % 257});
+  const std::vector<std::tuple<std::string, int64_t, Sequences>> batches = {
+      {"ragged", 16, {{1, 1000}, {1, 77}, {40, 200}, {1, 1}, {3, 515}, {9, 64}}},
+      {"128 heads", 128, {{1, 300}, {1, 70}, {5, 140}, {1, 1}}},
+      {"a long one", 16, {{1, 9000}}},
+      {"a prompt", 16, {{300, 300}}},
+      {"of a rank", 5, {{1, 130}, {20, 90}}},
+      {"150 sequences", 16, many}};
+  for (const DType cache : {DType::kBF16, DType::kF8E4M3}) {
+    for (const auto& [name, heads, sequences] : batches) {
+      list.push_back({fmt::format("latent, {}, cache {}", name, dtype_name(cache)),
+                      [=, heads = heads, sequences = sequences](CaseMemory& m) {
+                        const AttentionShape shape{.sequences = sequences,
+                                                   .num_heads = heads,
+                                                   .head_dim = 576,
+                                                   .block_size = m.random().pick<int64_t>({16, 32, 64}),
+                                                   .value_dim = 512};
+                        const DType out = m.random().coin() ? DType::kBF16 : DType::kF32;
+                        return make_attention(m, shape, {.q = DType::kBF16, .cache = cache, .out = out});
+                      }});
+    }
+  }
+}
+
+}  // namespace
+
 template <>
 std::vector<Case<PagedAttentionOp>> large_cases() {
   std::vector<Case<PagedAttentionOp>> list;
@@ -176,6 +209,7 @@ std::vector<Case<PagedAttentionOp>> large_cases() {
       }
     }
   }
+  add_latent_cases(list);
   return list;
 }
 

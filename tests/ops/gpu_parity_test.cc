@@ -141,7 +141,7 @@ void expect_parity(const Case<Op>& test_case, Gpu& gpu) {
 
 template <class Op>
 class GpuParityTest : public GpuTest {};
-TYPED_TEST_SUITE(GpuParityTest, GpuOps, OpNames);
+TYPED_TEST_SUITE(GpuParityTest, AllOps, OpNames);
 
 template <class Op>
 void expect_parity(const std::vector<Case<Op>>& list, Gpu& gpu) {
@@ -193,6 +193,7 @@ INSTANTIATE_TEST_SUITE_P(Kernels, GpuBatchInvarianceTest,
                            return test.param == KernelSelection::kFastest ? "fastest" : "deterministic";
                          });
 
+TEST_P(GpuBatchInvarianceTest, HeadMatmul) { expect_of_all_cases<HeadMatmulOp>(); }
 TEST_P(GpuBatchInvarianceTest, Matmul) { expect_of_all_cases<MatmulOp>(); }
 TEST_P(GpuBatchInvarianceTest, RmsNorm) { expect_of_all_cases<RmsNormOp>(); }
 TEST_P(GpuBatchInvarianceTest, SiluAndMul) { expect_of_all_cases<SiluAndMulOp>(); }

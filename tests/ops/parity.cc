@@ -29,11 +29,17 @@ RmsNormOp rows_of(RmsNormOp op, int64_t begin, int64_t count) {
   op.residual = op.residual.rows(begin, count);
   return op;
 }
+HeadMatmulOp rows_of(HeadMatmulOp op, int64_t begin, int64_t count) {
+  op.out = op.out.rows(begin, count);
+  op.x = op.x.rows(begin, count);
+  return op;
+}
 SiluAndMulOp rows_of(SiluAndMulOp op, int64_t begin, int64_t count) {
   op.out = rows_of(op.out, begin, count);
   op.x = op.x.rows(begin, count);
   return op;
 }
+int64_t num_rows(const HeadMatmulOp& op) { return op.out.dim(0); }
 int64_t num_rows(const MatmulOp& op) { return op.out.dim(0); }
 int64_t num_rows(const RmsNormOp& op) { return op.out.data.dim(0); }
 int64_t num_rows(const SiluAndMulOp& op) { return op.out.data.dim(0); }
@@ -54,7 +60,8 @@ void run_in_pieces(const Kernel<Op>& kernel, const Op& op, int64_t piece, const 
 
 // They cut the keys of sequences with few new tokens so that the batch's work is equal parts.
 bool cuts_by_batch(std::string_view kernel) {
-  return kernel == "hopper.attention_decode" || kernel == "hopper.attention_prefill";
+  return kernel == "hopper.attention_decode" || kernel == "hopper.attention_latent" ||
+         kernel == "hopper.attention_prefill";
 }
 
 // Runs `op` sequence by sequence, each in chunks of at most `chunk` queries.
@@ -117,6 +124,7 @@ void expect_batch_invariance(const Op& op, CaseMemory& memory, const Launch& lau
     }
   }
 }
+template void expect_batch_invariance(const HeadMatmulOp&, CaseMemory&, const Launch&, KernelSelection);
 template void expect_batch_invariance(const MatmulOp&, CaseMemory&, const Launch&, KernelSelection);
 template void expect_batch_invariance(const RmsNormOp&, CaseMemory&, const Launch&, KernelSelection);
 template void expect_batch_invariance(const SiluAndMulOp&, CaseMemory&, const Launch&, KernelSelection);

@@ -36,10 +36,6 @@ using AllOps =
     ::testing::Types<CombineExpertsOp, EmbeddingOp, ExpertMatmulOp, ExpertPermuteOp, ExpertSiluAndMulOp, GatherRowsOp,
                      HeadMatmulOp, LatentKvOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeAttentionOp,
                      RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
-// Latent attention has no kernels for GPUs yet.
-using GpuOps = ::testing::Types<CombineExpertsOp, EmbeddingOp, ExpertMatmulOp, ExpertPermuteOp, ExpertSiluAndMulOp,
-                                GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeAttentionOp,
-                                RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
 class OpNames {
  public:
   template <class Op>
@@ -65,10 +61,10 @@ class Team {
 RopeAttentionOp sequences_of(RopeAttentionOp op, int64_t begin, int64_t count, ConstTensor query_start);
 
 // A row alone, in a part of the batch and in the batch: the same bits. Every kernel of the device's table that does not
-// decline. For MatmulOp, RmsNormOp and SiluAndMulOp; PagedAttentionOp: a sequence's queries alone, in chunks and in a
-// mixed batch, but of kernels that cut keys by the batch; RopeAttentionOp: sequences alone and in a batch, of kernels
-// for a token a sequence. Of the deterministic kernels, which must be the same whatever the pieces, and of all, some of
-// which have two ways, by the number of rows.
+// decline. For HeadMatmulOp, MatmulOp, RmsNormOp and SiluAndMulOp; PagedAttentionOp: a sequence's queries alone, in
+// chunks and in a mixed batch, but of kernels that cut keys by the batch; RopeAttentionOp: sequences alone and in a
+// batch, of kernels for a token a sequence. Of the deterministic kernels, which must be the same whatever the pieces,
+// and of all, some of which have two ways, by the number of rows.
 template <class Op>
 void expect_batch_invariance(const Op& op, CaseMemory& memory, const Launch& launch, KernelSelection selection);
 template <>

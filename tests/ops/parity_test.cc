@@ -63,6 +63,7 @@ void expect_batch_invariance_of_all_cases() {
 TEST(BatchInvarianceTest, Matmul) { expect_batch_invariance_of_all_cases<MatmulOp>(); }
 TEST(BatchInvarianceTest, RmsNorm) { expect_batch_invariance_of_all_cases<RmsNormOp>(); }
 TEST(BatchInvarianceTest, SiluAndMul) { expect_batch_invariance_of_all_cases<SiluAndMulOp>(); }
+TEST(BatchInvarianceTest, HeadMatmul) { expect_batch_invariance_of_all_cases<HeadMatmulOp>(); }
 TEST(BatchInvarianceTest, PagedAttention) { expect_batch_invariance_of_all_cases<PagedAttentionOp>(); }
 
 }  // namespace

@@ -1,8 +1,9 @@
 // The ops over ranks on 2, 4 and 8 GPUs of this host, as many as there are; where there is one, two ranks share it. The
 // oracle is a sum on the host, in rank order, bit for bit.
 //
-// While a rank's kernel waits for another's on the same GPU, the other must not ask for memory or free any, which may
-// wait for all kernels: all_made() stands between. And all CTAs queued must fit: each kernel lets the next one begin.
+// While a rank's kernel waits for another's on the same GPU, no rank may ask for memory, free any or start a kernel for
+// the first time, which may wait for all kernels: all_made() stands between. And all CTAs queued must fit: each kernel
+// lets the next one begin.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -253,9 +254,10 @@ void expect_parts(Rank& rank, const QuantFormat& format, int64_t rows, int64_t c
   const ReduceNormOp op{.reduce = {.x = x, .comm = &rank.comm},
                         .norm = {.out = out, .x = x, .residual = residual, .weight = weight, .epsilon = 1e-5f}};
   op.check();
+  const Backend backend(kernel_table(rank.device), rank.launch, DType::kBF16);
+  backend(op.norm);  // for the first time
   rank.all_made();
   rank.write(weight, values_of<float>(7, 1, columns));
-  const Backend backend(kernel_table(rank.device), rank.launch, DType::kBF16);
   const auto run = [&](const std::function<void()>& work) {
     rank.write(x, values_of<BF16>(rank.comm.rank(), 5, rows * columns));
     rank.write(residual, values_of<BF16>(9, 2, rows * columns));

@@ -55,11 +55,13 @@ template <class V>
 struct AttentionPlan {
   const PagedAttentionOp& op;
   int64_t head_dim = op.head_dim();
-  int64_t stride = (head_dim + V::kLanes - 1) / V::kLanes * V::kLanes;  // floats per staged row
+  int64_t value_dim = op.value_dim();
+  int64_t stride = padded(head_dim);  // floats per staged row
   int64_t group = op.num_heads() / op.num_kv_heads();
   int64_t tile_queries = std::max<int64_t>(1, AttentionConfig::kTileRows / group);
   int64_t max_rows = tile_queries * group;
 
+  static int64_t padded(int64_t dim) { return (dim + V::kLanes - 1) / V::kLanes * V::kLanes; }
   int64_t state_floats() const { return (max_rows * (stride + 2) + 15) / 16 * 16; }
   int64_t tile_floats() const {
     return AttentionConfig::kBlock * stride + max_rows * (stride + AttentionConfig::kBlock) + alpha_floats() +
@@ -136,12 +138,12 @@ class AttentionWorker {
     for (int64_t r = 0; r < tile.num_queries * plan_.group; ++r) {
       const float factor = state.sum[r] == 0.0f ? 0.0f : op_.v_scale_of(tile.kv_head) / state.sum[r];
       const int64_t head = tile.kv_head * plan_.group + r % plan_.group;
-      float* to = op_.out.template row<float>(tile.first_row + r / plan_.group) + head * plan_.head_dim;
+      float* to = op_.out.template row<float>(tile.first_row + r / plan_.group) + head * plan_.value_dim;
       const float* acc = state.acc + r * stride_;
       const auto by = V::set(factor);
       int64_t d = 0;
-      for (; d + V::kLanes <= plan_.head_dim; d += V::kLanes) V::store(to + d, V::mul(V::load(acc + d), by));
-      if (d < plan_.head_dim) store_partial<V>(to + d, V::mul(V::load(acc + d), by), plan_.head_dim - d);
+      for (; d + V::kLanes <= plan_.value_dim; d += V::kLanes) V::store(to + d, V::mul(V::load(acc + d), by));
+      if (d < plan_.value_dim) store_partial<V>(to + d, V::mul(V::load(acc + d), by), plan_.value_dim - d);
     }
   }
 
@@ -320,10 +322,11 @@ class AttentionWorker {
   template <int R>
   void accumulate_rows(int64_t row, KeyRange keys, float* acc) {
     constexpr int kColumns = AttentionConfig::kColumnsAtOnce;
+    const int64_t columns = plan_.padded(plan_.value_dim);
     int64_t d = 0;
-    for (; d + kColumns * V::kLanes <= stride_; d += kColumns * V::kLanes)
+    for (; d + kColumns * V::kLanes <= columns; d += kColumns * V::kLanes)
       accumulate_columns<R, kColumns>(row, d, keys, acc);
-    for (; d < stride_; d += V::kLanes) accumulate_columns<R, 1>(row, d, keys, acc);
+    for (; d < columns; d += V::kLanes) accumulate_columns<R, 1>(row, d, keys, acc);
   }
   template <int R, int C>
   [[gnu::always_inline]] inline void accumulate_columns(int64_t row, int64_t d, KeyRange keys, float* acc) {

@@ -20,7 +20,7 @@ struct AttentionInput {
   const int32_t* seq_lens;
   const int32_t* block_table;
   int64_t q_stride, k_block_stride, v_block_stride, table_stride;
-  int num_sequences, num_heads, num_kv_heads, head_dim, block_size;
+  int num_sequences, num_heads, num_kv_heads, head_dim, value_dim, block_size;
   int group;           // query heads of a KV head
   int sliding_window;  // 0: none
   float score_scale;   // k_scale * softmax_scale
@@ -51,6 +51,7 @@ inline AttentionInput attention_input(const PagedAttentionOp& op) {
           .num_heads = static_cast<int>(op.num_heads()),
           .num_kv_heads = static_cast<int>(op.num_kv_heads()),
           .head_dim = static_cast<int>(op.head_dim()),
+          .value_dim = static_cast<int>(op.value_dim()),
           .block_size = static_cast<int>(op.block_size()),
           .group = static_cast<int>(op.num_heads() / op.num_kv_heads()),
           .sliding_window = static_cast<int>(op.sliding_window),

@@ -16,8 +16,9 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int kTileKeys = 32;
-constexpr int kMaxHeadDim = 256;
-constexpr int kLaneElements = kMaxHeadDim / 32;
+constexpr int kMaxHeadDim = 576;  // latent attention's
+constexpr int kMaxValueDim = 512;
+constexpr int kLaneElements = kMaxValueDim / 32;
 constexpr int64_t kMaxRowBytes = 32 << 10;
 
 // Elements of a key that are read at once: 8 where heads and blocks allow it, else 4; 0: not even those.
@@ -30,6 +31,11 @@ int vector_of(const PagedAttentionOp& op) {
   return 0;
 }
 
+// Of the heads of one CTA.
+int64_t row_part_bytes(const PagedAttentionOp& op) {
+  return op.num_heads() / row_cluster(op.num_heads()) * op.value_dim() * int64_t{sizeof(float)};
+}
+
 std::string declines(const PagedAttentionOp& op, const Launch& launch) {
   const int64_t d = op.head_dim();
   if (vector_of(op) == 0 || d > kMaxHeadDim) {
@@ -37,9 +43,12 @@ std::string declines(const PagedAttentionOp& op, const Launch& launch) {
         "takes a head_dim up to {} that is a multiple of 4, as blocks' distances are, not {} with {} and {}",
         kMaxHeadDim, d, op.k_cache.row_stride, op.v_cache.row_stride);
   }
-  const int64_t row_bytes = op.num_heads() / row_cluster(op.num_heads()) * d * int64_t{sizeof(float)};
-  if (row_bytes > kMaxRowBytes) {
-    return fmt::format("keeps a CTA's part of a row in 32 KiB, {} heads of {} need {}", op.num_heads(), d, row_bytes);
+  if (op.value_dim() > kMaxValueDim) {
+    return fmt::format("takes values of at most {} elements, not {}", kMaxValueDim, op.value_dim());
+  }
+  if (row_part_bytes(op) > kMaxRowBytes) {
+    return fmt::format("keeps a CTA's part of a row in 32 KiB, {} heads of {} need {}", op.num_heads(), op.value_dim(),
+                       row_part_bytes(op));
   }
   return declines_quantized(op, launch);
 }
@@ -102,7 +111,7 @@ __device__ void attend_tile(const AttentionInput& in, const Keys& keys, int tile
         static_cast<const T*>(in.v_cache) + __shfl_sync(0xffffffffu, block, k) * in.v_block_stride + cell * in.head_dim;
     for (int i = 0; i < kLaneElements; ++i) {
       const int d = lane + 32 * i;
-      if (d < in.head_dim) softmax.of_lane[i] = fmaf(of_key, device_f32(value[d]), softmax.of_lane[i]);
+      if (d < in.value_dim) softmax.of_lane[i] = fmaf(of_key, device_f32(value[d]), softmax.of_lane[i]);
     }
   }
 }
@@ -111,11 +120,11 @@ struct SharedState {
   float q[kMaxHeadDim];
   float highest[kWarps];
   float total[kWarps];
-  float sums[kWarps][kMaxHeadDim];
+  float sums[kWarps][kMaxValueDim];
   int sequence;
 };
 
-// The warps' results of one head, added in their order, into out [head_dim].
+// The warps' results of one head, added in their order, into out [value_dim].
 __device__ void merge_warps(const AttentionInput& in, const Softmax& softmax, SharedState& shared, float* out) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -127,8 +136,7 @@ __device__ void merge_warps(const AttentionInput& in, const Softmax& softmax, Sh
   }
   for (int i = 0; i < kLaneElements; ++i) shared.sums[warp][lane + 32 * i] = softmax.of_lane[i];
   __syncthreads();
-  const int d = static_cast<int>(threadIdx.x);
-  if (d < in.head_dim) {
+  for (int d = static_cast<int>(threadIdx.x); d < in.value_dim; d += kThreads) {
     float highest = -INFINITY;
     for (int w = 0; w < kWarps; ++w) highest = fmaxf(highest, shared.highest[w]);
     float sum = 0.0f;
@@ -172,21 +180,22 @@ __global__ void __launch_bounds__(kThreads, 2) attention_simple(const AttentionI
     const int warp = static_cast<int>(threadIdx.x) / 32;
     int tile = first_tile + (warp + kWarps - first_tile % kWarps) % kWarps;
     for (; tile * kTileKeys < keys.end; tile += kWarps) attend_tile<T, kVector>(in, keys, tile, shared.q, softmax);
-    merge_warps(in, softmax, shared, row_part + h * in.head_dim);
+    merge_warps(in, softmax, shared, row_part + h * in.value_dim);
   }
-  write_row_part(output, t, first_head * in.head_dim, heads * in.head_dim, row_part);
+  write_row_part(output, t, first_head * in.value_dim, heads * in.value_dim, row_part);
 }
 
 void run_rows(const PagedAttentionOp& op, const Launch& launch) {
   const int cluster = row_cluster(op.num_heads());
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(op.q.dim(0) * cluster)),
                           .block = dim3(kThreads),
-                          .shared_bytes = op.num_heads() / cluster * op.head_dim() * int64_t{sizeof(float)},
+                          .shared_bytes = row_part_bytes(op),
                           .cluster = cluster};
   if (op.q.dim(0) == 0) return;
   dispatch<DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kF8E5M2>(op.k_cache.dtype, [&]<DType kCache>() {
     using T = CType<kCache>;
     auto* kernel = vector_of(op) == 8 ? attention_simple<T, 8> : attention_simple<T, 4>;
+    allow_shared_bytes(kernel, kMaxRowBytes);
     launch_kernel("cuda.attention_simple", launch, shape, kernel, attention_input(op), attention_output(op));
   });
 }

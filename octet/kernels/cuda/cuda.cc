@@ -14,6 +14,8 @@ void add_cuda_kernels(KernelTable& table) {
   table.of<ExpertPermuteOp>().push_back(cuda_expert_permute());
   table.of<ExpertSiluAndMulOp>().push_back(cuda_expert_silu_and_mul());
   table.of<GatherRowsOp>().push_back(cuda_gather_rows());
+  table.of<HeadMatmulOp>().push_back(cuda_head_matmul_simple());
+  table.of<LatentKvOp>().push_back(cuda_latent_kv());
   // Before tensor cores' rows, too.
   table.of<MatmulOp>().insert(table.of<MatmulOp>().begin(), cuda_matmul_narrow());
   table.of<MatmulOp>().push_back(cuda_matmul_simple());

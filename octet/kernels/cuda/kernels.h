@@ -14,6 +14,8 @@ Kernel<ExpertMatmulOp> cuda_expert_matmul_simple();
 Kernel<ExpertPermuteOp> cuda_expert_permute();
 Kernel<ExpertSiluAndMulOp> cuda_expert_silu_and_mul();
 Kernel<GatherRowsOp> cuda_gather_rows();
+Kernel<HeadMatmulOp> cuda_head_matmul_simple();
+Kernel<LatentKvOp> cuda_latent_kv();
 Kernel<MatmulOp> cuda_matmul_narrow();
 Kernel<MatmulOp> cuda_matmul_simple();
 Kernel<PagedAttentionOp> cuda_attention_simple();

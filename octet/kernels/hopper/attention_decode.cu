@@ -176,6 +176,7 @@ std::string declines_attention_decode(const PagedAttentionOp& op, const Launch& 
     return fmt::format("takes a cache in bf16 or f8_e4m3, not {}", dtype_name(cache));
   }
   if (d != 64 && d != 128 && d != 256) return fmt::format("takes a head_dim of 64, 128 or 256, not {}", d);
+  if (op.value_dim() != d) return fmt::format("takes values as long as keys, not of {} elements", op.value_dim());
   if (op.block_size() < kStepKeys || (op.block_size() & (op.block_size() - 1)) != 0) {
     return fmt::format("takes blocks of a power of two of at least 16 tokens, not {}", op.block_size());
   }

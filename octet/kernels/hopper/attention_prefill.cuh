@@ -25,12 +25,6 @@ __device__ inline void wait_barrier(uint64_t* barrier, int parity) {
 // This thread's ordinary stores to shared memory become visible to wgmma, after a barrier.
 __device__ inline void fence_shared_for_wgmma() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// As copy_async_16; zeros instead of what lies at `from` unless `wanted`.
-__device__ inline void copy_async_16_or_zeros(uint32_t to, const void* from, bool wanted) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(wanted ? 16 : 0)
-               : "memory");
-}
-
 __device__ inline void store_shared_16(uint32_t to, const uint4& value) {
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(value.x), "r"(value.y), "r"(value.z),
                "r"(value.w)

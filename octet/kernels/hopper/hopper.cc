@@ -17,6 +17,7 @@ void add_hopper_kernels(KernelTable& table) {
   add(table, hopper_expert_matmul_ring());
   add(table, hopper_expert_matmul_swapped());
   add(table, hopper_expert_matmul_wgmma());
+  table.of<HeadMatmulOp>().push_back(hopper_head_matmul());
   table.of<MatmulOp>().push_back(hopper_matmul_f8_ring());
   table.of<MatmulOp>().push_back(hopper_matmul_f8_block_ring());
   table.of<MatmulOp>().push_back(hopper_matmul_i8_ring());
@@ -29,6 +30,7 @@ void add_hopper_kernels(KernelTable& table) {
   table.of<MatmulOp>().push_back(hopper_matmul_f8_block_wgmma());
   table.of<MatmulOp>().push_back(hopper_matmul_i8_wgmma());
   table.of<MatmulOp>().push_back(hopper_matmul_bf16_wgmma());
+  table.of<PagedAttentionOp>().push_back(hopper_attention_latent());
   table.of<PagedAttentionOp>().push_back(hopper_attention_prefill());
   table.of<PagedAttentionOp>().push_back(hopper_attention_decode());
   table.of<RopeAttentionOp>().push_back(hopper_rope_attention_decode());
@@ -36,6 +38,7 @@ void add_hopper_kernels(KernelTable& table) {
 
 void add_deterministic_hopper_kernels(KernelTable& table) {
   add(table, hopper_expert_matmul_wgmma());
+  table.of<HeadMatmulOp>().push_back(hopper_head_matmul());
   table.of<MatmulOp>().push_back(hopper_matmul_f8_wgmma());
   table.of<MatmulOp>().push_back(hopper_matmul_f8_block_wgmma());
   table.of<MatmulOp>().push_back(hopper_matmul_i8_wgmma());

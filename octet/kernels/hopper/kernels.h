@@ -23,9 +23,11 @@ Kernel<MatmulOp> hopper_matmul_bf16_wgmma();
 std::vector<Kernel<ExpertMatmulOp>> hopper_expert_matmul_ring();
 std::vector<Kernel<ExpertMatmulOp>> hopper_expert_matmul_swapped();
 std::vector<Kernel<ExpertMatmulOp>> hopper_expert_matmul_wgmma();
+Kernel<HeadMatmulOp> hopper_head_matmul();
 Kernel<PagedAttentionOp> hopper_attention_decode();
 Kernel<PagedAttentionOp> hopper_attention_prefill();
 Kernel<PagedAttentionOp> hopper_attention_tiles();
+Kernel<PagedAttentionOp> hopper_attention_latent();
 Kernel<RopeAttentionOp> hopper_rope_attention_decode();
 
 }  // namespace octet

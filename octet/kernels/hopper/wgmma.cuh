@@ -80,6 +80,11 @@ using WgmmaSum = std::conditional_t<std::is_same_v<Element, int8_t>, int32_t, fl
                    "}, " a_name ", " b_name ", accumulating;\n}\n"                                                    \
                    : OCTET_SUMS_##sums                                                                                \
                    : "l"(a), "l"(b), "r"(accumulate));                                                                \
+    } else if constexpr (std::is_same_v<Element, F16>) {                                                              \
+      asm volatile(OCTET_WGMMA_IF accumulate_name OCTET_WGMMA_OP columns "k16.f32.f16.f16 {" OCTET_SUM_NAMES_##sums   \
+                   "}, " a_name ", " b_name ", accumulating, 1, 1, 0, 0;\n}\n"                                        \
+                   : OCTET_SUMS_##sums                                                                                \
+                   : "l"(a), "l"(b), "r"(accumulate));                                                                \
     } else {                                                                                                          \
       asm volatile(OCTET_WGMMA_IF accumulate_name OCTET_WGMMA_OP columns "k16.f32.bf16.bf16 {" OCTET_SUM_NAMES_##sums \
                    "}, " a_name ", " b_name ", accumulating, 1, 1, 0, 0;\n}\n"                                        \

@@ -36,21 +36,21 @@ void attend(const PagedAttentionOp& op, const Span& keys, int64_t kv_head, const
   }
   double total = 0.0;
   for (double& weight : weights) total += weight = std::exp(weight - highest);
-  std::vector<double> sums(static_cast<size_t>(d), 0.0);
+  std::vector<double> sums(static_cast<size_t>(op.value_dim()), 0.0);
   for (int64_t p = keys.begin; p < keys.end; ++p) {
     read_elements(op.v_cache, cache_offset(op, op.v_cache, keys.sequence, kv_head, p), d, row.data());
     const double weight = weights[static_cast<size_t>(p - keys.begin)] / total;
-    for (size_t i = 0; i < row.size(); ++i) sums[i] += weight * row[i];
+    for (size_t i = 0; i < sums.size(); ++i) sums[i] += weight * row[i];
   }
   for (size_t i = 0; i < sums.size(); ++i) out[i] = static_cast<float>(sums[i] * op.v_scale_of(kv_head));
 }
 
 void attend_row(const PagedAttentionOp& op, int64_t t, const Span& keys) {
   const std::vector<float> q = read_row(op.q, t);
-  std::vector<float> out(q.size());
+  std::vector<float> out(static_cast<size_t>(op.out.dim(1)));
   const int64_t heads_per_kv_head = op.num_heads() / op.num_kv_heads();
   for (int64_t h = 0; h < op.num_heads(); ++h) {
-    attend(op, keys, h / heads_per_kv_head, q.data() + h * op.head_dim(), out.data() + h * op.head_dim());
+    attend(op, keys, h / heads_per_kv_head, q.data() + h * op.head_dim(), out.data() + h * op.value_dim());
   }
   write_row(op.out, t, out);
   if (op.quantized.data) write_activation_row(op.quantized, t, out);
