@@ -2,7 +2,6 @@
 // requests.
 #include <chrono>
 #include <fstream>
-#include <numeric>
 #include <random>
 
 #include "octet/base/build_facts.h"
@@ -12,6 +11,7 @@
 #include "tools/commands.h"
 #include "tools/flags.h"
 #include "tools/profile_table.h"
+#include "tools/statistics.h"
 #include "tools/terminal.h"
 
 namespace octet {
@@ -20,17 +20,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-// Linear interpolation, as numpy's default.
-double percentile(std::vector<double> values, double percent) {
-  std::sort(values.begin(), values.end());
-  const double at = percent / 100.0 * static_cast<double>(values.size() - 1);
-  const auto low = static_cast<size_t>(at);
-  const size_t high = std::min(low + 1, values.size() - 1);
-  return values[low] + (at - static_cast<double>(low)) * (values[high] - values[low]);
-}
-
-double median(const std::vector<double>& values) { return percentile(values, 50); }
 
 // Different random token ids for every request of every round.
 class RandomPrompts {
@@ -130,11 +119,11 @@ Json LatencyCommand::measure(Llm& llm, RandomPrompts& prompts, int64_t batch_siz
     ttfts.push_back(one.ttft_s);
     itls.push_back(one.itl_s);
   }
-  const double mean = std::accumulate(latencies.begin(), latencies.end(), 0.0) / static_cast<double>(latencies.size());
   const double ttft = median(ttfts), itl = median(itls);
   const double prefill_rate = static_cast<double>(input_len * batch_size) / ttft;
   const double decode_rate = itl > 0 ? static_cast<double>(batch_size) / itl : 0;
-  Json json = {{"avg_latency", mean}, {"latencies", latencies}};
+  const double average = mean(latencies);
+  Json json = {{"avg_latency", average}, {"latencies", latencies}};
   for (const int p : {10, 25, 50, 75, 90, 99}) json["percentiles"][std::to_string(p)] = percentile(latencies, p);
   json["ttft_s"] = ttft;
   json["itl_s"] = itl;
@@ -144,7 +133,7 @@ Json LatencyCommand::measure(Llm& llm, RandomPrompts& prompts, int64_t batch_siz
   json["input_len"] = input_len;
   json["output_len"] = output_len;
   json["batch_size"] = batch_size;
-  print_now(fmt::format("Batch {}\nAvg latency: {:.4f} seconds\n", batch_size, mean));
+  print_now(fmt::format("Batch {}\nAvg latency: {:.4f} seconds\n", batch_size, average));
   for (const int p : {10, 25, 50, 75, 90, 99})
     print_now(fmt::format("{}% percentile latency: {:.4f} seconds\n", p, percentile(latencies, p)));
   print_now(fmt::format("TTFT {:.1f} ms, prefill {:.1f} tok/s, ITL {:.3f} ms, decode {:.1f} tok/s (medians of {})\n",
@@ -272,10 +261,11 @@ void add_throughput(CLI::App& bench) {
 }  // namespace
 
 void add_bench(CLI::App& program) {
-  CLI::App* bench = program.add_subcommand("bench", "Measure speed on random prompts");
+  CLI::App* bench = program.add_subcommand("bench", "Measure speed");
   bench->require_subcommand(1);
   add_latency(*bench);
   add_throughput(*bench);
+  add_bench_serve(*bench);
 }
 
 }  // namespace octet

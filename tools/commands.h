@@ -16,6 +16,7 @@ void add_detokenize(CLI::App& program);
 void add_render(CLI::App& program);
 void add_logits(CLI::App& program);
 void add_bench(CLI::App& program);
+void add_bench_serve(CLI::App& bench);
 void add_eval(CLI::App& program);
 void add_eval_task(CLI::App& eval);
 void add_quantize(CLI::App& program);

@@ -16,7 +16,8 @@ struct ServeCommand {
   std::string port = "8000", api_key_file, log_format = "text", log_level = "info", max_body = "32M";
   std::vector<std::string> api_keys;
   std::string origins;
-  int64_t max_queued = 0, shutdown_timeout = 30, stall_timeout = 60, stats_interval = 10, idle_timeout = 75;
+  int64_t max_queued = 0, max_queue_time = 600, shutdown_timeout = 30, stall_timeout = 60, stats_interval = 10,
+          idle_timeout = 75;
   bool no_stats = false;
 
   void add_to(CLI::App& app);
@@ -72,6 +73,11 @@ void ServeCommand::add_to(CLI::App& app) {
              ->capture_default_str());
   const auto limits = [&](CLI::Option* option) { option->capture_default_str()->group("Limits"); };
   limits(app.add_option("--max-num-queued-reqs", max_queued, "sequences that may wait; 0: 4 * max-num-seqs"));
+  limits(app.add_option("--max-num-queued-tokens", options.api.max_waiting_tokens,
+                        "prompt tokens that may wait for their first token; 0: 4 * what the KV cache holds")
+             ->check(CLI::NonNegativeNumber));
+  limits(app.add_option("--max-queue-time", max_queue_time, "seconds that a request may wait for its turn; 0: any")
+             ->check(CLI::NonNegativeNumber));
   limits(app.add_option("--max-logprobs", options.limits.max_logprobs, "most alternatives of log-probabilities"));
   limits(app.add_option("--max-body-bytes", max_body, "largest request body"));
   limits(app.add_option("--max-connections", options.http.limits.max_connections, "connections at once"));
@@ -117,6 +123,7 @@ void ServeCommand::run() {
   }
   options.api.allowed_origins = as_list(origins, "--allowed-origins");
   options.api.max_sequences = engine.max_num_seqs + (max_queued > 0 ? max_queued : int64_t{4} * engine.max_num_seqs);
+  options.api.max_queue_time = std::chrono::seconds(max_queue_time);
   options.api.stall_timeout = std::chrono::seconds(stall_timeout);
   options.shutdown_timeout = std::chrono::seconds(shutdown_timeout);
   options.stats_interval = std::chrono::seconds(no_stats ? 0 : stats_interval);

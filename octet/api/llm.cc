@@ -295,6 +295,7 @@ std::string Llm::submit(const Prompt& prompt, const SamplingParams& params, OnOu
 }
 
 void Llm::abort(const std::string& request_id) { state_->engine->abort(request_id); }
+void Llm::abort_waiting(const std::string& request_id) { state_->engine->abort_waiting(request_id); }
 
 std::vector<RequestOutput> Llm::generate(std::span<const Prompt> prompts, std::span<const SamplingParams> params,
                                          const std::function<void(const RequestOutput&)>& on_done) {

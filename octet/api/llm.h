@@ -92,6 +92,8 @@ class Llm {
   std::string submit(const Prompt& prompt, const SamplingParams& params, OnOutput on_output,
                      const SubmitOptions& options = {});
   void abort(const std::string& request_id);
+  // The same if it still waits for its first step.
+  void abort_waiting(const std::string& request_id);
 
   // All prompts together, results in input order. `on_done(num_finished, output)` after each, for progress.
   std::vector<RequestOutput> generate(std::span<const Prompt> prompts, std::span<const SamplingParams> params,

@@ -370,6 +370,7 @@ SubmitResult Engine::submit(Request request) {
 }
 
 void Engine::abort(const std::string& request_id) { state_->loop->abort(request_id); }
+void Engine::abort_waiting(const std::string& request_id) { state_->loop->abort_waiting(request_id); }
 void Engine::abort_sequence(const std::string& request_id, int32_t index) {
   state_->loop->abort_sequence(request_id, index);
 }

@@ -105,6 +105,8 @@ class Engine {
   // Ends one of the request's n sequences with kAbort; the request ends with its last one. Unknown ids and sequences
   // that have ended are ignored. Thread-safe.
   void abort_sequence(const std::string& request_id, int32_t index);
+  // abort() if the request still waits for its first step. Thread-safe.
+  void abort_waiting(const std::string& request_id);
   // Forgets all cached prefixes of idle blocks.
   void reset_prefix_cache();
 

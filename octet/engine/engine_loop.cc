@@ -74,6 +74,15 @@ void EngineLoop::abort_sequence(const std::string& request_id, int32_t index) {
   wake_.notify_all();
 }
 
+void EngineLoop::abort_waiting(const std::string& request_id) {
+  {
+    const std::lock_guard lock(mutex_);
+    collect(scheduler_.abort_waiting(request_id));
+    publish_metrics();
+  }
+  wake_.notify_all();
+}
+
 void EngineLoop::reset_prefix_cache() {
   const std::lock_guard lock(mutex_);
   scheduler_.reset_prefix_cache();

@@ -38,6 +38,7 @@ class EngineLoop {
   SubmitResult submit(Request request);
   void abort(const std::string& request_id);
   void abort_sequence(const std::string& request_id, int32_t index);
+  void abort_waiting(const std::string& request_id);
   void reset_prefix_cache();
   // Runs `work`, which may use the step runner, on the loop's thread once no request is left, and waits for its end.
   // What it throws is thrown here. Not from a callback of a request.

@@ -69,6 +69,8 @@ class Scheduler {
   // Ends one sequence with kAbort; the others go on. Nothing when the id is unknown or the sequence has ended. Prompt
   // log-probabilities and on_logits come with sequence 0, and end with it.
   std::vector<SequenceUpdate> abort_sequence(const std::string& request_id, int32_t index);
+  // abort() if no sequence of the request has begun to run.
+  std::vector<SequenceUpdate> abort_waiting(const std::string& request_id);
   std::vector<SequenceUpdate> abort_all(FinishReason reason, const std::string& error);
 
   // Empty when there is nothing to run. At most one plan may be uncommitted (see overlap).

@@ -125,6 +125,12 @@ std::vector<SequenceUpdate> Scheduler::abort(const std::string& request_id, Fini
   return updates;
 }
 
+std::vector<SequenceUpdate> Scheduler::abort_waiting(const std::string& request_id) {
+  const auto found = requests_.find(request_id);
+  if (found == requests_.end() || !found->second.waits_in_queue) return {};
+  return abort(request_id);
+}
+
 std::vector<SequenceUpdate> Scheduler::abort_sequence(const std::string& request_id, int32_t index) {
   const auto found = requests_.find(request_id);
   if (found == requests_.end() || index < 0 || index >= found->second.request->sampling.n) return {};

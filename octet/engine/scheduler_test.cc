@@ -279,6 +279,23 @@ TEST(Scheduler, BoundsItsQueue) {
   simulation.finish();
 }
 
+TEST(Scheduler, EndsOnlyWhatStillWaits) {
+  SchedulerOptions options = small_options();
+  options.max_num_seqs = 1;
+  Scheduler scheduler(options);
+  ASSERT_TRUE(scheduler.add(make_request("runs", tokens(4), 8)));
+  ASSERT_TRUE(scheduler.add(make_request("waits", tokens(4), 8, 2)));
+  ASSERT_EQ(scheduler.plan().starts.size(), 1u);
+  EXPECT_TRUE(scheduler.abort_waiting("runs").empty());
+  EXPECT_TRUE(scheduler.abort_waiting("nobody").empty());
+  const auto updates = scheduler.abort_waiting("waits");
+  ASSERT_EQ(updates.size(), 2u);
+  EXPECT_EQ(updates[0].finish_reason, FinishReason::kAbort);
+  EXPECT_TRUE(updates[1].request_finished);
+  EXPECT_EQ(scheduler.num_waiting(), 0);
+  EXPECT_EQ(scheduler.num_running(), 1);
+}
+
 TEST(Scheduler, AFaultEndsOnlyItsRequest) {
   Scheduler scheduler(small_options());
   FakeRunner runner({}, 32, 4);

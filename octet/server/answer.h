@@ -1,5 +1,5 @@
-// What answers to completions and chat completions are made of: one choice's news, and how either API words it. The
-// same code words a whole answer and the chunks of a stream.
+// What answers are made of: one choice's news; and AnswerFormat, how one of the APIs words them, as a whole or as the
+// events of a stream.
 #pragma once
 
 #include <memory>
@@ -9,8 +9,8 @@
 
 #include "octet/api/output.h"
 #include "octet/base/json.h"
+#include "octet/server/api_error.h"
 #include "octet/server/output_splitter.h"
-#include "octet/text/tokenizer.h"
 
 namespace octet {
 
@@ -36,36 +36,35 @@ struct ChoiceNews {
   int64_t text_offset = 0;  // characters that have gone out before
 };
 
-struct AnswerOptions {
-  bool logprobs = false;
-  int32_t num_logprobs = 0;  // alternatives of a position
-  bool prompt_logprobs = false;
-  bool return_token_ids = false;
-  bool return_tokens_as_token_ids = false;
-  const Tokenizer* tokenizer = nullptr;  // may be nullptr; outlives this
+// Of news.calls: those that begin one.
+int64_t num_begun(const ChoiceNews& news);
+
+// What an answer says of itself.
+struct AnswerHead {
+  std::string id, model, fingerprint;
+  int64_t created = 0;  // seconds since 1970
 };
 
+// What it has cost so far.
+struct AnswerUsage {
+  int64_t num_prompt_tokens = 0, num_cached_tokens = 0, num_output_tokens = 0;
+  std::optional<int64_t> num_reasoning_tokens;  // where reasoning is told apart
+  RequestTimes times;                           // of the prompt that ended last
+};
+
+// Words one answer. The calls of a stream: begin(), write_news() many times, write_end() or write_error(); of a whole
+// answer: begin(), whole().
 class AnswerFormat {
  public:
   virtual ~AnswerFormat() = default;
   virtual std::string id_prefix() const = 0;
-  virtual std::string object() const = 0;
-  virtual std::string chunk_object() const = 0;
-  // The choice of a whole answer.
-  virtual Json choice(ChoiceNews& news) const = 0;
-  // What stands beside the choices; `first` is the first of them.
-  virtual void complete_body(Json& body, const ChoiceNews& first) const = 0;
-  // The choices of a stream's chunks, one chunk each, in order.
-  virtual std::vector<Json> chunk_choices(ChoiceNews& news) const = 0;
+  virtual void begin(const AnswerHead& head) = 0;
+  virtual Json whole(std::vector<ChoiceNews> choices, const AnswerUsage& usage) = 0;
+  // Append server-sent events to `stream`. `ends_all`: nothing follows but the end.
+  virtual void write_news(ChoiceNews& news, const AnswerUsage& usage, bool ends_all, std::string& stream) = 0;
+  virtual void write_end(const AnswerUsage& usage, std::string& stream) = 0;
+  virtual void write_error(const ApiError& error, std::string& stream) = 0;
+  virtual ErrorWording error_wording() const = 0;  // of an error before anything has gone out
 };
-
-std::unique_ptr<AnswerFormat> completion_format(const AnswerOptions& options);
-std::unique_ptr<AnswerFormat> chat_format(const AnswerOptions& options);
-
-// "stop", "length", ..., or null while it goes on. A choice that called tools and stopped by itself says "tool_calls".
-Json finish_reason_json(const ChoiceNews& news);
-// Of news.calls: those that begin one.
-int64_t num_begun(const ChoiceNews& news);
-Json stop_reason_json(const StopReason& reason);
 
 }  // namespace octet

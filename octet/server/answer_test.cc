@@ -1,10 +1,9 @@
 // How answers are worded; expectations are the shapes of OpenAI's and vLLM's documentation, written out by hand.
-#include "octet/server/answer.h"
-
 #include <gtest/gtest.h>
 
 #include <limits>
 
+#include "octet/server/openai_answer.h"
 #include "octet/server/route_table.h"
 
 namespace octet {

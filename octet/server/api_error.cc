@@ -24,6 +24,23 @@ const char* type_of(int status, std::string_view code) {
   }
 }
 
+const char* anthropic_type_of(int status) {
+  switch (status) {
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
+    case 413:
+      return "request_too_large";
+    case 503:
+      return "overloaded_error";
+    default:
+      return status >= 500 ? "api_error" : "invalid_request_error";
+  }
+}
+
 constexpr size_t kMaxMessageBytes = 1000;
 
 }  // namespace
@@ -38,11 +55,16 @@ ApiError::ApiError(int status_in, std::string code_in, const std::string& messag
   if (status == 401) headers.emplace_back("WWW-Authenticate", "Bearer");
 }
 
-Json ApiError::body() const {
-  Json error = {{"message", what()}, {"type", type}, {"param", nullptr}, {"code", code}};
+Json ApiError::body(ErrorWording wording) const {
+  const bool anthropic = wording == ErrorWording::kAnthropic;
+  Json error = {
+      {"message", what()}, {"type", anthropic ? anthropic_type_of(status) : type}, {"param", nullptr}, {"code", code}};
   if (param) error["param"] = shortened(*param);
   error.update(extra);
-  return {{"error", error}};
+  Json body = Json::object();
+  if (anthropic) body["type"] = "error";
+  body["error"] = std::move(error);
+  return body;
 }
 
 ApiError api_error_of(const std::exception& error) {
@@ -84,8 +106,8 @@ HttpResponse json_response(int status, const Json& body) {
   return {.status = status, .headers = {{"Content-Type", "application/json"}}, .body = dump_line(body)};
 }
 
-HttpResponse error_response(const ApiError& error) {
-  HttpResponse response = json_response(error.status, error.body());
+HttpResponse error_response(const ApiError& error, ErrorWording wording) {
+  HttpResponse response = json_response(error.status, error.body(wording));
   for (const auto& header : error.headers) response.headers.push_back(header);
   return response;
 }

@@ -12,6 +12,10 @@
 
 namespace octet {
 
+// kOpenAi: {"error": {"message", "type", "param", "code"}}. kAnthropic: {"type": "error", "error": {"type", "message"}}
+// with OpenAI's further members.
+enum class ErrorWording : uint8_t { kOpenAi, kAnthropic };
+
 class ApiError : public std::runtime_error {
  public:
   ApiError(int status_in, std::string code_in, const std::string& message,
@@ -24,8 +28,7 @@ class ApiError : public std::runtime_error {
   Json extra = Json::object();  // further members of the error object
   HttpHeaders headers;
 
-  // {"error": {"message", "type", "param", "code"}}
-  Json body() const;
+  Json body(ErrorWording wording = ErrorWording::kOpenAi) const;
 };
 
 // A field of a request is wrong: 400 invalid_value with its name.
@@ -43,7 +46,7 @@ template <class... Args>
 ApiError api_error_of(const std::exception& error);
 
 HttpResponse json_response(int status, const Json& body);
-HttpResponse error_response(const ApiError& error);
+HttpResponse error_response(const ApiError& error, ErrorWording wording = ErrorWording::kOpenAi);
 
 // One line of valid UTF-8: bad bytes replaced, U+2028, U+2029 and U+0085 (line ends to some clients) escaped.
 std::string dump_line(const Json& json);

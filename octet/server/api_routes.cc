@@ -4,6 +4,9 @@
 #include "octet/base/build_facts.h"
 #include "octet/server/api_server.h"
 #include "octet/server/json_body.h"
+#include "octet/server/messages_answer.h"
+#include "octet/server/messages_request.h"
+#include "octet/server/openai_answer.h"
 
 namespace octet {
 namespace {
@@ -19,6 +22,8 @@ AnswerOptions answer_options(const GenerationRequest& request, const ServedModel
           .prompt_logprobs = request.sampling.prompt_logprobs.has_value() && !request.echo,
           .return_token_ids = request.return_token_ids,
           .return_tokens_as_token_ids = request.return_tokens_as_token_ids,
+          .include_usage = request.include_usage,
+          .continuous_usage = request.continuous_usage,
           .tokenizer = model.llm().tokenizer()};
 }
 
@@ -95,6 +100,7 @@ std::vector<Route> ApiServer::routes() {
   constexpr auto kKey = Access::kKey;
   constexpr auto kInline = Where::kInline;
   constexpr auto kWorker = Where::kWorker;
+  constexpr auto kAnthropic = ErrorWording::kAnthropic;
   return {
       {"GET", "/health", kOpen, kInline, Needs::kNothing, to(&ApiServer::get_health)},
       {"GET", "/ready", kOpen, kInline, Needs::kNothing, to(&ApiServer::get_health)},
@@ -109,14 +115,15 @@ std::vector<Route> ApiServer::routes() {
       {"GET", "/tokenizer_info", kKey, kInline, Needs::kModel, to(&ApiServer::get_tokenizer_info)},
       {"POST", "/v1/completions", kKey, kWorker, Needs::kPlace, to(&ApiServer::post_completions)},
       {"POST", "/v1/chat/completions", kKey, kWorker, Needs::kPlace, to(&ApiServer::post_chat)},
+      {"POST", "/v1/messages", kKey, kWorker, Needs::kPlace, to(&ApiServer::post_messages), kAnthropic},
+      {"POST", "/v1/messages/count_tokens", kKey, kWorker, Needs::kModel, to(&ApiServer::post_count_tokens),
+       kAnthropic},
       {"POST", "/v1/completions/render", kKey, kWorker, Needs::kModel, to(&ApiServer::post_completions_render)},
       {"POST", "/v1/chat/completions/render", kKey, kWorker, Needs::kModel, to(&ApiServer::post_chat_render)},
       {"POST", "/tokenize", kKey, kWorker, Needs::kModel, to(&ApiServer::post_tokenize)},
       {"POST", "/detokenize", kKey, kWorker, Needs::kModel, to(&ApiServer::post_detokenize)},
       {"POST", "/v1/embeddings", kKey, kInline, Needs::kNothing, missing},
       {"POST", "/v1/responses", kKey, kInline, Needs::kNothing, missing},
-      {"POST", "/v1/messages", kKey, kInline, Needs::kNothing, missing},
-      {"POST", "/v1/messages/count_tokens", kKey, kInline, Needs::kNothing, missing},
   };
 }
 
@@ -176,9 +183,7 @@ void ApiServer::get_tokenizer_info(Call& call) {
 
 Admission::Ticket ApiServer::enter(int64_t num_sequences) {
   auto ticket = admission_.enter(num_sequences);
-  if (!ticket) {
-    throw ApiError(503, "queue_full", fmt::format("The server is at its limit of {} sequences.", admission_.limit()));
-  }
+  if (!ticket) throw ApiError(503, "queue_full", admission_.full().value_or("The server is full."));
   return *std::move(ticket);
 }
 
@@ -186,6 +191,9 @@ void ApiServer::generate(Call& call, const ServedModel& served, GenerationJob jo
   job.arrival = call.request->arrival;
   const bool named = call.request->header("x-request-id").empty() && !job.request.request_id.empty();
   job.request_id = named ? job.request.request_id : call.request_id;
+  for (const Prompt& prompt : job.prompts) {
+    job.ticket.add_waiting_tokens(static_cast<int64_t>(prompt.token_ids.size()));
+  }
   const auto generation = std::make_shared<Generation>(served, metrics_, call.reply, std::move(job));
   {
     const std::lock_guard lock(mutex_);
@@ -210,6 +218,24 @@ void ApiServer::post_completions(Call& call) {
 void ApiServer::post_chat(Call& call) {
   const ServedModel* served = model();
   ChatRequest request = read_chat(parse_body(std::move(call.request->body)), served->facts());
+  auto format = chat_format(answer_options(request.generation, *served));
+  answer_chat(call, std::move(request), std::move(format));
+}
+
+void ApiServer::post_messages(Call& call) {
+  ChatRequest request = read_messages_request(parse_body(std::move(call.request->body)), model()->facts());
+  answer_chat(call, std::move(request), messages_format());
+}
+
+void ApiServer::post_count_tokens(Call& call) {
+  const ServedModel* served = model();
+  const ChatRequest request = read_count_tokens(parse_body(std::move(call.request->body)), served->facts());
+  const Prompt prompt = served->chat_prompt(request.messages, request.options, AddSpecialTokens::kNo);
+  send_json(call, 200, {{"input_tokens", prompt.token_ids.size()}});
+}
+
+void ApiServer::answer_chat(Call& call, ChatRequest request, std::unique_ptr<AnswerFormat> format) {
+  const ServedModel* served = model();
   call.request->body_reservation.reset();
   GenerationJob job;
   job.ticket = enter(request.generation.sampling.n);
@@ -221,7 +247,7 @@ void ApiServer::post_chat(Call& call) {
   job.splitter = splitter_of(request, reasoning, *served);
   job.calls_named_tool = request.calls_named_tool;
   job.include_reasoning = request.include_reasoning;
-  job.format = chat_format(answer_options(request.generation, *served));
+  job.format = std::move(format);
   job.request = std::move(request.generation);
   generate(call, *served, std::move(job));
 }

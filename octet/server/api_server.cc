@@ -68,6 +68,9 @@ ApiServer::~ApiServer() = default;
 
 void ApiServer::set_model(std::unique_ptr<const ServedModel> model) {
   owned_model_ = std::move(model);
+  constexpr int64_t kCaches = 4;
+  const int64_t held = owned_model_->llm().engine().report().kv_cache_tokens;
+  admission_.limit_waiting_tokens(options_.max_waiting_tokens > 0 ? options_.max_waiting_tokens : kCaches * held);
   model_.store(owned_model_.get());
 }
 
@@ -102,7 +105,10 @@ void ApiServer::tick() {
   }
   const auto now = std::chrono::steady_clock::now();
   for (const auto& weak : generations) {
-    if (const auto generation = weak.lock()) generation->keep_alive(now);
+    const auto generation = weak.lock();
+    if (!generation) continue;
+    generation->keep_alive(now);
+    if (options_.max_queue_time.count() > 0) generation->end_waiting(now - options_.max_queue_time);
   }
 }
 
@@ -129,9 +135,8 @@ std::optional<ApiError> ApiServer::check_state(const Route& route) const {
     case Lifecycle::State::kReady:
       break;
   }
-  if (route.needs == Route::Needs::kPlace && admission_.full()) {
-    return ApiError(503, "queue_full", fmt::format("The server is at its limit of {} sequences.", admission_.limit()));
-  }
+  if (route.needs != Route::Needs::kPlace) return std::nullopt;
+  if (const auto why = admission_.full()) return ApiError(503, "queue_full", *why);
   return std::nullopt;
 }
 
@@ -146,7 +151,8 @@ std::optional<HttpResponse> ApiServer::check_head(const HttpRequest& request) {
   const RouteTable::Match found = match(request);
   if (auto response = cors_.preflight(request, found.allowed_methods)) return response;
   const auto refused = [&](const ApiError& error) {
-    return decorated(error_response(error), request, request_id_of(request));
+    const ErrorWording wording = found.route ? found.route->errors : ErrorWording::kOpenAi;
+    return decorated(error_response(error, wording), request, request_id_of(request));
   };
   if (!found.route && found.allowed_methods.empty()) return refused(not_found(request));
   if (!found.route && request.method == "OPTIONS") {
@@ -177,19 +183,20 @@ void ApiServer::serve(std::shared_ptr<HttpRequest> request, std::shared_ptr<Http
   const RouteTable::Match found = match(*request);
   Call call{.request = request, .reply = nullptr, .request_id = request_id_of(*request), .tail = found.tail};
   HttpHeaders headers = {{"x-request-id", call.request_id}};
+  if (found.route->errors == ErrorWording::kAnthropic) headers.emplace_back("request-id", call.request_id);
   for (auto& header : cors_.headers(*request)) headers.push_back(std::move(header));
   call.reply = std::make_shared<DecoratedReply>(std::move(reply), std::move(headers));
   auto run = [route = found.route, call]() mutable {
     try {
       route->serve(call);
     } catch (const std::exception& error) {
-      call.reply->send(error_response(api_error_of(error)));
+      call.reply->send(error_response(api_error_of(error), route->errors));
     }
   };
   if (found.route->where == Route::Where::kInline) return run();
   if (!workers_.try_run(run)) {
     admission_.count_rejected();
-    call.reply->send(error_response({503, "queue_full", "Too many requests wait to be read."}));
+    call.reply->send(error_response({503, "queue_full", "Too many requests wait to be read."}, found.route->errors));
   }
 }
 

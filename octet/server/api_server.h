@@ -27,7 +27,9 @@ struct ApiOptions {
   std::string root_path;                 // a prefix that a proxy leaves on paths
   std::vector<std::string> quiet_paths;  // without a line in the access log
   bool access_log = true;
-  int64_t max_sequences = 1280;  // running and waiting together
+  int64_t max_sequences = 1280;              // running and waiting together
+  int64_t max_waiting_tokens = 0;            // of prompts without a first token; 0: 4 times what the KV cache holds
+  std::chrono::seconds max_queue_time{600};  // then a request that no step has begun on is given up; 0: never
   int num_workers = 2;
   std::chrono::seconds stall_timeout{60};
 };
@@ -74,10 +76,13 @@ class ApiServer final : public HttpApp {
   void get_tokenizer_info(Call& call);
   void post_completions(Call& call);
   void post_chat(Call& call);
+  void post_messages(Call& call);
+  void post_count_tokens(Call& call);
   void post_completions_render(Call& call);
   void post_chat_render(Call& call);
   void post_tokenize(Call& call);
   void post_detokenize(Call& call);
+  void answer_chat(Call& call, ChatRequest request, std::unique_ptr<AnswerFormat> format);
   Admission::Ticket enter(int64_t num_sequences);
   void generate(Call& call, const ServedModel& model, GenerationJob job);
 

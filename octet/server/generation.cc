@@ -34,14 +34,16 @@ Generation::Generation(const ServedModel& model, ServerMetrics& metrics, std::sh
       metrics_(metrics),
       reply_(std::move(reply)),
       job_(std::move(job)),
-      id_(job_.format->id_prefix() + job_.request_id),
-      created_(std::time(nullptr)),
       choices_(job_.prompts.size() * static_cast<size_t>(job_.request.sampling.n)),
       last_token_us_(job_.prompts.size(), 0),
+      num_cached_(job_.prompts.size(), 0),
       num_open_(job_.prompts.size()),
       last_sent_(Clock::now()) {
-  const std::string head = dump_line(envelope(job_.format->chunk_object()));
-  chunk_head_ = "data: " + head.substr(0, head.size() - 1) + ",\"choices\":[";
+  job_.format->begin({.id = job_.format->id_prefix() + job_.request_id,
+                      .model = job_.request.model,
+                      .fingerprint = model_.fingerprint(),
+                      .created = std::time(nullptr)});
+  for (const Prompt& prompt : job_.prompts) num_prompt_tokens_ += static_cast<int64_t>(prompt.token_ids.size());
   for (size_t i = 0; i < choices_.size(); ++i) {
     choices_[i].news.index = static_cast<int64_t>(i);
     choices_[i].news.call_was_asked_for = job_.calls_named_tool;
@@ -107,19 +109,33 @@ void Generation::abort() {
   abort_in_engine();
 }
 
+void Generation::end_waiting(Clock::time_point arrived) {
+  if (job_.arrival > arrived) return;
+  std::vector<std::string> ids;
+  {
+    const std::lock_guard lock(mutex_);
+    if (gone_ || finished_ || aborted_) return;
+    for (size_t i = 0; i < engine_ids_.size(); ++i) {
+      if (last_token_us_[i] == 0) ids.push_back(engine_ids_[i]);
+    }
+  }
+  for (const std::string& id : ids) model_.llm().abort_waiting(id);
+}
+
 void Generation::on_output(size_t prompt, const RequestOutput& output, std::span<const OutputDelta> deltas) {
   const std::lock_guard lock(mutex_);
   try {
     take(prompt, output, deltas);
     if (gone_ || finished_) return;
     for (const CompletionOutput& sequence : output.outputs) {
-      if (sequence.finish_reason == FinishReason::kError) return fail_with(sequence.error);
+      if (sequence.finish_reason == FinishReason::kError) return fail_with(failure(sequence.error));
     }
+    if (waited_too_long_) return fail_with({503, "queue_timeout", "The request has waited too long for its turn."});
     if (job_.request.stream) return flush();
     if (num_open_ == 0) send_whole();
   } catch (const std::exception& error) {  // this request's fault, not the output thread's
     log_line(LogLevel::kError, fmt::format("answering failed: {}", error.what()), {{"request_id", job_.request_id}});
-    fail_with("");
+    fail_with(failure(""));
   }
 }
 
@@ -130,10 +146,13 @@ void Generation::take(size_t prompt, const RequestOutput& output, std::span<cons
     has_tokens = has_tokens || !delta.token_ids.empty();
     take_delta(prompt, output, delta);
   }
+  num_cached_tokens_ += output.num_cached_tokens - std::exchange(num_cached_[prompt], output.num_cached_tokens);
+  if ((has_tokens || output.finished) && last_token_us_[prompt] == 0) {
+    job_.ticket.add_waiting_tokens(-static_cast<int64_t>(output.prompt_token_ids.size()));
+  }
   measure(prompt, output, has_tokens);
   if (!output.finished) return;
-  num_prompt_tokens_ += static_cast<int64_t>(output.prompt_token_ids.size());
-  num_cached_tokens_ += output.num_cached_tokens;
+  waited_too_long_ = waited_too_long_ || (output.times.first_scheduled_us == 0 && !aborted_);
   times_ = output.times;
   metrics_.request_finished(output, std::chrono::duration<double>(Clock::now() - job_.arrival).count());
   if (--num_open_ == 0) job_.ticket = {};
@@ -226,7 +245,7 @@ void Generation::flush() {
     if (is_due(choice)) flush_choice(choice, text);
     all_ended = all_ended && choice.ended;
   }
-  if (all_ended) end_stream(text);
+  if (all_ended) job_.format->write_end(usage(), text);
   send_text(std::move(text));
   if (all_ended) {
     finished_ = true;
@@ -236,23 +255,8 @@ void Generation::flush() {
 
 void Generation::flush_choice(Choice& choice, std::string& text) {
   ChoiceNews& news = choice.news;
-  const std::vector<Json> parts = job_.format->chunk_choices(news);
   const bool ends = news.finish_reason != FinishReason::kNone;
-  const bool last_of_all = ends && num_open_ == 0 && choices_.size() == 1;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    text += chunk_head_;
-    text += dump_line(parts[i]);
-    text += ']';
-    if (job_.request.continuous_usage) {
-      text += ",\"usage\":" + dump_line(usage_json());
-    } else if (job_.request.include_usage) {
-      text += ",\"usage\":null";
-    }
-    if (last_of_all && i + 1 == parts.size() && !job_.request.include_usage) {
-      text += ",\"timings\":" + dump_line(timings_json());
-    }
-    text += "}\n\n";
-  }
+  job_.format->write_news(news, usage(), ends && num_open_ == 0 && choices_.size() == 1, text);
   choice.ended = ends;
   ChoiceNews next;
   next.index = news.index;
@@ -261,17 +265,6 @@ void Generation::flush_choice(Choice& choice, std::string& text) {
   next.num_calls_before = news.num_calls_before + num_begun(news);
   next.call_was_asked_for = news.call_was_asked_for;
   news = std::move(next);
-}
-
-void Generation::end_stream(std::string& text) {
-  if (job_.request.include_usage) {
-    Json chunk = envelope(job_.format->chunk_object());
-    chunk["choices"] = Json::array();
-    chunk["usage"] = usage_json();
-    chunk["timings"] = timings_json();
-    text += "data: " + dump_line(chunk) + "\n\n";
-  }
-  text += "data: [DONE]\n\n";
 }
 
 void Generation::send_text(std::string text) {
@@ -292,67 +285,40 @@ void Generation::keep_alive(Clock::time_point now) {
 }
 
 void Generation::send_whole() {
-  Json body = envelope(job_.format->object());
-  Json list = Json::array();
-  for (Choice& choice : choices_) list.push_back(job_.format->choice(choice.news));
-  body["choices"] = std::move(list);
-  body["usage"] = usage_json();
-  body["service_tier"] = nullptr;
-  body["timings"] = timings_json();
-  job_.format->complete_body(body, choices_.front().news);
+  std::vector<ChoiceNews> choices;
+  for (Choice& choice : choices_) choices.push_back(std::move(choice.news));
   finished_ = true;
-  reply_->send(json_response(200, body));
+  reply_->send(json_response(200, job_.format->whole(std::move(choices), usage())));
 }
 
-// One sequence failed, or the engine: the whole request ends.
-void Generation::fail_with(const std::string& message) {
-  if (std::exchange(finished_, true)) return;
+ApiError Generation::failure(const std::string& message) const {
   const bool engine_stopped = model_.llm().engine().fault().has_value();
   ApiError error(500, "generation_failed",
                  engine_stopped || message.empty() ? "The engine failed; the server's log says why."
                                                    : "Generation failed: " + message);
   error.headers.emplace_back("x-should-retry", "false");
+  return error;
+}
+
+// One sequence failed, or the engine: the whole request ends.
+void Generation::fail_with(ApiError error) {
+  if (std::exchange(finished_, true)) return;
   for (const std::string& id : engine_ids_) model_.llm().abort(id);
-  if (!started_) return reply_->send(error_response(error));
-  reply_->write("data: " + dump_line(error.body()) + "\n\ndata: [DONE]\n\n");
+  if (!started_) return reply_->send(error_response(error, job_.format->error_wording()));
+  std::string text;
+  job_.format->write_error(error, text);
+  reply_->write(text);
   reply_->finish();
 }
 
-Json Generation::envelope(const std::string& object) const {
-  return {{"id", id_},
-          {"object", object},
-          {"created", created_},
-          {"model", job_.request.model},
-          {"system_fingerprint", model_.fingerprint()}};
-}
-
-Json Generation::usage_json() const {
-  int64_t num_prompt = num_prompt_tokens_;
-  if (num_open_ > 0) {  // while it goes on, of all
-    num_prompt = 0;
-    for (const Prompt& prompt : job_.prompts) num_prompt += static_cast<int64_t>(prompt.token_ids.size());
-  }
-  Json usage = {{"prompt_tokens", num_prompt},
-                {"completion_tokens", num_output_tokens_},
-                {"total_tokens", num_prompt + num_output_tokens_},
-                {"prompt_tokens_details", {{"cached_tokens", num_cached_tokens_}}}};
-  if (job_.splitter) usage["completion_tokens_details"] = {{"reasoning_tokens", num_reasoning_tokens_}};
+AnswerUsage Generation::usage() const {
+  AnswerUsage usage{.num_prompt_tokens = num_prompt_tokens_,
+                    .num_cached_tokens = num_cached_tokens_,
+                    .num_output_tokens = num_output_tokens_,
+                    .num_reasoning_tokens = std::nullopt,
+                    .times = times_};
+  if (job_.splitter) usage.num_reasoning_tokens = num_reasoning_tokens_;
   return usage;
-}
-
-Json Generation::timings_json() const {
-  const double prompt_ms = milliseconds(times_.first_scheduled_us, times_.first_token_us);
-  const double output_ms = milliseconds(times_.first_token_us, times_.last_token_us);
-  const auto rate = [](int64_t count, double ms) { return ms > 0 ? static_cast<double>(count) * 1e3 / ms : 0.0; };
-  const int64_t num_computed = num_prompt_tokens_ - num_cached_tokens_;
-  return {{"cache_n", num_cached_tokens_},
-          {"prompt_n", num_computed},
-          {"prompt_ms", prompt_ms},
-          {"prompt_per_second", rate(num_computed, prompt_ms)},
-          {"predicted_n", num_output_tokens_},
-          {"predicted_ms", output_ms},
-          {"predicted_per_second", rate(num_output_tokens_, output_ms)},
-          {"queue_ms", milliseconds(times_.arrival_us, times_.first_scheduled_us)}};
 }
 
 }  // namespace octet

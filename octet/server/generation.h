@@ -42,6 +42,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
   void start();
   // Ends it in the engine; what there is goes to the client with finish_reason "abort".
   void abort();
+  // Ends what came before `arrived` and waits for its first step: 503 to the client.
+  void end_waiting(std::chrono::steady_clock::time_point arrived);
   // A comment to a stream that has been silent, so that proxies keep it open.
   void keep_alive(std::chrono::steady_clock::time_point now);
 
@@ -64,12 +66,10 @@ class Generation : public std::enable_shared_from_this<Generation> {
   void flush_choice(Choice& choice, std::string& text);
   bool is_due(const Choice& choice) const;
   void send_text(std::string text);
-  void end_stream(std::string& text);
   void send_whole();
-  void fail_with(const std::string& message);
-  Json envelope(const std::string& object) const;
-  Json usage_json() const;
-  Json timings_json() const;
+  void fail_with(ApiError error);
+  ApiError failure(const std::string& message) const;
+  AnswerUsage usage() const;
   Choice& choice(size_t prompt, int32_t index);
   void abort_in_engine();
 
@@ -77,18 +77,16 @@ class Generation : public std::enable_shared_from_this<Generation> {
   ServerMetrics& metrics_;
   const std::shared_ptr<HttpReply> reply_;
   GenerationJob job_;
-  const std::string id_;
-  const int64_t created_;
-  std::string chunk_head_;  // the part of a chunk before its choices
 
   std::mutex mutex_;  // guards all below
   std::vector<std::string> engine_ids_;
   std::vector<Choice> choices_;
   std::vector<int64_t> last_token_us_;  // by prompt; 0: none yet
+  std::vector<int64_t> num_cached_;     // tokens, by prompt
   size_t num_open_ = 0;                 // prompts that the engine works on
   int64_t num_prompt_tokens_ = 0, num_cached_tokens_ = 0, num_output_tokens_ = 0, num_reasoning_tokens_ = 0;
   RequestTimes times_;  // of the prompt that ended last
-  bool gone_ = false, started_ = false, finished_ = false, aborted_ = false;
+  bool gone_ = false, started_ = false, finished_ = false, aborted_ = false, waited_too_long_ = false;
   Clock::time_point last_sent_;
 };
 

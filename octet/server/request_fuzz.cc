@@ -7,6 +7,7 @@
 #include "octet/server/chat_request.h"
 #include "octet/server/completion_request.h"
 #include "octet/server/json_body.h"
+#include "octet/server/messages_request.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace octet;
@@ -25,5 +26,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   };
   check([&](const Json& body) { read_completion(body, facts); });
   check([&](const Json& body) { plain_messages(read_chat(body, facts).messages); });
+  check([&](const Json& body) { plain_messages(read_messages_request(body, facts).messages); });
   return 0;
 }

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "octet/server/api_error.h"
 #include "octet/server/http_message.h"
 #include "octet/server/http_reply.h"
 
@@ -30,6 +31,7 @@ struct Route {
   } where = Where::kWorker;  // kInline: on the I/O thread, for what is quick
   enum class Needs : uint8_t { kModel, kPlace, kNothing } needs = Needs::kModel;  // kPlace: the model and a free place
   std::function<void(Call&)> serve;                                               // may throw
+  ErrorWording errors = ErrorWording::kOpenAi;
 };
 
 class RouteTable {

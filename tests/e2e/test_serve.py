@@ -375,6 +375,50 @@ def test_keys_cors_and_a_full_queue(octet, tiny_model):
     assert "secret" not in server.text_of_log()
 
 
+def test_waiting_prompt_tokens_are_bounded(octet, tiny_model):
+    server = Server(octet.program, tiny_model, *TINY, "--max-num-seqs", 1, "--max-num-queued-tokens", 50)
+    try:
+        stream = {**LONG, "stream": True}
+        runs = server.open(http_post("/v1/completions", stream))
+        assert b"data: " in runs.recv(4096) + runs.recv(4096)  # its prompt waits no longer
+        waits = server.open(http_post("/v1/completions", {**LONG, "prompt": [5] * 100}))
+        server.wait_for(lambda: server.get("/load")[1]["server_load"] == 2)
+        for body in (LONG, b"not even read"):
+            status, headers, refused = server.request("POST", "/v1/completions", body=body)
+            assert status == 503 and headers["Retry-After"] == "1" and refused["error"]["code"] == "queue_full"
+            assert "50 waiting prompt tokens" in refused["error"]["message"]
+        waits.close()
+        server.wait_for(lambda: server.get("/load")[1]["server_load"] == 1)
+        also_waits = server.open(http_post("/v1/completions", LONG))
+        server.wait_for(lambda: server.get("/load")[1]["server_load"] == 2)
+        runs.close()
+        also_waits.close()
+        server.wait_for(lambda: server.get("/load")[1]["server_load"] == 0)
+        for _ in range(20):  # what has run counts no more
+            assert server.post("/v1/completions", {"prompt": [5] * 40, "max_tokens": 1})[0] == 200
+    finally:
+        assert server.stop() == 0
+
+
+def test_time_in_the_queue_is_bounded(octet, tiny_model):
+    server = Server(octet.program, tiny_model, *TINY, "--max-num-seqs", 1, "--max-queue-time", 1)
+    try:
+        runs = server.open(http_post("/v1/completions", {**LONG, "stream": True}))
+        assert b"data: " in runs.recv(4096) + runs.recv(4096)
+        for more in ({}, {"stream": True}, {"prompt": ["a", "b"]}):
+            start = time.monotonic()
+            status, headers, refused = server.request("POST", "/v1/completions", body={"prompt": "x", "max_tokens": 1, **more})
+            assert status == 503 and headers["Retry-After"] == "1", refused
+            assert refused["error"]["code"] == "queue_timeout" and refused["error"]["type"] == "server_overloaded"
+            assert 1 <= time.monotonic() - start < 5
+        server.wait_for(lambda: server.get("/load")[1]["server_load"] == 1)  # what runs, runs on
+        runs.close()
+        server.wait_for(lambda: server.get("/load")[1]["server_load"] == 0)
+        assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 1})[0] == 200
+    finally:
+        assert server.stop() == 0
+
+
 def test_sigterm_drains(octet, tiny_model):
     server = Server(octet.program, tiny_model, *TINY)
     answers = []
