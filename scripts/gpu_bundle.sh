@@ -16,5 +16,5 @@ for name in "$@"; do
     while read -r library; do strip -o "$bundle/lib/$(basename "$library")" "$(readlink -f "$library")"; done
 done
 cp "$(dirname "$0")/gpu_check.sh" "$bundle/"
-cp -r "$(dirname "$0")"/../bench/gpu/{models,serving.py} "$bundle/"
+cp -r "$(dirname "$0")"/../bench/gpu/{models,serving.py,torch_collectives.py} "$bundle/"
 du -sh "$bundle"

@@ -4,6 +4,8 @@
 #   PART  tests      every test of the kernels and the device that needs a GPU
 #         kernels    matmul_check: every matmul row and choice of it against double sums, then a few many times
 #         sanitizer  the small cases under compute-sanitizer: memcheck, then racecheck
+#         parallel   two GPUs of this host: the ops over ranks, engines on them, times of the ops and of NCCL's (torch),
+#                    then CASES of serving.py; OUT_DIR/collectives.jsonl, nccl.jsonl, serving.json
 #         serving    CASES of serving.py (bench/gpu, copied into the bundle) with dummy weights; OUT_DIR/serving.json
 # Logs go to OUT_DIR; the last line is "N passed, N failed" and the exit status 0 only when nothing failed.
 # FILTER=<GoogleTest filter> narrows both; a program that hangs is ended after LIMIT seconds (60; serving 470).
@@ -58,14 +60,38 @@ serving() {
   cat "$out/serving.log"
 }
 
+# bench NAME COMMAND...: check, whose standard output is also OUT_DIR/NAME.jsonl.
+bench() {
+  local name=$1
+  shift
+  check "$name" "$@"
+  grep '^{' "$out/$name.log" | tee "$out/$name.jsonl"
+}
+
+parallel() {
+  export NCCL_NVLS_ENABLE=0  # NVLink multicast stays off
+  limit=120
+  check peer_ops "$bundle/ops_integration_tests" --gtest_filter="${FILTER:-Peer*}"
+  check peer_engine "$bundle/engine_tests" --gtest_filter="${FILTER:-Peer*}"
+  for name in peer_ops peer_engine; do
+    if grep -q "SKIPPED" "$out/$name.log"; then
+      failed=$((failed + 1))
+      echo "FAILED: $name skipped tests: $(grep -m 1 -A 1 "Skipped" "$out/$name.log" | tail -n 1)"
+    fi
+  done
+  bench collectives "$bundle/collectives_bench"
+  bench nccl python3 "$bundle/torch_collectives.py"
+  CASES=${CASES:-8b.latency.fp8 tp2.8b.latency.fp8 70b.latency.fp8 tp2.70b.latency.fp8} serving
+}
+
 kernels() {
   check matmul_check "$bundle/matmul_check"
   check matmul_stress "$bundle/matmul_check" stress
 }
 
 case $part in
-  tests | kernels | sanitizer | serving) $part ;;
-  *) echo "gpu_check: there is no part \"$part\"; parts: tests, kernels, sanitizer, serving" >&2; exit 2 ;;
+  tests | kernels | sanitizer | parallel | serving) $part ;;
+  *) echo "gpu_check: there is no part \"$part\"; parts: tests, kernels, sanitizer, parallel, serving" >&2; exit 2 ;;
 esac
 echo "$passed passed, $failed failed"
 (( failed == 0 && passed > 0 ))

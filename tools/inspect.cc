@@ -1,7 +1,9 @@
 // octet inspect: what a checkpoint holds, what would be loaded of it, and which kernel each op would take. Learned from
 // the model itself in recording mode: no tensor is read.
+#include <algorithm>
 #include <iterator>
 #include <map>
+#include <set>
 
 #include "octet/checkpoint/hub_cache.h"
 #include "octet/engine/recorded_model.h"
@@ -14,14 +16,23 @@
 namespace octet {
 namespace {
 
+// What one rank of a tensor-parallel group holds.
+struct RankShare {
+  std::vector<Model::LinearRow> linears;
+  int64_t weight_bytes = 0, scale_bytes = 0;
+  int64_t num_kv_heads = 0, kv_bytes_per_token = 0;
+};
+
 struct Recorded {
   ModelConfig config;
   std::string quantization;
   DType dtype = DType::kBF16;
-  std::vector<Model::LinearRow> linears;
+  std::vector<Model::LinearRow> linears;  // of rank 0, as are the cache's heads
   KvCacheLayout kv;
   std::string kv_scales;
-  int64_t weight_bytes = 0, scale_bytes = 0, num_parameters = 0;
+  std::vector<RankShare> ranks;
+  int64_t weight_bytes = 0, scale_bytes = 0, kv_bytes_per_token = 0;  // of all ranks
+  int64_t num_parameters = 0;
 };
 
 Recorded record(const ModelConfig& config, const SafetensorsFolder& files, const LlmOptions& options,
@@ -30,17 +41,35 @@ Recorded record(const ModelConfig& config, const SafetensorsFolder& files, const
   recorded.dtype = choose_dtype(options.engine.dtype, config.dtype, backend.device());
   const QuantConfig quant(config.quantization_config(), options.engine.quant, recorded.dtype);
   recorded.quantization = quant.description();
-  const RecordedModel model(RecordingSource{
-      .config = &config, .files = &files, .quant = &quant, .plain_dtype = recorded.dtype, .backend = &backend});
-  recorded.linears = model.model().linears();
+  const auto models = record_ranks(RecordingSource{.config = &config,
+                                                   .files = &files,
+                                                   .quant = &quant,
+                                                   .plain_dtype = recorded.dtype,
+                                                   .backend = &backend,
+                                                   .world_size = options.engine.tensor_parallel_size,
+                                                   .expert_split = options.engine.enable_expert_parallel
+                                                                       ? WeightSource::ExpertSplit::kExperts
+                                                                       : WeightSource::ExpertSplit::kChannels});
   const KvCacheChoice kv(
       kv_cache_options(options.engine),
       {.config = config, .files = &files, .quant = quant, .model_dtype = recorded.dtype, .device = backend.device()});
-  recorded.kv = kv.layout(model.model(), options.engine.block_size);
   recorded.kv_scales = kv.scales_description();
-  recorded.weight_bytes = model.weight_bytes();
-  recorded.scale_bytes = model.scale_bytes();
-  for (const std::string& name : model.tensors()) {
+  std::set<std::string> tensors;  // a rank need not have every expert
+  for (const auto& model : models) {
+    const KvCacheLayout layout = kv.layout(model->model(), options.engine.block_size);
+    recorded.ranks.push_back({.linears = model->model().linears(),
+                              .weight_bytes = model->weight_bytes(),
+                              .scale_bytes = model->scale_bytes(),
+                              .num_kv_heads = layout.num_kv_heads,
+                              .kv_bytes_per_token = layout.bytes_per_token()});
+    recorded.weight_bytes += model->weight_bytes();
+    recorded.scale_bytes += model->scale_bytes();
+    recorded.kv_bytes_per_token += layout.bytes_per_token();
+    tensors.insert(model->tensors().begin(), model->tensors().end());
+  }
+  recorded.kv = kv.layout(models.front()->model(), options.engine.block_size);
+  recorded.linears = recorded.ranks.front().linears;
+  for (const std::string& name : tensors) {
     if (!name.ends_with("_scale")) recorded.num_parameters += files.find(name)->shape.num_elements();
   }
   return recorded;
@@ -101,7 +130,6 @@ KernelChoice expert_choice(const Model::LinearRow& linear, const Backend& backen
     weight.scale = described(DType::kF32, linear.weight.stack_scale_shape(experts, linear.n, linear.k));
   return backend.choose(ExpertMatmulOp{.out = described(backend.activation_dtype(), {experts, linear.n}),
                                        .x = x,
-                                       .order = ExpertMatmulOp::Order::kByRow,
                                        .weight = weight,
                                        .plan = ExpertPlan(offsets, order, rows)});
 }
@@ -121,8 +149,9 @@ std::vector<KernelRow> expert_kernels(const Recorded& recorded, const Backend& b
 
 std::vector<KernelRow> other_kernels(const Recorded& recorded, const Backend& backend) {
   const ModelConfig& config = recorded.config;
-  const int64_t h = config.hidden_size, heads = config.num_attention_heads, kv = recorded.kv.num_kv_heads,
-                d = recorded.kv.head_dim;
+  const auto world_size = static_cast<int64_t>(recorded.ranks.size());
+  const int64_t h = config.hidden_size, heads = config.num_attention_heads / world_size, kv = recorded.kv.num_kv_heads,
+                d = recorded.kv.head_dim, inner = config.intermediate_size / world_size;
   const DType a = backend.activation_dtype();
   const QuantFormat format =
       recorded.linears.empty() ? plain_format(a) : input_format(recorded.linears.front().activation, backend);
@@ -159,8 +188,7 @@ std::vector<KernelRow> other_kernels(const Recorded& recorded, const Backend& ba
   rows.push_back({"rope_kv, " + cached, backend.choose(rope)});
   rows.push_back({"paged_attention, " + cached, backend.choose(attention)});
   rows.push_back({"silu_and_mul to " + format.to_string(),
-                  backend.choose(SiluAndMulOp{.out = described(format, 1, config.intermediate_size),
-                                              .x = described(a, {1, 2 * config.intermediate_size})})});
+                  backend.choose(SiluAndMulOp{.out = described(format, 1, inner), .x = described(a, {1, 2 * inner})})});
   return rows;
 }
 
@@ -173,10 +201,10 @@ struct InspectCommand {
 };
 
 // Linears of the same shape and formats of all layers as one line: "model.layers.*.mlp.down_proj".
-std::vector<std::vector<std::string>> linear_table(const Recorded& recorded) {
+std::vector<std::vector<std::string>> linear_table(const std::vector<Model::LinearRow>& linears) {
   std::vector<std::vector<std::string>> table = {{"linear", "count", "[N, K]", "weight", "activation", "bytes"}};
   std::map<std::string, std::pair<size_t, int64_t>> lines;  // first part of the line -> row, count
-  for (const Model::LinearRow& linear : recorded.linears) {
+  for (const Model::LinearRow& linear : linears) {
     std::string name = linear.module;
     const size_t at = name.find(".layers.");
     if (at != std::string::npos) name.replace(at + 8, name.find('.', at + 8) - at - 8, "*");
@@ -195,6 +223,35 @@ std::vector<std::vector<std::string>> linear_table(const Recorded& recorded) {
   return table;
 }
 
+bool same_linears(const RankShare& a, const RankShare& b) {
+  return std::equal(a.linears.begin(), a.linears.end(), b.linears.begin(), b.linears.end(),
+                    [](const Model::LinearRow& x, const Model::LinearRow& y) {
+                      return x.module == y.module && x.n == y.n && x.k == y.k && x.count == y.count &&
+                             x.weight == y.weight && x.activation == y.activation;
+                    });
+}
+
+// Who holds what: ranks with the same linears one after the other share their table.
+void print_ranks(const Recorded& recorded) {
+  const auto count = recorded.ranks.size();
+  std::vector<std::vector<std::string>> table = {{"rank", "weights", "of it scales", "KV heads", "KV cache per token"}};
+  for (size_t rank = 0; rank < count; ++rank) {
+    const RankShare& share = recorded.ranks[rank];
+    table.push_back({std::to_string(rank), format_bytes(share.weight_bytes), format_bytes(share.scale_bytes),
+                     std::to_string(share.num_kv_heads), format_bytes(share.kv_bytes_per_token)});
+  }
+  if (count > 1) print_now(format_table(table) + "\n");
+  for (size_t first = 0; first < count;) {
+    size_t end = first + 1;
+    while (end < count && same_linears(recorded.ranks[first], recorded.ranks[end])) ++end;
+    if (count > 1)
+      print_now(end == first + 1 ? fmt::format("rank {}\n", first)
+                                 : fmt::format("each of ranks {} to {}\n", first, end - 1));
+    print_now(format_table(linear_table(recorded.ranks[first].linears)));
+    first = end;
+  }
+}
+
 void InspectCommand::print(const Recorded& recorded, const SafetensorsFolder& files,
                            const std::vector<KernelRow>& rows) const {
   const ModelConfig& c = recorded.config;
@@ -208,9 +265,9 @@ void InspectCommand::print(const Recorded& recorded, const SafetensorsFolder& fi
                         recorded.num_parameters, format_bytes(recorded.weight_bytes),
                         format_bytes(recorded.scale_bytes), dtype_name(recorded.dtype), recorded.quantization));
   print_now(fmt::format("  KV cache: {}, {} per token{}{}\n\n", dtype_name(recorded.kv.dtype),
-                        format_bytes(recorded.kv.bytes_per_token()), recorded.kv_scales.empty() ? "" : "; ",
+                        format_bytes(recorded.kv_bytes_per_token), recorded.kv_scales.empty() ? "" : "; ",
                         recorded.kv_scales));
-  print_now(format_table(linear_table(recorded)));
+  print_ranks(recorded);
   if (tensors) {
     std::vector<std::vector<std::string>> table = {{"tensor", "dtype", "shape", "bytes"}};
     for (const auto& [name, entry] : files.entries()) {
@@ -228,6 +285,19 @@ void InspectCommand::print(const Recorded& recorded, const SafetensorsFolder& fi
   }
 }
 
+Json json_linears(const std::vector<Model::LinearRow>& linears) {
+  Json list = Json::array();
+  for (const Model::LinearRow& l : linears) {
+    list.push_back({{"module", l.module},
+                    {"n", l.n},
+                    {"k", l.k},
+                    {"count", l.count},
+                    {"weight", l.weight.to_string()},
+                    {"activation", l.activation.to_string()}});
+  }
+  return list;
+}
+
 void InspectCommand::print_json(const Recorded& recorded, const SafetensorsFolder& files,
                                 const std::vector<KernelRow>& rows) const {
   Json report = {{"architecture", recorded.config.architecture},
@@ -238,17 +308,17 @@ void InspectCommand::print_json(const Recorded& recorded, const SafetensorsFolde
                  {"weight_bytes", recorded.weight_bytes},
                  {"scale_bytes", recorded.scale_bytes},
                  {"kv_cache_dtype", dtype_name(recorded.kv.dtype)},
-                 {"kv_bytes_per_token", recorded.kv.bytes_per_token()},
+                 {"kv_bytes_per_token", recorded.kv_bytes_per_token},
                  {"kv_scales", recorded.kv_scales},
                  {"disk_bytes", files.num_bytes()}};
-  report["linears"] = Json::array();
-  for (const Model::LinearRow& l : recorded.linears) {
-    report["linears"].push_back({{"module", l.module},
-                                 {"n", l.n},
-                                 {"k", l.k},
-                                 {"count", l.count},
-                                 {"weight", l.weight.to_string()},
-                                 {"activation", l.activation.to_string()}});
+  report["linears"] = json_linears(recorded.linears);
+  report["ranks"] = Json::array();
+  for (const RankShare& rank : recorded.ranks) {
+    report["ranks"].push_back({{"weight_bytes", rank.weight_bytes},
+                               {"scale_bytes", rank.scale_bytes},
+                               {"num_kv_heads", rank.num_kv_heads},
+                               {"kv_bytes_per_token", rank.kv_bytes_per_token},
+                               {"linears", json_linears(rank.linears)}});
   }
   report["tensors"] = Json::array();
   for (const auto& [name, entry] : files.entries()) {

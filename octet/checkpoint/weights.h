@@ -127,6 +127,9 @@ struct WeightSource {
   // How the experts of a mixture are spread over ranks: each rank has a share of every expert's intermediate channels,
   // or whole experts. Where the channels do not divide it has whole experts.
   enum class ExpertSplit : uint8_t { kChannels, kExperts } expert_split = ExpertSplit::kChannels;
+  // Whether the ranks of a row-parallel linear agree on a token's dynamic scale, so that their codes are those of one
+  // rank: that takes asking all of them before every such linear. If not, each has the scale of its own columns.
+  bool shares_token_scales = true;
   // Elementwise maximum over ranks, so that weights quantised while loading have the scales that one rank would give
   // them. Every rank makes the same calls in the same order. The identity for one rank.
   std::function<void(std::span<float> values)> all_reduce_max = [](std::span<float>) {};

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "octet/base/error.h"
+#include "octet/tensor/dispatch.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -43,9 +44,9 @@ class SingleComm final : public Comm {
  public:
   int rank() const override { return 0; }
   int world_size() const override { return 1; }
-  void all_reduce_sum(Tensor, Stream) override {}
-  void all_reduce_max(Tensor, Stream) override {}
-  void all_gather_columns(ConstTensor part, Tensor out, Stream) override {
+  void all_reduce_sum(Tensor) override {}
+  void all_reduce_max(Tensor) override {}
+  void all_gather_columns(ConstTensor part, Tensor out) override {
     check_gather(part, out, 1);
     copy_columns(part, out, 0);
   }
@@ -54,13 +55,15 @@ class SingleComm final : public Comm {
 };
 
 // What the ranks of one group share. Owned by all of them: ranks end in any order.
-class CpuGroup {
+class Group {
  public:
-  explicit CpuGroup(int world_size) : parts_(static_cast<size_t>(world_size)) {}
+  explicit Group(int world_size, std::unique_ptr<PeerGroup> gpus = nullptr)
+      : parts_(static_cast<size_t>(world_size)), gpus_(std::move(gpus)) {}
 
   int world_size() const { return static_cast<int>(parts_.size()); }
   // What `rank` brought to the collective under way; ordered by the barriers around it.
   ConstTensor& part(int rank) { return parts_[static_cast<size_t>(rank)]; }
+  const PeerGroup* gpus() const { return gpus_.get(); }
 
   void barrier() {
     const uint32_t seen = generation_.load(std::memory_order_acquire);
@@ -82,6 +85,7 @@ class CpuGroup {
   }
 
   void abort() {
+    if (gpus_) gpus_->abort();
     aborted_.store(true, std::memory_order_release);
     generation_.fetch_add(1, std::memory_order_acq_rel);
     generation_.notify_all();
@@ -93,25 +97,30 @@ class CpuGroup {
   }
 
   std::vector<ConstTensor> parts_;
+  std::unique_ptr<PeerGroup> gpus_;  // nullptr: ranks are on the CPU
   std::atomic<int> num_arrived_{0};
   std::atomic<uint32_t> generation_{0};  // rises by one per barrier, and at an abort; 32 bits: the futex's own width
   std::atomic<bool> aborted_{false};
 };
 
-class CpuComm final : public Comm {
+class GroupComm final : public Comm {
  public:
-  CpuComm(std::shared_ptr<CpuGroup> group, int rank) : group_(std::move(group)), rank_(rank) {}
+  GroupComm(std::shared_ptr<Group> group, int rank) : group_(std::move(group)), rank_(rank) {}
   int rank() const override { return rank_; }
   int world_size() const override { return group_->world_size(); }
 
-  void all_reduce_sum(Tensor x, Stream) override {
-    all_reduce(x, [](float a, float b) { return a + b; });
+  void all_reduce_sum(Tensor x) override {
+    const auto add = [](float a, float b) { return a + b; };
+    if (x.dtype == DType::kBF16) return all_reduce<BF16>(x, add);
+    OCTET_CHECK(x.dtype == DType::kF32);
+    all_reduce<float>(x, add);
   }
-  void all_reduce_max(Tensor x, Stream) override {
-    all_reduce(x, [](float a, float b) { return std::max(a, b); });
+  void all_reduce_max(Tensor x) override {
+    OCTET_CHECK(x.dtype == DType::kF32);
+    all_reduce<float>(x, [](float a, float b) { return std::max(a, b); });
   }
 
-  void all_gather_columns(ConstTensor part, Tensor out, Stream) override {
+  void all_gather_columns(ConstTensor part, Tensor out) override {
     check_gather(part, out, world_size());
     group_->part(rank_) = part;
     group_->barrier();
@@ -122,6 +131,10 @@ class CpuComm final : public Comm {
 
   void barrier() override { group_->barrier(); }
   void abort() override { group_->abort(); }
+  const PeerMemory* peers() const override { return group_->gpus() == nullptr ? nullptr : &group_->gpus()->of(rank_); }
+  void check_kernels() const override {
+    if (group_->gpus() != nullptr) group_->gpus()->check(rank_);
+  }
 
  private:
   void check_same_shapes(const ConstTensor& mine) {
@@ -135,31 +148,40 @@ class CpuComm final : public Comm {
 
   // Rank r combines the r-th slice of all parts, in rank order, and writes it to all parts: no scratch, and every rank
   // gets the same bits. Only rank r touches the r-th slices between the barriers.
-  template <class Combine>
+  template <class T, class Combine>
   void all_reduce(Tensor x, Combine combine) {
-    OCTET_CHECK(x.dtype == DType::kF32 && x.contiguous());
+    OCTET_CHECK(x.contiguous());
     group_->part(rank_) = x;
     group_->barrier();
     check_same_shapes(x);
     const int64_t n = x.num_elements();
-    constexpr int64_t kCacheLine = 16;  // floats: two ranks never write to one line
+    constexpr int64_t kCacheLine = 64 / sizeof(T);  // elements: two ranks never write to one line
     const int64_t per_rank = (n / world_size() + kCacheLine) / kCacheLine * kCacheLine;
     const int64_t begin = std::min(n, rank_ * per_rank);
     const int64_t end = rank_ + 1 == world_size() ? n : std::min(n, begin + per_rank);
     for (int64_t i = begin; i < end; ++i) {
-      float value = group_->part(0).data<float>()[i];
-      for (int r = 1; r < world_size(); ++r) value = combine(value, group_->part(r).data<float>()[i]);
-      for (int r = 0; r < world_size(); ++r) writable(group_->part(r))[i] = value;
+      float value = to_f32(group_->part(0).data<T>()[i]);
+      for (int r = 1; r < world_size(); ++r) value = combine(value, to_f32(group_->part(r).data<T>()[i]));
+      for (int r = 0; r < world_size(); ++r) writable<T>(group_->part(r))[i] = from_f32<T>(value);
     }
     group_->barrier();
   }
 
   // A part of an all-reduce was passed as mutable; the group keeps constant views because a gather's parts are not.
-  static float* writable(const ConstTensor& part) { return const_cast<float*>(part.data<float>()); }
+  template <class T>
+  static T* writable(const ConstTensor& part) {
+    return const_cast<T*>(part.data<T>());
+  }
 
-  std::shared_ptr<CpuGroup> group_;
+  std::shared_ptr<Group> group_;
   int rank_;
 };
+
+std::vector<std::unique_ptr<Comm>> comms_of(const std::shared_ptr<Group>& group) {
+  std::vector<std::unique_ptr<Comm>> comms;
+  for (int rank = 0; rank < group->world_size(); ++rank) comms.push_back(std::make_unique<GroupComm>(group, rank));
+  return comms;
+}
 
 }  // namespace
 
@@ -167,10 +189,12 @@ std::unique_ptr<Comm> make_single_comm() { return std::make_unique<SingleComm>()
 
 std::vector<std::unique_ptr<Comm>> make_cpu_comms(int world_size) {
   OCTET_CHECK(world_size >= 1);
-  const auto group = std::make_shared<CpuGroup>(world_size);
-  std::vector<std::unique_ptr<Comm>> comms;
-  for (int rank = 0; rank < world_size; ++rank) comms.push_back(std::make_unique<CpuComm>(group, rank));
-  return comms;
+  return comms_of(std::make_shared<Group>(world_size));
+}
+
+std::vector<std::unique_ptr<Comm>> make_gpu_comms(const std::vector<Device>& gpus, double patience_seconds) {
+  return comms_of(
+      std::make_shared<Group>(static_cast<int>(gpus.size()), std::make_unique<PeerGroup>(gpus, patience_seconds)));
 }
 
 }  // namespace octet

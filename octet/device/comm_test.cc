@@ -32,7 +32,7 @@ TEST(CommTest, SumsInRankOrderToTheSameBits) {
       }
       on_every_rank(comms, [&](Comm& comm) {
         auto& mine = x[static_cast<size_t>(comm.rank())];
-        comm.all_reduce_sum(Tensor(reinterpret_cast<std::byte*>(mine.data()), DType::kF32, Shape{n}), Stream{});
+        comm.all_reduce_sum(Tensor(reinterpret_cast<std::byte*>(mine.data()), DType::kF32, Shape{n}));
       });
       for (int64_t i = 0; i < n; ++i) {
         float expected = value_at(0, i);
@@ -48,7 +48,7 @@ TEST(CommTest, MaximaAndManyBarriersInARow) {
   on_every_rank(comms, [&](Comm& comm) {
     for (int step = 0; step < 2000; ++step) {
       float x[3] = {static_cast<float>(comm.rank() + step), static_cast<float>(-comm.rank()), 1.0f};
-      comm.all_reduce_max(Tensor(reinterpret_cast<std::byte*>(x), DType::kF32, Shape{3}), Stream{});
+      comm.all_reduce_max(Tensor(reinterpret_cast<std::byte*>(x), DType::kF32, Shape{3}));
       ASSERT_EQ(x[0], static_cast<float>(step + 1));
       ASSERT_EQ(x[1], 0.0f);
       comm.barrier();
@@ -63,7 +63,7 @@ TEST(CommTest, GathersColumnsSideBySide) {
     const float part[4] = {r, r + 10, r + 20, r + 30};
     float out[12] = {};
     comm.all_gather_columns(ConstTensor(reinterpret_cast<const std::byte*>(part), DType::kF32, Shape{2, 2}),
-                            Tensor(reinterpret_cast<std::byte*>(out), DType::kF32, Shape{2, 6}), Stream{});
+                            Tensor(reinterpret_cast<std::byte*>(out), DType::kF32, Shape{2, 6}));
     const float expected[12] = {0, 10, 1, 11, 2, 12, 20, 30, 21, 31, 22, 32};
     for (int i = 0; i < 12; ++i) ASSERT_EQ(out[i], expected[i]) << i;
   });
@@ -92,7 +92,7 @@ TEST(CommTest, RanksWithDifferentShapesAllFail) {
     std::vector<float> x(8);
     const Tensor mine(reinterpret_cast<std::byte*>(x.data()), DType::kF32, Shape{comm.rank() + 4});
     try {
-      comm.all_reduce_sum(mine, Stream{});
+      comm.all_reduce_sum(mine);
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::kInternal);
       ++num_thrown;
@@ -106,8 +106,8 @@ TEST(CommTest, OneRankIsTheIdentity) {
   float x[2] = {1, 2};
   float out[2] = {};
   const Tensor tensor(reinterpret_cast<std::byte*>(x), DType::kF32, Shape{1, 2});
-  comm->all_reduce_sum(tensor, Stream{});
-  comm->all_gather_columns(tensor, Tensor(reinterpret_cast<std::byte*>(out), DType::kF32, Shape{1, 2}), Stream{});
+  comm->all_reduce_sum(tensor);
+  comm->all_gather_columns(tensor, Tensor(reinterpret_cast<std::byte*>(out), DType::kF32, Shape{1, 2}));
   comm->barrier();
   EXPECT_EQ(out[0], 1);
   EXPECT_EQ(out[1], 2);

@@ -23,6 +23,11 @@ int64_t available_bytes(int device);
 
 void make_current(int device);
 
+// Whether kernels of `device` can read and write `peer`'s memory, and that they may: also memory that is allocated
+// later.
+bool can_access_peer(int device, int peer);
+void enable_peer_access(int device, int peer);
+
 // nullptr when the memory is not to be had. Aligned to 256 bytes.
 std::byte* allocate(int device, int64_t num_bytes);
 void release(std::byte* data) noexcept;

@@ -15,6 +15,8 @@ std::string why_none() { return "this build of octet has no CUDA"; }
 GpuProperties properties(int) { missing(); }
 int64_t available_bytes(int) { missing(); }
 void make_current(int) { missing(); }
+bool can_access_peer(int, int) { missing(); }
+void enable_peer_access(int, int) { missing(); }
 std::byte* allocate(int, int64_t) { missing(); }
 void release(std::byte*) noexcept {}
 std::byte* allocate_pinned(int64_t) { missing(); }

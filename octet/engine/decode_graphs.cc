@@ -17,13 +17,18 @@ std::vector<int64_t> DecodeGraphs::batch_sizes(int64_t most) {
   return sizes;
 }
 
-void DecodeGraphs::record(Stream stream, int64_t most, const std::function<QueueStep(int64_t batch_size)>& prepare) {
+void DecodeGraphs::record(Stream stream, int64_t most, const std::function<QueueStep(int64_t batch_size)>& prepare,
+                          const std::function<void()>& meet) {
+  meet();
   for (const int64_t size : batch_sizes(most)) {
     const QueueStep queue = prepare(size);
     queue();
     synchronize(stream);  // what a kernel does wrong shows here
+    meet();
     Recorded recorded{.batch_size = size, .graph = {}, .outputs = {}};
     recorded.graph = Graph::capture(stream, [&] { recorded.outputs = queue(); });
+    synchronize(stream);  // the graph is on the device
+    meet();
     recorded_.push_back(std::move(recorded));
   }
 }

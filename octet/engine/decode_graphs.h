@@ -31,8 +31,11 @@ class DecodeGraphs {
 
   // `prepare(batch_size)` makes a batch of that size, whose tensors have the addresses they will have at every replay,
   // and returns what queues its step. That is called twice: to run, which loads the kernels, and to be recorded.
+  // `meet` waits for the other ranks: while one records, kernels of none may wait for another's, since what recording
+  // asks of the driver may wait for them.
   using QueueStep = std::function<RowOutputs()>;
-  void record(Stream stream, int64_t most, const std::function<QueueStep(int64_t batch_size)>& prepare);
+  void record(Stream stream, int64_t most, const std::function<QueueStep(int64_t batch_size)>& prepare,
+              const std::function<void()>& meet);
 
   // The smallest recorded batch of at least `num_sequences`; nullptr when there is none.
   const Recorded* find(int64_t num_sequences) const;

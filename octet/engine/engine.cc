@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <limits>
+#include <span>
 #include <string_view>
 
 #include "octet/base/error.h"
@@ -79,15 +81,19 @@ Device choose_device(const EngineOptions& options) {
   const Device device = parse_device(options.device);
   if (options.device == "auto" && device.kind == DeviceKind::kCpu) log_info("{}: running on the CPU", why_no_gpu());
   if (device.kind == DeviceKind::kCuda && options.tensor_parallel_size > 1) {
-    fail(ErrorCode::kUnsupported, "tensor_parallel_size {}: on {} octet runs on one GPU", options.tensor_parallel_size,
-         device_name(device));
+    gpus_of_ranks(device, options.tensor_parallel_size);  // which refuses
+    log_warning("tensor_parallel_size {} on GPUs is new: compare its answers with one GPU's before you rely on them",
+                options.tensor_parallel_size);
   }
   return device;
 }
 
-std::string device_description(Device device) {
-  if (device.kind == DeviceKind::kCpu) return cpu_description();
-  return fmt::format("{} ({})", gpu_properties(device).name, device_name(device));
+std::string device_description(Device first, int world_size) {
+  if (first.kind == DeviceKind::kCpu) return cpu_description();
+  const std::string& name = gpu_properties(first).name;
+  if (world_size == 1) return fmt::format("{} ({})", name, device_name(first));
+  return fmt::format("{} x {} ({} to {})", world_size, name, device_name(first),
+                     device_name(RankTeam::device_of(first, world_size - 1)));
 }
 
 // What may still be allocated. Of a GPU the user grants a share, which covers what is in use already.
@@ -125,7 +131,12 @@ DType choose_dtype(std::string_view text, DType model_dtype, Device device) {
 struct Engine::State {
   explicit State(const EngineOptions& options);
 
+  using Recorded = std::vector<std::unique_ptr<RecordedModel>>;
   void check_fits(const ModelSource& source, const EngineOptions& options) const;
+  MemoryNeeds memory_needs(const EngineOptions& options, const RecordingSource& recording,
+                           std::span<const Recorded::value_type> recorded) const;
+  static std::optional<int64_t> kv_memory_of(const EngineOptions& options, int64_t num_ranks);
+  int64_t num_blocks_of(const EngineOptions& options, Device own, int first_rank, int num_ranks) const;
   void load(const EngineOptions& options);
   void reserve(const EngineOptions& options);
   StepLimits step_limits(const EngineOptions& options) const;
@@ -155,45 +166,70 @@ Engine::State::State(const EngineOptions& options) {
   report.start_seconds = seconds_since(start);
 }
 
-// Before anything large is allocated: the sum of all that start-up will take.
+// Before anything large is allocated: the sum of all that start-up will take. GPUs have a memory each.
 void Engine::State::check_fits(const ModelSource& source, const EngineOptions& options) const {
   ThreadPool threads(1);
   const Backend backend(kernel_table(device, kernel_selection(options)), describing_launch(device, threads),
                         activation_dtype(device));
-  RecordingSource recording{.config = &config,
-                            .files = source.files,
-                            .quant = &source.quant,
-                            .plain_dtype = source.plain_dtype,
-                            .backend = &backend,
-                            .world_size = options.tensor_parallel_size,
-                            .expert_split = source.expert_split};
-  const auto recorded = record_ranks(recording);
-  MemoryNeeds needs{.weights = source.quant.description(),
+  const RecordingSource recording{.config = &config,
+                                  .files = source.files,
+                                  .quant = &source.quant,
+                                  .plain_dtype = source.plain_dtype,
+                                  .backend = &backend,
+                                  .world_size = options.tensor_parallel_size,
+                                  .expert_split = source.expert_split};
+  const Recorded all = record_ranks(recording);
+  const double share = options.gpu_memory_utilization;
+  const int world_size = options.tensor_parallel_size;
+  if (device.kind == DeviceKind::kCpu || world_size == 1)
+    return check_memory(memory_needs(options, recording, all), grantable_bytes(device, share));
+  for (int rank = 0; rank < world_size; ++rank) {
+    const Device own = RankTeam::device_of(device, rank);
+    MemoryNeeds needs = memory_needs(options, recording, std::span(all).subspan(static_cast<size_t>(rank), 1));
+    needs.of = fmt::format("memory of rank {} ({})", rank, device_name(own));
+    check_memory(needs, grantable_bytes(own, share));
+  }
+}
+
+// Of some ranks, which outlive the result.
+MemoryNeeds Engine::State::memory_needs(const EngineOptions& options, const RecordingSource& recording,
+                                        std::span<const Recorded::value_type> recorded) const {
+  MemoryNeeds needs{.weights = recording.quant->description(),
                     .max_num_batched_tokens = step_limits(options).max_tokens,
                     .block_size = options.block_size,
                     .max_model_len = report.max_model_len,
-                    .kv_cache_memory_bytes = options.kv_cache_memory_bytes};
-  needs.activation_bytes = [&](int64_t max_num_batched_tokens, int64_t max_model_len) {
+                    .kv_cache_memory_bytes = kv_memory_of(options, static_cast<int64_t>(recorded.size()))};
+  const int64_t max_sequences = options.max_num_seqs, block_size = options.block_size;
+  needs.activation_bytes = [=, this](int64_t max_num_batched_tokens, int64_t max_model_len) {
     const StepLimits limits{
-        .max_tokens = max_num_batched_tokens, .max_sequences = options.max_num_seqs, .max_model_len = max_model_len};
+        .max_tokens = max_num_batched_tokens, .max_sequences = max_sequences, .max_model_len = max_model_len};
     int64_t bytes = device.kind == DeviceKind::kCpu ? 0 : kGpuWorkspaceBytes;
     for (const auto& rank : recorded)
-      bytes += Runner::activation_bytes(device, rank->model(), config.hidden_size, limits, options.block_size);
+      bytes += Runner::activation_bytes(device, rank->model(), config.hidden_size, limits, block_size);
     return bytes;
   };
   for (const auto& rank : recorded) {
-    needs.bytes_per_block += kv->layout(rank->model(), options.block_size).bytes_per_block();
+    needs.bytes_per_block += kv->layout(rank->model(), block_size).bytes_per_block();
     needs.weight_bytes += rank->weight_bytes();
   }
-  needs.fp8_weight_bytes = [&]() -> std::optional<int64_t> {
-    if (config.quantization_config() != nullptr || !options.quant.quantization.empty()) return std::nullopt;
-    const QuantConfig fp8(nullptr, QuantOptions{.quantization = "fp8"}, source.plain_dtype);
-    recording.quant = &fp8;
+  const bool quantised = config.quantization_config() != nullptr || !options.quant.quantization.empty();
+  const auto num_ranks = static_cast<int64_t>(recorded.size());
+  needs.fp8_weight_bytes = [=]() -> std::optional<int64_t> {
+    if (quantised) return std::nullopt;
+    const QuantConfig fp8(nullptr, QuantOptions{.quantization = "fp8"}, recording.plain_dtype);
+    RecordingSource in_fp8 = recording;
+    in_fp8.quant = &fp8;
     int64_t bytes = 0;
-    for (const auto& rank : record_ranks(recording)) bytes += rank->weight_bytes();
-    return bytes;
+    for (const auto& rank : record_ranks(in_fp8)) bytes += rank->weight_bytes();
+    return bytes * num_ranks / recording.world_size;
   };
-  check_memory(needs, grantable_bytes(device, options.gpu_memory_utilization));
+  return needs;
+}
+
+// What the user grants the KV cache of so many ranks of all.
+std::optional<int64_t> Engine::State::kv_memory_of(const EngineOptions& options, int64_t num_ranks) {
+  if (!options.kv_cache_memory_bytes) return std::nullopt;
+  return *options.kv_cache_memory_bytes / options.tensor_parallel_size * num_ranks;
 }
 
 void Engine::State::load(const EngineOptions& options) {
@@ -226,7 +262,7 @@ void Engine::State::load(const EngineOptions& options) {
   ranks = std::make_unique<RankTeam>(source, options.tensor_parallel_size, num_threads);
   report.dtype = dtype_name(dtype);
   report.quantization = quant.description();
-  report.device = device_description(device);
+  report.device = device_description(device, options.tensor_parallel_size);
   report.kv_cache_dtype = dtype_name(kv->dtype());
   report.kv_scales = kv->scales_description();
   for (int rank = 0; rank < ranks->world_size(); ++rank) {
@@ -236,29 +272,47 @@ void Engine::State::load(const EngineOptions& options) {
   report.num_parameters = files ? count_parameters(*files, config) : ranks->runner(0).num_parameters();
 }
 
+// How many blocks fit beside weights and activations of some ranks, into the memory that they share.
+int64_t Engine::State::num_blocks_of(const EngineOptions& options, Device own, int first_rank, int num_ranks) const {
+  const StepLimits limits = step_limits(options);
+  int64_t grantable = grantable_bytes(own, options.gpu_memory_utilization);
+  KvBudget budget{.block_size = options.block_size,
+                  .max_model_len = report.max_model_len,
+                  .max_num_seqs = options.max_num_seqs,
+                  .requested_bytes = kv_memory_of(options, num_ranks),
+                  .unasked = own.kind == DeviceKind::kCpu ? KvBudget::Unasked::kModest : KvBudget::Unasked::kAll};
+  for (int rank = first_rank; rank < first_rank + num_ranks; ++rank) {
+    const Runner& runner = ranks->runner(rank);
+    grantable -= runner.activation_bytes(limits, options.block_size);
+    budget.bytes_per_block += kv->layout(runner.model(), options.block_size).bytes_per_block();
+  }
+  budget.available_bytes = std::max<int64_t>(0, grantable);
+  return num_kv_blocks(budget);
+}
+
 // Sizes the KV cache by what is left beside weights and activations, and makes both.
 void Engine::State::reserve(const EngineOptions& options) {
   const KvCacheLayout layout = kv->layout(ranks->runner(0).model(), options.block_size);
   const StepLimits limits = step_limits(options);
-  for (int rank = 0; rank < ranks->world_size(); ++rank) {
+  const int world_size = ranks->world_size();
+  for (int rank = 0; rank < world_size; ++rank) {
     report.activation_bytes += ranks->runner(rank).activation_bytes(limits, layout.block_size);
     report.workspace_bytes += ranks->runner(rank).workspace_bytes();
   }
-  const int64_t grantable = grantable_bytes(device, options.gpu_memory_utilization);
-  const int64_t bytes_per_block = layout.bytes_per_block() * ranks->world_size();
-  report.num_kv_blocks = num_kv_blocks(
-      {.bytes_per_block = bytes_per_block,
-       .block_size = layout.block_size,
-       .max_model_len = report.max_model_len,
-       .max_num_seqs = options.max_num_seqs,
-       .available_bytes = std::max<int64_t>(0, grantable - report.activation_bytes),
-       .requested_bytes = options.kv_cache_memory_bytes,
-       .unasked = device.kind == DeviceKind::kCpu ? KvBudget::Unasked::kModest : KvBudget::Unasked::kAll});
-  report.kv_bytes_per_token = layout.bytes_per_token() * ranks->world_size();
+  if (device.kind == DeviceKind::kCpu) {
+    report.num_kv_blocks = num_blocks_of(options, device, 0, world_size);
+  } else {  // the fewest that fit a GPU: every rank has its part of every block
+    report.num_kv_blocks = std::numeric_limits<int64_t>::max();
+    for (int rank = 0; rank < world_size; ++rank) {
+      const Device own = RankTeam::device_of(device, rank);
+      report.num_kv_blocks = std::min(report.num_kv_blocks, num_blocks_of(options, own, rank, 1));
+    }
+  }
+  report.kv_bytes_per_token = layout.bytes_per_token() * world_size;
   const int64_t bf16_bytes_per_token =
       layout.num_planes() * layout.num_layers * layout.num_kv_heads * layout.head_dim * 2;
   report.kv_tokens_to_bf16 = static_cast<double>(bf16_bytes_per_token) / static_cast<double>(layout.bytes_per_token());
-  report.kv_cache_bytes = report.num_kv_blocks * bytes_per_block;
+  report.kv_cache_bytes = report.num_kv_blocks * layout.bytes_per_block() * world_size;
   report.kv_cache_tokens = report.num_kv_blocks * layout.block_size;
   ranks->run_on_all([&](Runner& runner) { runner.reserve(limits, *kv, options.block_size, report.num_kv_blocks); });
   report.max_num_seqs = options.max_num_seqs;
@@ -319,8 +373,12 @@ StepProfile Engine::profile_step(int64_t batch_size, int64_t num_tokens) {
     fail(ErrorCode::kUnsupported, "a profile is one of a recorded step: {} records none", device_name(state_->device));
   }
   StepProfile profile;
-  state_->loop->when_idle(
-      [&] { state_->ranks->run_on_all([&](Runner& runner) { profile = runner.profile(batch_size, num_tokens); }); });
+  state_->loop->when_idle([&] {
+    state_->ranks->run_on_all([&](Runner& runner) {
+      StepProfile of_rank = runner.profile(batch_size, num_tokens);
+      if (runner.rank() == 0) profile = std::move(of_rank);
+    });
+  });
   return profile;
 }
 

@@ -68,10 +68,11 @@ void check_memory(const MemoryNeeds& needs, int64_t available_bytes) {
                                      ? "kv_cache_memory_bytes"
                                      : fmt::format("one sequence of max_model_len {} tokens", needs.max_model_len);
   fail(ErrorCode::kMemory,
-       "memory: {} are needed, {} are available: weights {} ({}), activations {} (max_num_batched_tokens {}), KV cache "
+       "{}: {} are needed, {} are available: weights {} ({}), activations {} (max_num_batched_tokens {}), KV cache "
        "{} ({}); {}",
-       readable(sum), readable(available_bytes), readable(needs.weight_bytes), needs.weights, readable(activations),
-       needs.max_num_batched_tokens, readable(cache), cache_size, advice(needs, available_bytes - needs.weight_bytes));
+       needs.of, readable(sum), readable(available_bytes), readable(needs.weight_bytes), needs.weights,
+       readable(activations), needs.max_num_batched_tokens, readable(cache), cache_size,
+       advice(needs, available_bytes - needs.weight_bytes));
 }
 
 }  // namespace octet

@@ -9,8 +9,9 @@
 
 namespace octet {
 
-// Of all ranks together.
+// Of all ranks that share a memory.
 struct MemoryNeeds {
+  std::string of = "memory";  // which memory
   int64_t weight_bytes = 0;
   std::string weights;  // what they are held in: "bf16", "fp8_channel, quantised while loading"
   std::function<std::optional<int64_t>()> fp8_weight_bytes;  // nothing when they are quantised already

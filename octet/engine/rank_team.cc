@@ -7,13 +7,22 @@
 
 namespace octet {
 
-RankTeam::RankTeam(const ModelSource& source, int world_size, int num_threads) : device_(source.device) {
-  OCTET_CHECK(world_size >= 1);
-  if (world_size == 1) {
-    comms_.push_back(make_single_comm());
-  } else {
-    comms_ = make_cpu_comms(world_size);
+namespace {
+
+std::vector<std::unique_ptr<Comm>> make_comms(Device first, int world_size) {
+  if (world_size > 1) {
+    return first.kind == DeviceKind::kCuda ? make_gpu_comms(gpus_of_ranks(first, world_size))
+                                           : make_cpu_comms(world_size);
   }
+  std::vector<std::unique_ptr<Comm>> comms;
+  comms.push_back(make_single_comm());
+  return comms;
+}
+
+}  // namespace
+
+RankTeam::RankTeam(const ModelSource& source, int world_size, int num_threads)
+    : device_(source.device), comms_(make_comms(source.device, world_size)) {
   const int threads_per_rank = std::max(1, num_threads / world_size);
   ranks_.resize(static_cast<size_t>(world_size));
   for (int rank = 0; rank < world_size && !runs_on_caller(); ++rank) {
@@ -21,8 +30,10 @@ RankTeam::RankTeam(const ModelSource& source, int world_size, int num_threads) :
   }
   try {
     begin([&, this](int rank) {
+      ModelSource own = source;
+      own.device = device_of(source.device, rank);
       const auto r = static_cast<size_t>(rank);
-      ranks_[r].runner = std::make_unique<Runner>(source, *comms_[r], threads_per_rank);
+      ranks_[r].runner = std::make_unique<Runner>(own, *comms_[r], threads_per_rank);
     });
     end();
   } catch (...) {
@@ -64,6 +75,7 @@ void RankTeam::end() {
 
 void RankTeam::run_here() {
   try {
+    if (queues_steps()) make_current(device_);
     std::exchange(work_, nullptr)(0);
   } catch (...) {
     fault_ = std::current_exception();
@@ -83,7 +95,7 @@ void RankTeam::serve(int rank) {
     try {
       work_(rank);  // not changed while a rank is busy
     } catch (...) {
-      fault = std::current_exception();
+      fault = named(rank, std::current_exception());
     }
     lock.lock();
     if (fault && !fault_) {
@@ -94,18 +106,35 @@ void RankTeam::serve(int rank) {
   }
 }
 
+// What ended a rank, saying which one where it may be its own affair.
+std::exception_ptr RankTeam::named(int rank, const std::exception_ptr& fault) const {
+  const auto with_rank = [&](ErrorCode code, const char* text) {
+    const Device device = device_of(device_, rank);
+    return std::make_exception_ptr(Error(code, device.kind == DeviceKind::kCpu
+                                                   ? fmt::format("rank {}: {}", rank, text)
+                                                   : fmt::format("rank {} ({}): {}", rank, device_name(device), text)));
+  };
+  try {
+    std::rethrow_exception(fault);
+  } catch (const Error& error) {
+    const ErrorCode code = error.code();
+    const bool own = code == ErrorCode::kInternal || code == ErrorCode::kMemory || code == ErrorCode::kIo;
+    return own ? with_rank(code, error.what()) : fault;
+  } catch (const std::exception& error) {
+    return with_rank(ErrorCode::kInternal, error.what());
+  }
+}
+
 void RankTeam::run_on_all(const std::function<void(Runner&)>& work) {
   begin([&, this](int rank) { work(runner(rank)); });
   end();
 }
 
 void RankTeam::start(const StepPlan& plan) {
-  if (queues_steps()) {
-    make_current(device_);
-    return runner(0).begin(plan);
-  }
+  if (queues_steps()) return queue(plan);
+  rows_ = runner(0).prepare(plan);
   begin([this, &plan](int rank) {
-    runner(rank).begin(plan);
+    runner(rank).begin(plan, rows_);
     StepResult result = runner(rank).finish();
     if (rank == 0) result_ = std::move(result);
   });
@@ -113,12 +142,22 @@ void RankTeam::start(const StepPlan& plan) {
 
 bool RankTeam::start_behind(const StepPlan& plan) {
   if (!queues_steps() || !runner(0).can_follow(plan)) return false;
-  runner(0).begin(plan);
+  queue(plan);
   return true;
 }
 
+void RankTeam::queue(const StepPlan& plan) {
+  rows_ = runner(0).prepare(plan);
+  run_on_all([&](Runner& runner) { runner.begin(plan, rows_); });
+}
+
 StepResult RankTeam::wait() {
-  if (queues_steps()) return runner(0).finish();
+  if (queues_steps()) {
+    begin([this](int rank) {
+      StepResult result = runner(rank).finish();
+      if (rank == 0) result_ = std::move(result);
+    });
+  }
   end();
   return std::move(result_);
 }

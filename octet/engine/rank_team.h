@@ -1,7 +1,8 @@
-// RankTeam: one thread per rank, each with its Runner, doing the same things at the same time. The steps of a
-// single rank need none: on a GPU start() queues them and wait() takes what comes out; on the CPU wait() runs them,
-// since its kernels take all processors anyway and a thread of its own would add two wake-ups to every step (some 100
-// us each on a virtual machine).
+// RankTeam: one thread per rank, each with its Runner, doing the same things at the same time. On GPUs, one a rank from
+// the source's device on, start() queues a step and wait() takes what comes out, so that the next one can be queued
+// behind it; on the CPU wait() waits for the threads that compute it. The steps of a single rank need no thread: on a
+// GPU nothing is to be waited for in between, and the CPU's kernels take all processors anyway, where a thread of its
+// own would add two wake-ups to every step (some 100 us each on a virtual machine).
 #pragma once
 
 #include <condition_variable>
@@ -24,6 +25,11 @@ class RankTeam final : public StepRunner {
   RankTeam(const ModelSource& source, int world_size, int num_threads);
   ~RankTeam() override;
 
+  // The device of a rank, when the first has `first`.
+  static Device device_of(Device first, int rank) {
+    return first.kind == DeviceKind::kCpu ? first : Device{.kind = first.kind, .index = first.index + rank};
+  }
+
   int world_size() const { return static_cast<int>(ranks_.size()); }
   // Only while no step runs.
   Runner& runner(int rank) { return *ranks_[static_cast<size_t>(rank)].runner; }
@@ -42,11 +48,13 @@ class RankTeam final : public StepRunner {
     std::thread thread;
   };
 
-  bool queues_steps() const { return device_.kind == DeviceKind::kCuda && world_size() == 1; }
-  bool runs_on_caller() const { return device_.kind == DeviceKind::kCpu && world_size() == 1; }
+  bool queues_steps() const { return device_.kind == DeviceKind::kCuda; }
+  bool runs_on_caller() const { return world_size() == 1; }
   void begin(std::function<void(int rank)> work);
   void end();
   void run_here();
+  void queue(const StepPlan& plan);
+  std::exception_ptr named(int rank, const std::exception_ptr& fault) const;
   void serve(int rank);
   void stop();
 
@@ -60,6 +68,7 @@ class RankTeam final : public StepRunner {
   int num_busy_ = 0;
   bool stop_ = false;
   std::exception_ptr fault_;
+  StepRows rows_;  // of the step that begins
   StepResult result_;
 };
 

@@ -15,6 +15,7 @@ RecordedModel::RecordedModel(const RecordingSource& source) {
   weights_.rank = source.rank;
   weights_.world_size = source.world_size;
   weights_.expert_split = source.expert_split;
+  weights_.shares_token_scales = source.backend->device().kind == DeviceKind::kCpu;
   weights_.runs_fast = [&](const QuantFormat& weight, const QuantFormat& activation, int64_t n, int64_t k) {
     return has_fast_linear(*source.backend, weight, activation, n, k);
   };

@@ -62,6 +62,7 @@ Runner::Runner(const ModelSource& source, Comm& comm, int num_threads)
   weights.rank = comm_.rank();
   weights.world_size = comm_.world_size();
   weights.expert_split = source.expert_split;
+  weights.shares_token_scales = source.device.kind == DeviceKind::kCpu;
   weights.on_progress = source.on_progress;
   weights.allocate = [this](DType dtype, Shape shape, std::string_view name) {
     return parameters_.allocate(dtype, shape, name);
@@ -71,7 +72,7 @@ Runner::Runner(const ModelSource& source, Comm& comm, int num_threads)
   if (source.device.kind == DeviceKind::kCuda) weights.dummies = WeightSource::Dummies::kTiled;
   weights.all_reduce_max = [this](std::span<float> values) {
     const Shape shape{static_cast<int64_t>(values.size())};
-    comm_.all_reduce_max(Tensor(std::as_writable_bytes(values).data(), DType::kF32, shape), backend_.launch().stream);
+    comm_.all_reduce_max(Tensor(std::as_writable_bytes(values).data(), DType::kF32, shape));
   };
   weights.runs_fast = [this](const QuantFormat& weight, const QuantFormat& activation, int64_t n, int64_t k) {
     return has_fast_linear(backend_, weight, activation, n, k);
@@ -105,28 +106,34 @@ void Runner::reserve(const StepLimits& limits, const KvCacheChoice& choice, int6
   record_graphs(std::min({limits.max_sequences, limits.max_tokens, max_logit_rows_}));
 }
 
-void Runner::begin(const StepPlan& plan) {
+StepRows Runner::prepare(const StepPlan& plan) {
   take_notes(plan);
-  UnderWay step{.chunks = plan.chunks, .ends = plan.ends, .rows = logit_rows(plan)};
+  StepRows rows{.rows = logit_rows(plan), .draws = {}};
+  rows.draws = choose_draws(plan, rows.rows);
+  return rows;
+}
+
+void Runner::begin(const StepPlan& plan, const StepRows& rows) {
+  UnderWay step{.chunks = plan.chunks, .ends = plan.ends, .rows = rows.rows};
   const Stream stream = backend_.launch().stream;
   if (const DecodeGraphs::Recorded* recorded = graph_for(plan, step.rows)) {
     const int64_t num_padding = recorded->batch_size - static_cast<int64_t>(plan.chunks.size());
-    const StagedBatch staged = staging_->stage(plan, {}, choose_draws(plan, step.rows), num_padding, stream);
+    const StagedBatch staged = staging_->stage(plan, {}, rows.draws, num_padding, stream);
     if (!under_way_.empty()) take_pending(plan, staged.token_ids);
     recorded->graph.replay(stream);
     step.outputs = recorded->outputs;
   } else {
     OCTET_CHECK(under_way_.empty());
-    begin_eagerly(plan, step);
+    begin_eagerly(plan, rows, step);
   }
   if (step.outputs.choices) host_logits_->queue_choices(step.outputs.choices, stream);
   under_way_.push_back(std::move(step));
 }
 
-void Runner::begin_eagerly(const StepPlan& plan, UnderWay& step) {
+void Runner::begin_eagerly(const StepPlan& plan, const StepRows& rows, UnderWay& step) {
   std::vector<int32_t> indices;
-  for (const LogitRow& row : step.rows) indices.push_back(row.row);
-  const StagedBatch staged = staging_->stage(plan, indices, choose_draws(plan, step.rows), 0, backend_.launch().stream);
+  for (const LogitRow& row : rows.rows) indices.push_back(row.row);
+  const StagedBatch staged = staging_->stage(plan, indices, rows.draws, 0, backend_.launch().stream);
   step.logit_rows = staged.logit_rows;
   step.draws = staged.draws;
   if (scales_to_calculate_) calculate_kv_scales(staged.batch);
@@ -263,19 +270,29 @@ Step Runner::make_step(const Backend& backend, const Batch& batch) {
   return {.backend = backend, .arena = *arena_, .kv = *kv_, .comm = comm_, .batch = batch, .observe = {}};
 }
 
+// Allocates or frees while kernels of no rank run: the driver may wait for them, and they for a rank that waits for the
+// driver.
+void Runner::change_memory(const std::function<void()>& change) {
+  synchronize(backend_.launch().stream);
+  comm_.barrier();
+  change();
+  comm_.barrier();
+}
+
 // The first step runs twice, the first time into a cache of real numbers, which shows how large they are.
 void Runner::calculate_kv_scales(const Batch& batch) {
   KvCacheLayout layout = kv_->layout();
   layout.dtype = DType::kF32;
   layout.layer_dtypes.clear();
-  const KvCache real(backend_.device(), layout, kv_->num_blocks());
+  std::optional<KvCache> real;
+  change_memory([&] { real.emplace(backend_.device(), layout, kv_->num_blocks()); });
   arena_->reset();
-  Step step{.backend = backend_, .arena = *arena_, .kv = real, .comm = comm_, .batch = batch, .observe = {}};
+  Step step{.backend = backend_, .arena = *arena_, .kv = *real, .comm = comm_, .batch = batch, .observe = {}};
   model_->forward(step);
-  std::vector<float> magnitudes = kv_magnitudes(real, batch.slot_mapping);
+  std::vector<float> magnitudes = kv_magnitudes(*real, batch.slot_mapping);
   const Shape shape{static_cast<int64_t>(magnitudes.size())};
-  comm_.all_reduce_max(Tensor(std::as_writable_bytes(std::span(magnitudes)).data(), DType::kF32, shape),
-                       backend_.launch().stream);
+  comm_.all_reduce_max(Tensor(std::as_writable_bytes(std::span(magnitudes)).data(), DType::kF32, shape));
+  change_memory([&] { real.reset(); });
   scales_to_calculate_->set_calculated(*kv_, magnitudes);
   scales_to_calculate_.reset();
 }
@@ -290,12 +307,16 @@ RowOutputs Runner::row_outputs(Step& step, ConstTensor hidden_rows, ConstTensor 
 
 void Runner::record_graphs(int64_t most_sequences) {
   const Stream stream = backend_.launch().stream;
-  graphs_.record(stream, most_sequences, [&](int64_t batch_size) {
+  const auto prepare = [&](int64_t batch_size) {
     const StagedBatch staged = staging_->stage({}, {}, {}, batch_size, stream);  // nothing but padding
     return [this, staged] {
       Step step = make_step(backend_, staged.batch);
       return row_outputs(step, model_->forward(step), staged.draws);
     };
+  };
+  graphs_.record(stream, most_sequences, prepare, [this] {
+    comm_.check_kernels();
+    comm_.barrier();
   });
 }
 
@@ -360,13 +381,16 @@ RowOutputs Runner::slice_outputs(UnderWay& step, int64_t begin) {
 // `rows`: those of step.outputs, which may have more: padding.
 void Runner::use_outputs(const UnderWay& step, std::span<const LogitRow> rows, StepResult& result) {
   std::vector<int32_t> others;  // rows that the host wants to see
+  std::span<const int32_t> choices;
+  if (step.outputs.choices) choices = host_logits_->take_choices();
+  comm_.check_kernels();
+  if (comm_.rank() != 0) return;
   if (step.outputs.choices) {
-    take_choices(step, rows, host_logits_->take_choices(), others, result);
+    take_choices(step, rows, choices, others, result);
   } else {
     others.resize(rows.size());
     std::iota(others.begin(), others.end(), 0);
   }
-  if (comm_.rank() != 0) return;
   for (size_t begin = 0; begin < others.size(); begin += HostLogits::kMaxRows) {
     const size_t count = std::min<size_t>(HostLogits::kMaxRows, others.size() - begin);
     const std::span<const int32_t> indices = std::span(others).subspan(begin, count);

@@ -49,11 +49,26 @@ struct StepLimits {
   bool record_steps = true;  // decode steps, where the device can
 };
 
+// What rank 0 decides for all ranks of a step's rows.
+struct StepRows {
+  struct Row {  // of hidden states, whose logits are wanted
+    int32_t row = 0;
+    int32_t chunk = 0;
+    int64_t position = 0;
+    bool scored = false;
+    bool sampled = false;
+    bool drawn = false;  // by the device, as its sequence asks for
+  };
+  std::vector<Row> rows;
+  std::vector<RowDraw> draws;  // one a row
+};
+
 class Runner {
  public:
   // Loads the rank's weights. Collective: all ranks do it at the same time.
   Runner(const ModelSource& source, Comm& comm, int num_threads);
 
+  int rank() const { return comm_.rank(); }
   const Model& model() const { return *model_; }
   int64_t weight_bytes() const { return weight_bytes_; }  // scales included
   int64_t scale_bytes() const { return scale_bytes_; }
@@ -76,12 +91,14 @@ class Runner {
   // steps. Overwrites what the cache holds.
   StepProfile profile(int64_t batch_size, int64_t num_tokens);
 
+  // Of rank 0 alone, which knows the sequences: what begin() is given on all ranks.
+  StepRows prepare(const StepPlan& plan);
   // Collective: starts a step and ends it. On a GPU its work is queued in between, and the host is free for other
   // things. The result of rank 0 counts, the others' are empty.
-  void begin(const StepPlan& plan);
+  void begin(const StepPlan& plan, const StepRows& rows);
   StepResult finish();
-  // Whether `plan` may begin before the step under way is finished: one recorded step after another, where every
-  // pending token is one that the device has chosen.
+  // Of rank 0. Whether `plan` may begin before the step under way is finished: one recorded step after another, where
+  // every pending token is one that the device has chosen.
   bool can_follow(const StepPlan& plan) const;
 
  private:
@@ -89,14 +106,7 @@ class Runner {
     std::shared_ptr<const Request> request;
     SamplingState sampling;
   };
-  struct LogitRow {  // one row of hidden states whose logits are wanted
-    int32_t row = 0;
-    int32_t chunk = 0;
-    int64_t position = 0;
-    bool scored = false;
-    bool sampled = false;
-    bool drawn = false;  // by the device, as its sequence asks for
-  };
+  using LogitRow = StepRows::Row;
 
   struct Run {         // of consecutive rows
     int32_t to = 0;    // first row of a batch
@@ -117,6 +127,7 @@ class Runner {
   void take_notes(const StepPlan& plan);
   std::vector<LogitRow> logit_rows(const StepPlan& plan) const;
   std::vector<RowDraw> choose_draws(const StepPlan& plan, std::vector<LogitRow>& rows) const;
+  void change_memory(const std::function<void()>& change);
   Step make_step(const Backend& backend, const Batch& batch);
   void calculate_kv_scales(const Batch& batch);
   RowOutputs row_outputs(Step& step, ConstTensor hidden_rows, ConstTensor draws);
@@ -126,7 +137,7 @@ class Runner {
   bool chosen_on_device(const UnderWay& step) const;
   std::optional<std::vector<Run>> pending_runs(const StepPlan& plan, const UnderWay& before) const;
   void take_pending(const StepPlan& plan, Tensor token_ids);
-  void begin_eagerly(const StepPlan& plan, UnderWay& step);
+  void begin_eagerly(const StepPlan& plan, const StepRows& rows, UnderWay& step);
   RowOutputs slice_outputs(UnderWay& step, int64_t begin);
   void use_outputs(const UnderWay& step, std::span<const LogitRow> rows, StepResult& result);
   void take_choices(const UnderWay& step, std::span<const LogitRow> rows, std::span<const int32_t> choices,
@@ -155,8 +166,8 @@ class Runner {
   std::optional<BatchStaging> staging_;
   std::optional<HostLogits> host_logits_;
   DecodeGraphs graphs_;
-  std::deque<UnderWay> under_way_;  // at most two; the later one has begun behind the other
-  std::unordered_map<SequenceId, State> states_;
+  std::deque<UnderWay> under_way_;                 // at most two; the later one has begun behind the other
+  std::unordered_map<SequenceId, State> states_;   // of rank 0
   std::vector<SamplingScratch> sampling_scratch_;  // one per thread
 };
 

@@ -15,7 +15,7 @@ Embedding::Embedding(const Weights& weights, int64_t vocab_size, int64_t hidden_
 Tensor Embedding::operator()(Step& step) const {
   const Tensor out = step.make(Shape{step.batch.num_tokens(), table_.dim(1)});
   step.backend(EmbeddingOp{.out = out, .table = table_, .token_ids = step.batch.token_ids, .first_id = shard_.first});
-  if (step.comm.world_size() > 1) step.comm.all_reduce_sum(out, step.backend.launch().stream);
+  if (step.comm.world_size() > 1) step.backend(AllReduceOp{.x = out, .comm = &step.comm});
   return out;
 }
 

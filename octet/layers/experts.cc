@@ -137,23 +137,14 @@ ConstQuantTensor Experts::activate(Step& step, ConstTensor gate_up, const ConstE
 }
 
 Tensor Experts::operator()(Step& step, ConstTensor x, const ConstExpertPlan& plan) const {
-  using Order = ExpertMatmulOp::Order;
   const int64_t num_rows = plan.order.dim(0);
   const Tensor y = step.make(Shape{num_rows, hidden_size_});
   const Arena::Scope scope(step.arena);
   const Tensor gate_up = step.make(Shape{num_rows, gate_up_.n()});
-  if (gate_up_.has_static_input()) {
-    const QuantTensor rows = gate_up_.make_input(step, num_rows);
-    step.backend(ExpertQuantizeOp{.out = rows, .x = x, .plan = plan});
-    gate_up_.multiply(step, rows, Order::kByRow, plan, gate_up);
-  } else if (gate_up_.activation_format().quantized()) {
-    const QuantTensor tokens = gate_up_.make_input(step, x.dim(0));
-    step.backend(QuantizeOp{.out = tokens, .x = x});
-    gate_up_.multiply(step, tokens, Order::kByToken, plan, gate_up);
-  } else {
-    gate_up_.multiply(step, ConstQuantTensor(x), Order::kByToken, plan, gate_up);
-  }
-  down_.multiply(step, activate(step, gate_up, plan), Order::kByRow, plan, y);
+  const QuantTensor rows = gate_up_.make_input(step, num_rows);
+  step.backend(ExpertPermuteOp{.out = rows, .x = x, .plan = plan});
+  gate_up_.multiply(step, rows, plan, gate_up);
+  down_.multiply(step, activate(step, gate_up, plan), plan, y);
   return y;
 }
 
@@ -174,7 +165,7 @@ ExpertLinear::ExpertLinear(const Weights& weights, const std::vector<LinearReque
       loaded_(requests.empty() ? empty_stack(weights.source(), n, k) : weights.stack(requests, name)) {
   for (const LinearRequest& request : requests) names_.push_back(linear_name(weights, request.parts));
   const bool sharded = !requests.empty() && requests[0].shard == Shard::kRow && weights.source().world_size > 1;
-  shares_token_scale_ = sharded && has_shareable_scale(loaded_.activation);
+  shares_token_scale_ = sharded && weights.source().shares_token_scales && has_shareable_scale(loaded_.activation);
 }
 
 QuantTensor ExpertLinear::make_input(Step& step, int64_t num_rows) const {
@@ -191,30 +182,17 @@ int64_t ExpertLinear::input_bytes(int64_t num_rows) const {
   return dynamic_bytes(loaded_.activation, num_rows, k());
 }
 
-void ExpertLinear::multiply(Step& step, const ConstQuantTensor& x, ExpertMatmulOp::Order order,
-                            const ConstExpertPlan& plan, Tensor out) const {
-  if (step.observe_input && !x.format.quantized()) observe(step, x.data, order, plan);
-  step.backend(ExpertMatmulOp{.out = out, .x = x, .order = order, .weight = loaded_.weight, .plan = plan});
+void ExpertLinear::multiply(Step& step, const ConstQuantTensor& x, const ConstExpertPlan& plan, Tensor out) const {
+  if (step.observe_input && !x.format.quantized()) observe(step, x.data, plan);
+  step.backend(ExpertMatmulOp{.out = out, .x = x, .weight = loaded_.weight, .plan = plan, .follows_plan = true});
 }
 
 // Calibration runs on the CPU, whose routing the host sees.
-void ExpertLinear::observe(Step& step, const ConstTensor& x, ExpertMatmulOp::Order order,
-                           const ConstExpertPlan& plan) const {
+void ExpertLinear::observe(Step& step, const ConstTensor& x, const ConstExpertPlan& plan) const {
   const auto* offsets = plan.offsets.data<int32_t>();
   for (size_t e = 0; e < names_.size(); ++e) {
     const int64_t begin = offsets[e], count = offsets[e + 1] - begin;
-    if (count == 0) continue;
-    if (order == ExpertMatmulOp::Order::kByRow) {
-      step.observe_input(names_[e], x.rows(begin, count));
-      continue;
-    }
-    std::vector<float> rows(static_cast<size_t>(count * x.dim(1)));
-    for (int64_t r = 0; r < count; ++r) {
-      const int64_t token = plan.order.data<int32_t>()[begin + r] / plan.num_slots();
-      std::copy_n(x.row<float>(token), x.dim(1), rows.begin() + r * x.dim(1));
-    }
-    const auto* bytes = reinterpret_cast<const std::byte*>(rows.data());
-    step.observe_input(names_[e], ConstTensor(bytes, DType::kF32, Shape{count, x.dim(1)}));
+    if (count > 0) step.observe_input(names_[e], x.rows(begin, count));
   }
 }
 

@@ -31,13 +31,10 @@ class ExpertLinear {
   ExpertLinear(const Weights& weights, const std::vector<LinearRequest>& requests, const std::string& name, int64_t n,
                int64_t k);
 
-  bool has_static_input() const { return loaded_.activation.granularity == Granularity::kTensor; }
-  const QuantFormat& activation_format() const { return loaded_.activation; }
-  // Arena memory for an input in the order of rows; in the order of tokens for dynamic formats.
+  // Arena memory for an input of so many rows.
   QuantTensor make_input(Step& step, int64_t num_rows) const;
   int64_t input_bytes(int64_t num_rows) const;
-  void multiply(Step& step, const ConstQuantTensor& x, ExpertMatmulOp::Order order, const ConstExpertPlan& plan,
-                Tensor out) const;
+  void multiply(Step& step, const ConstQuantTensor& x, const ConstExpertPlan& plan, Tensor out) const;
   LinearRow row() const;
   int64_t n() const { return loaded_.weight.data.dim(1); }
   int64_t k() const { return loaded_.weight.data.dim(2); }
@@ -45,7 +42,7 @@ class ExpertLinear {
   bool shares_token_scale() const { return shares_token_scale_; }
 
  private:
-  void observe(Step& step, const ConstTensor& x, ExpertMatmulOp::Order order, const ConstExpertPlan& plan) const;
+  void observe(Step& step, const ConstTensor& x, const ConstExpertPlan& plan) const;
 
   std::string name_;                // with * for the experts
   std::vector<std::string> names_;  // of each

@@ -43,7 +43,8 @@ bool has_shareable_scale(const QuantFormat& format) {
 void quantize_with_shared_scales(Step& step, ConstTensor x, const QuantTensor& out) {
   // A first pass for this rank's scales; the largest over ranks are the scales that one rank would have found.
   step.backend(QuantizeOp{.out = out, .x = x});
-  step.comm.all_reduce_max(out.scale, step.backend.launch().stream);
+  OCTET_CHECK(step.backend.device().kind == DeviceKind::kCpu);  // see WeightSource::shares_token_scales
+  step.comm.all_reduce_max(out.scale);
   QuantTensor given = out;
   given.format.dynamic = false;
   step.backend(QuantizeOp{.out = given, .x = x});
@@ -51,16 +52,8 @@ void quantize_with_shared_scales(Step& step, ConstTensor x, const QuantTensor& o
 
 Partial Partial::none(Step& step, int64_t hidden_size) {
   Partial partial;
-  // Collectives are in F32.
-  const DType dtype = step.comm.world_size() > 1 ? DType::kF32 : step.backend.activation_dtype();
-  partial.memory_ = step.arena.make(dtype, Shape{step.batch.num_tokens(), hidden_size});
+  partial.memory_ = step.make(Shape{step.batch.num_tokens(), hidden_size});
   return partial;
-}
-
-ConstTensor Partial::reduce(Step& step) const {
-  if (!filled_) return {};
-  if (step.comm.world_size() > 1) step.comm.all_reduce_sum(memory_, step.backend.launch().stream);
-  return memory_;
 }
 
 int64_t Partial::num_bytes(int64_t num_tokens, int64_t hidden_size) { return arena_bytes(num_tokens * hidden_size); }
@@ -68,7 +61,8 @@ int64_t Partial::num_bytes(int64_t num_tokens, int64_t hidden_size) { return are
 Linear::Linear(const Weights& weights, const LinearRequest& request)
     : name_(linear_name(weights, request.parts)), loaded_(weights.linear(request)) {
   const bool sharded_input = request.shard == Shard::kRow && weights.source().world_size > 1;
-  shares_token_scale_ = sharded_input && has_shareable_scale(loaded_.activation);
+  shares_token_scale_ =
+      sharded_input && weights.source().shares_token_scales && has_shareable_scale(loaded_.activation);
 }
 
 QuantTensor Linear::make_input(Step& step, int64_t num_rows) const {

@@ -46,10 +46,9 @@ class Partial {
     filled_ = true;
     return memory_;
   }
-  // This rank's share.
-  ConstTensor share() const { return memory_; }
-  // The sum over ranks, or empty when there is nothing to add.
-  ConstTensor reduce(Step& step) const;
+  // This rank's share, of which there may be nothing yet.
+  bool filled() const { return filled_; }
+  Tensor share() const { return memory_; }
   static int64_t num_bytes(int64_t num_tokens, int64_t hidden_size);
 
  private:

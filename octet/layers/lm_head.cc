@@ -28,7 +28,7 @@ Tensor LmHead::operator()(Step& step, ConstTensor hidden_rows) const {
   } else {
     linear_->multiply_into(step, linear_->input_of(step, hidden_rows), local);
   }
-  if (world_size_ > 1) step.comm.all_gather_columns(local, all, step.backend.launch().stream);
+  if (world_size_ > 1) step.backend(AllGatherOp{.out = all, .part = local, .comm = &step.comm});
   return all.columns(0, vocab_size_);
 }
 

@@ -6,8 +6,10 @@ RmsNorm::RmsNorm(const Weights& weights, int64_t size, double epsilon)
     : weight_(weights.parameter("weight", Shape{size}, DType::kF32)), epsilon_(static_cast<float>(epsilon)) {}
 
 void RmsNorm::run(Step& step, const Partial& x, Tensor residual, QuantTensor out) const {
-  step.backend(
-      RmsNormOp{.out = out, .x = x.reduce(step), .residual = residual, .weight = weight_, .epsilon = epsilon_});
+  RmsNormOp norm{.out = out, .x = {}, .residual = residual, .weight = weight_, .epsilon = epsilon_};
+  if (x.filled()) norm.x = x.share();
+  if (!x.filled() || step.comm.world_size() == 1) return step.backend(norm);
+  step.backend(ReduceNormOp{.reduce = {.x = x.share(), .comm = &step.comm}, .norm = norm});
 }
 
 Activation RmsNorm::operator()(Step& step, const Partial& x, Tensor residual, const Linear& consumer) const {

@@ -133,10 +133,4 @@ void require_silu(const ModelConfig& config) {
        config.hidden_act, config.architecture);
 }
 
-void require_mixtures(const ModelConfig& config, const Backend& backend) {
-  if (!backend.table().of<RouteExpertsOp>().empty()) return;
-  fail(ErrorCode::kUnsupported, "{}: {}: mixtures of experts have no kernels on {} yet; device \"cpu\" runs them",
-       config.path, config.architecture, device_name(backend.device()));
-}
-
 }  // namespace octet

@@ -31,7 +31,5 @@ std::unique_ptr<Model> load_decoder(const ModelConfig& config, const Weights& we
 
 // Throws Error{kUnsupported} unless the activation is SiLU.
 void require_silu(const ModelConfig& config);
-// Throws Error{kUnsupported} where the backend has no kernels for mixtures of experts.
-void require_mixtures(const ModelConfig& config, const Backend& backend);
 
 }  // namespace octet

@@ -102,9 +102,15 @@ bool is_draft_layer(std::string_view name, int64_t num_layers) {
   return error == std::errc() && layer >= num_layers;
 }
 
+void require_latent_attention(const ModelConfig& config, const Backend& backend) {
+  if (!backend.table().of<LatentKvOp>().empty()) return;
+  fail(ErrorCode::kUnsupported, "{}: {}: latent attention has no kernels on {} yet; device \"cpu\" runs it",
+       config.path, config.architecture, device_name(backend.device()));
+}
+
 std::unique_ptr<Model> load_deepseek(const ModelConfig& config, const Weights& weights, const Backend& backend) {
   require_silu(config);
-  require_mixtures(config, backend);
+  require_latent_attention(config, backend);
   const JsonObject json(config.json, config.path);
   const SparseMlpOptions mixture = mixture_of(config);
   const LatentAttentionOptions latent = attention_of(config);

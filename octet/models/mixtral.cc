@@ -23,9 +23,8 @@ SparseMlpOptions mixture_of(const ModelConfig& config) {
           .slots_key = "num_experts_per_tok"};
 }
 
-std::unique_ptr<Model> load_mixtral(const ModelConfig& config, const Weights& weights, const Backend& backend) {
+std::unique_ptr<Model> load_mixtral(const ModelConfig& config, const Weights& weights, const Backend&) {
   require_silu(config);
-  require_mixtures(config, backend);
   const SparseMlpOptions mixture = mixture_of(config);
   const HeadShard heads = head_shard(config, weights.source().rank, weights.source().world_size);
   const int64_t window = config.sliding_window.value_or(0);

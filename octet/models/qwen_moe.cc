@@ -69,9 +69,8 @@ SelfAttentionOptions attention_of(const ModelConfig& config, const HeadShard& he
   return options;
 }
 
-std::unique_ptr<Model> load_qwen_moe(const ModelConfig& config, const Weights& weights, const Backend& backend) {
+std::unique_ptr<Model> load_qwen_moe(const ModelConfig& config, const Weights& weights, const Backend&) {
   require_silu(config);
-  require_mixtures(config, backend);
   if (config.sliding_window) {
     fail(ErrorCode::kUnsupported, "{}: use_sliding_window: {} has no sliding windows here, expected false", config.path,
          config.architecture);

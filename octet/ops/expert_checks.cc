@@ -1,7 +1,7 @@
 // check() of the ops of mixtures of experts.
 #include "octet/ops/combine_experts.h"
 #include "octet/ops/expert_matmul.h"
-#include "octet/ops/expert_quantize.h"
+#include "octet/ops/expert_permute.h"
 #include "octet/ops/expert_silu_and_mul.h"
 #include "octet/ops/matmul.h"
 #include "octet/ops/quantize.h"
@@ -74,25 +74,20 @@ void ExpertMatmulOp::check() const {
                    weight.scale.shape == weight.format.stack_scale_shape(shape[0], shape[1], shape[2]),
                "weight's scale is f32 [E, scales of an expert]");
   }
-  if (order == Order::kByRow) {
-    check_rows(check, "x", x, "K");
-  } else {
-    check.quantized("x", x, {"T", "K"});
-    check.that(x.format.granularity != Granularity::kTensor, "x of tokens is plain or has dynamic scales");
-  }
+  check_rows(check, "x", x, "K");
   check.that(is_matmul_x(x.format), "x is plain, or per token, tensor or group");
   check.that(is_matmul_weight(weight.format), "weight is plain, or per tensor, channel, group or block");
 }
 
-void ExpertQuantizeOp::check() const {
+void ExpertPermuteOp::check() const {
   ShapeCheck check(kName);
   check_plan(check, plan);
   check.dim("E", plan.num_experts(), "plan.offsets");
   check.tensor("x", x, {"T", "K"});
   check.dtype("x", x, kActivation);
   check_rows(check, "out", out, "K");
-  check.that(is_quantized_activation(out.format) && out.format.granularity == Granularity::kTensor,
-             "out is in 8 bits with static scales");
+  check.that(!out.format.quantized() || is_quantized_activation(out.format),
+             "an activation is plain or in a format of quantize.h");
 }
 
 void ExpertSiluAndMulOp::check() const {

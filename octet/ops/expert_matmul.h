@@ -1,14 +1,13 @@
 // The matmuls of a layer's experts as one op: row r of expert e (see route_experts.h) is
-//   out[r] = x[token of r] * weight[e]^T, or x[r] * weight[e]^T
+//   out[r] = x[r] * weight[e]^T
 // by the contract of MatmulOp, without a bias: the same scales, the same independence of a row of all others.
 //   weight [E, N, K]: every format of matmul.h, each expert with scales of its own ([E, ...])
-//   x in one of two orders:
-//     of tokens [T, K]: plain, or with dynamic scales; gathered through plan.order
-//     of rows [T * k, K], as the experts have them (kByRow): every format of matmul.h; with scales per tensor, which
-//     are static, each expert has its own, [E] (and its own zero point)
-// out [T * k, N] f32|bf16 in the order of rows. Rows from offsets[E] on are neither read nor written.
+//   x [T * k, K] in the order of experts (expert_permute.h), every format of matmul.h; with scales per tensor, which
+//   are static, each expert has its own, [E] (and its own zero point)
+// out [T * k, N] f32|bf16. Rows from offsets[E] on are neither read nor written.
 #pragma once
 
+#include "octet/ops/matmul.h"
 #include "octet/ops/route_experts.h"
 
 namespace octet {
@@ -17,12 +16,18 @@ struct ExpertMatmulOp {
   static constexpr std::string_view kName = "expert_matmul";
   Tensor out;
   ConstQuantTensor x;
-  enum class Order : uint8_t { kByToken, kByRow } order = Order::kByToken;
   ConstQuantTensor weight;
   ConstExpertPlan plan;
+  // The op before this one on the stream has the same plan: a GPU may then read it while that op still runs.
+  bool follows_plan = false;
 
   void check() const;
 };
+
+// What all experts' products have in common: every row by the first expert's weight.
+inline MatmulOp first_matrix(const ExpertMatmulOp& op) {
+  return {.out = op.out, .x = op.x, .weight = op.weight.matrix(0), .bias = {}};
+}
 
 // The input of one expert's matmul, of x in the order of rows: rows [begin, begin + count) with expert e's own scale.
 template <class Bytes>

@@ -1,10 +1,12 @@
 // Every op of octet, the table of their kernels, and Backend, which runs them.
 #pragma once
 
+#include "octet/ops/all_gather.h"
+#include "octet/ops/all_reduce.h"
 #include "octet/ops/combine_experts.h"
 #include "octet/ops/embedding.h"
 #include "octet/ops/expert_matmul.h"
-#include "octet/ops/expert_quantize.h"
+#include "octet/ops/expert_permute.h"
 #include "octet/ops/expert_silu_and_mul.h"
 #include "octet/ops/gather_rows.h"
 #include "octet/ops/head_matmul.h"
@@ -13,6 +15,7 @@
 #include "octet/ops/op.h"
 #include "octet/ops/paged_attention.h"
 #include "octet/ops/quantize.h"
+#include "octet/ops/reduce_norm.h"
 #include "octet/ops/rms_norm.h"
 #include "octet/ops/rope_attention.h"
 #include "octet/ops/rope_kv.h"
@@ -23,10 +26,10 @@
 
 namespace octet {
 
-using KernelTable =
-    BasicKernelTable<CombineExpertsOp, EmbeddingOp, ExpertMatmulOp, ExpertQuantizeOp, ExpertSiluAndMulOp, GatherRowsOp,
-                     HeadMatmulOp, LatentKvOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeAttentionOp,
-                     RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
+using KernelTable = BasicKernelTable<AllGatherOp, AllReduceOp, CombineExpertsOp, EmbeddingOp, ExpertMatmulOp,
+                                     ExpertPermuteOp, ExpertSiluAndMulOp, GatherRowsOp, HeadMatmulOp, LatentKvOp,
+                                     MatmulOp, PagedAttentionOp, QuantizeOp, ReduceNormOp, RmsNormOp, RopeAttentionOp,
+                                     RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
 
 // Most ops read activations only.
 inline OpReads reads_of(const auto&) { return {}; }

@@ -61,6 +61,20 @@ def test_fp8_weights_are_smaller(octet, model):
     assert 0.55 < fp8["weight_bytes"] / bf16["weight_bytes"] < 0.65
 
 
+def test_inspect_says_who_holds_what(octet, model):
+    """Three ranks: a third of every matrix each, and all of the 61 norms of 576 F32."""
+    one = octet.json("inspect", model, "--json", "--device", "cpu")
+    three = octet.json("inspect", model, "--tensor-parallel-size", "3", "--json", "--device", "cpu")
+    assert [rank["num_kv_heads"] for rank in three["ranks"]] == [1, 1, 1]
+    assert [rank["kv_bytes_per_token"] for rank in three["ranks"]] == [30 * 2 * 1 * 64 * 2] * 3
+    assert three["kv_bytes_per_token"] == one["kv_bytes_per_token"] and three["num_parameters"] == one["num_parameters"]
+    assert three["weight_bytes"] == sum(rank["weight_bytes"] for rank in three["ranks"]) == one["weight_bytes"] + 2 * 61 * 576 * 4
+    down = [linear for linear in three["ranks"][2]["linears"] if linear["module"] == "model.layers.29.mlp.down_proj"]
+    assert [(linear["n"], linear["k"]) for linear in down] == [(576, 512)]
+    text = octet.text("inspect", model, "--tensor-parallel-size", "3", "--device", "cpu")
+    assert "each of ranks 0 to 2" in text
+
+
 def test_bench_latency_report(octet, model, tmp_path):
     report = tmp_path / "latency.json"
     octet.text("bench", "latency", model, "--input-len", "32", "--output-len", "8", "--batch-size", "1", "--num-iters", "2",

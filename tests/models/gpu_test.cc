@@ -27,11 +27,15 @@ class GpuModel : public testing::TestWithParam<std::string> {
 INSTANTIATE_TEST_SUITE_P(Variants, GpuModel,
                          testing::Values("llama2", "llama3", "llama_linear", "llama_dynamic", "llama_yarn",
                                          "llama_attention_bias", "llama_mlp_bias", "mistral", "qwen2", "qwen2_window",
-                                         "qwen3", "smollm2"));
+                                         "qwen3", "smollm2", "mixtral", "qwen2_moe", "qwen3_moe"));
+
+// A mixture's router chooses between experts that BF16 may tip: then a token computes with another expert.
+bool is_mixture(const std::string& variant) { return variant == "mixtral" || variant.ends_with("_moe"); }
 
 // Each row within a sixteenth of its largest logit of transformers' F32, and half of them within a fortieth: measured
 // are 0.009 to 0.014 at the median where the checkpoint is in BF16, 0.021 where it is not and its weights are rounded
-// too.
+// too. Of a mixture's rows, some of which other experts compute, half within a thirtieth and eight in ten within a
+// quarter: measured are 0.028 and 0.11 where weights are rounded.
 TEST_P(GpuModel, LogitsOfTransformers) {
   const Recording golden(GetParam(), "golden.safetensors");
   ModelRunner runner(options(GetParam()));
@@ -40,8 +44,14 @@ TEST_P(GpuModel, LogitsOfTransformers) {
   std::sort(errors.begin(), errors.end());
   RecordProperty("median_error", std::to_string(errors[errors.size() / 2]));
   RecordProperty("largest_error", std::to_string(errors.back()));
-  EXPECT_LT(errors[errors.size() / 2], 1.0 / 40);
-  EXPECT_LT(errors.back(), 1.0 / 16);
+  const auto share = [&](size_t of_ten) { return errors[errors.size() * of_ten / 10]; };
+  if (is_mixture(GetParam())) {
+    EXPECT_LT(share(5), 1.0 / 30) << testing::PrintToString(errors);
+    EXPECT_LT(share(8), 1.0 / 4) << testing::PrintToString(errors);
+  } else {
+    EXPECT_LT(share(5), 1.0 / 40) << testing::PrintToString(errors);
+    EXPECT_LT(errors.back(), 1.0 / 16) << testing::PrintToString(errors);
+  }
 }
 
 // Chunks and neighbours in the batch do not change a bit, on a GPU as on a CPU.

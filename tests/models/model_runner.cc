@@ -48,6 +48,7 @@ ModelRunner::ModelRunner(const RunnerOptions& options, Comm* comm)
   source_.world_size = comm_->world_size();
   source_.layers = options.layers;
   source_.expert_split = options.expert_split;
+  source_.shares_token_scales = !is_gpu(options.device);
   source_.allocate = [this](DType dtype, Shape shape, std::string_view name) {
     buffers_.emplace_back(Device{}, shape.num_elements() * dtype_bytes(dtype), name);
     const Tensor tensor = buffers_.back().tensor(dtype, shape);
@@ -57,7 +58,7 @@ ModelRunner::ModelRunner(const RunnerOptions& options, Comm* comm)
   if (is_gpu(options.device)) source_.place = [this](Tensor written) { return on_device(written, "parameter"); };
   source_.all_reduce_max = [this](std::span<float> values) {
     const Shape shape{static_cast<int64_t>(values.size())};
-    comm_->all_reduce_max(Tensor(std::as_writable_bytes(values).data(), DType::kF32, shape), Stream{});
+    comm_->all_reduce_max(Tensor(std::as_writable_bytes(values).data(), DType::kF32, shape));
   };
   if (options.only_plain_runs_fast) {
     source_.runs_fast = [](const QuantFormat& weight, const QuantFormat&, int64_t, int64_t) {

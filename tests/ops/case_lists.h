@@ -26,7 +26,7 @@ std::vector<Case<EmbeddingOp>> cases();
 template <>
 std::vector<Case<ExpertMatmulOp>> cases();
 template <>
-std::vector<Case<ExpertQuantizeOp>> cases();
+std::vector<Case<ExpertPermuteOp>> cases();
 template <>
 std::vector<Case<ExpertSiluAndMulOp>> cases();
 template <>
@@ -60,7 +60,15 @@ std::vector<Case<SiluAndMulOp>> cases();
 template <class Op>
 std::vector<Case<Op>> large_cases();
 template <>
+std::vector<Case<CombineExpertsOp>> large_cases();
+template <>
 std::vector<Case<EmbeddingOp>> large_cases();
+template <>
+std::vector<Case<ExpertMatmulOp>> large_cases();
+template <>
+std::vector<Case<ExpertPermuteOp>> large_cases();
+template <>
+std::vector<Case<ExpertSiluAndMulOp>> large_cases();
 template <>
 std::vector<Case<GatherRowsOp>> large_cases();
 template <>
@@ -78,6 +86,8 @@ std::vector<Case<RopeKvOp>> large_cases();
 template <>
 std::vector<Case<RopeTableOp>> large_cases();
 template <>
+std::vector<Case<RouteExpertsOp>> large_cases();
+template <>
 std::vector<Case<SampleOp>> large_cases();
 template <>
 std::vector<Case<SiluAndMulOp>> large_cases();
@@ -88,6 +98,8 @@ struct MatmulFormats {
 };
 // Those of x and weight that a matmul takes.
 std::vector<std::pair<QuantFormat, QuantFormat>> matmul_formats();
+// Of products whose operands are about 1, scales included.
+Bound matmul_bound(const MatmulFormats& formats, int64_t k, bool on_gpu);
 MatmulOp make_matmul(CaseMemory& memory, const MatmulFormats& formats, int64_t tokens, int64_t n, int64_t k);
 
 // What the ops that work row by row are made of: [rows, columns].

@@ -78,7 +78,8 @@ ConstTensor draw_zero_points(CaseMemory& m, int64_t count) {
   return m.integers(Shape{count}, points);
 }
 
-float static_scales(Random& random) { return static_cast<float>((0.5 + random.uniform()) / 64.0); }
+// Up to 1 for codes of about 64: of a case's many outputs the worst is to stay within matmul_bound, too.
+float static_scales(Random& random) { return static_cast<float>((0.5 + random.uniform() / 2.0) / 64.0); }
 
 // x in the order of rows: scales per tensor are each expert's own.
 ConstQuantTensor make_rows(CaseMemory& m, const QuantFormat& format, const Spread& spread, int64_t columns) {
@@ -120,19 +121,45 @@ ConstQuantTensor make_experts(CaseMemory& m, const QuantFormat& format, int64_t 
   return weight;
 }
 
-ExpertMatmulOp make_expert_matmul(CaseMemory& m, const MatmulFormats& formats, const Spread& spread,
-                                  ExpertMatmulOp::Order order) {
+ExpertMatmulOp make_expert_matmul(CaseMemory& m, const MatmulFormats& formats, const Spread& spread, int64_t n,
+                                  int64_t k) {
+  const Bound bound = matmul_bound({formats.x, formats.weight, DType::kF32}, k, m.on_gpu());
+  return {.out = make_output(m, plain_format(formats.out), spread, n, bound, 0.0).data,
+          .x = make_rows(m, formats.x, spread, k),
+          .weight = make_experts(m, formats.weight, spread.here, n, k),
+          .plan = make_plan(m, spread)};
+}
+ExpertMatmulOp make_expert_matmul(CaseMemory& m, const MatmulFormats& formats, const Spread& spread) {
   const int64_t n = m.random().pick<int64_t>({1, 3, 8, 31, 48, 130});
   const int64_t k = m.random().pick<int64_t>({1, 5, 32, 63, 96, 200, 576});
-  const double root = std::sqrt(static_cast<double>(k));
-  const Bound bound{.absolute = 1e-6 * root + 5e-8 * static_cast<double>(k), .relative = 1e-6};  // as of matmul
-  ExpertMatmulOp op{.out = make_output(m, plain_format(formats.out), spread, n, bound, 0.0).data,
-                    .x = {},
-                    .order = order,
-                    .weight = make_experts(m, formats.weight, spread.here, n, k),
-                    .plan = make_plan(m, spread)};
-  op.x = order == ExpertMatmulOp::Order::kByRow ? make_rows(m, formats.x, spread, k)
-                                                : m.quant_input(formats.x, spread.tokens, k, draw_layout(m.random()));
+  return make_expert_matmul(m, formats, spread, n, k);
+}
+
+ExpertPermuteOp make_permute(CaseMemory& m, DType x, const QuantFormat& out, const Spread& spread, int64_t k) {
+  return {.out = make_output(m, out, spread, k, kExact, 0.0),
+          .x = m.input(x, Shape{spread.tokens, k}, special_values, draw_layout(m.random())),
+          .plan = make_plan(m, spread)};
+}
+
+ExpertSiluAndMulOp make_silu(CaseMemory& m, DType x, const QuantFormat& out, const Spread& spread, int64_t i) {
+  const Bound bound{.absolute = 1e-7, .relative = 2e-6};
+  return {.out = make_output(m, out, spread, i, bound, 0.01),
+          .x = m.input(x, Shape{spread.tokens * spread.slots, 2 * i}, normal_values, draw_layout(m.random())),
+          .plan = make_plan(m, spread)};
+}
+
+CombineExpertsOp make_combine(CaseMemory& m, DType dtype, std::string_view shared, const Spread& spread, int64_t h) {
+  const Shape shape{spread.tokens, h};
+  const Bound bound = rounded_bound(dtype, {.absolute = 2e-6, .relative = 2e-6});
+  CombineExpertsOp op{
+      .out = m.output("out", dtype, shape, bound, draw_layout(m.random())),
+      .y = m.input(dtype, Shape{spread.tokens * spread.slots, h}, normal_values, draw_layout(m.random())),
+      .weights = m.input(DType::kF32, Shape{spread.tokens, spread.slots}),
+      .rows = make_plan(m, spread).rows,
+      .shared = {},
+      .shared_gate = {}};
+  if (!shared.empty()) op.shared = m.input(dtype, shape, normal_values, draw_layout(m.random()));
+  if (shared.ends_with("gated")) op.shared_gate = m.input(DType::kF32, Shape{spread.tokens, 1});
   return op;
 }
 
@@ -178,12 +205,8 @@ ConstTensor draw_logits(CaseMemory& m, Shape shape) {
       draw_layout(m.random()));
 }
 
-RouteExpertsOp make_route(CaseMemory& m, const RoutingCase& what, bool shared) {
-  const int64_t tokens = m.random().pick<int64_t>({1, 1, 2, 7, 40}),
-                experts = m.random().pick<int64_t>({8, 16, 64, 160});
-  const int64_t k = m.random().pick<int64_t>({1, 2, 3});
-  const int64_t first = shared ? m.random().between(0, experts - 1) : 0;
-  const int64_t here = shared ? m.random().between(0, experts - first) : experts;
+RouteExpertsOp make_route(CaseMemory& m, const RoutingCase& what, int64_t tokens, int64_t experts, int64_t k,
+                          int64_t first, int64_t here) {
   RouteExpertsOp op{
       .expert_ids = m.output("expert_ids", DType::kI32, Shape{tokens, k}, kExact),
       .weights = m.output("weights", DType::kF32, Shape{tokens, k}, {.absolute = 1e-30, .relative = 1e-6}),
@@ -198,6 +221,13 @@ RouteExpertsOp make_route(CaseMemory& m, const RoutingCase& what, bool shared) {
     op.correction =
         m.weight(DType::kF32, Shape{experts}, [](Random& r) { return static_cast<float>(r.between(-8, 8)) / 8.0f; });
   return op;
+}
+RouteExpertsOp make_route(CaseMemory& m, const RoutingCase& what, bool shared) {
+  const int64_t tokens = m.random().pick<int64_t>({1, 1, 2, 7, 40}),
+                experts = m.random().pick<int64_t>({8, 16, 64, 160});
+  const int64_t k = m.random().pick<int64_t>({1, 2, 3});
+  const int64_t first = shared ? m.random().between(0, experts - 1) : 0;
+  return make_route(m, what, tokens, experts, k, first, shared ? m.random().between(0, experts - first) : experts);
 }
 
 }  // namespace
@@ -218,20 +248,16 @@ std::vector<Case<RouteExpertsOp>> cases() {
 
 template <>
 std::vector<Case<ExpertMatmulOp>> cases() {
-  using Order = ExpertMatmulOp::Order;
   std::vector<Case<ExpertMatmulOp>> list;
   for (const auto& [x, weight] : matmul_formats()) {
-    for (const Order order : {Order::kByToken, Order::kByRow}) {
-      if (order == Order::kByToken && x.granularity == Granularity::kTensor) continue;
-      for (const bool shared : {false, true}) {
-        const MatmulFormats formats{x, weight, shared ? DType::kBF16 : DType::kF32};
-        const std::string name = fmt::format("{} x {}, by {}", x.to_string(), weight.to_string(),
-                                             order == Order::kByToken ? "token" : "row");
-        list.push_back({fmt::format("{} to bf16, some experts", name),
-                        [=](CaseMemory& m) { return make_expert_matmul(m, formats, draw_share(m.random()), order); }});
-        list.push_back({fmt::format("{} to f32, {}", name, shared ? "some experts" : "all"), [=](CaseMemory& m) {
+    for (const bool shared : {false, true}) {
+      for (const DType out : kActivations) {
+        const MatmulFormats formats{x, weight, out};
+        list.push_back({fmt::format("{} x {} to {}, {}", x.to_string(), weight.to_string(), dtype_name(out),
+                                    shared ? "some experts" : "all"),
+                        [=](CaseMemory& m) {
                           const Spread spread = shared ? draw_share(m.random()) : draw_spread(m.random());
-                          return make_expert_matmul(m, {x, weight, DType::kF32}, spread, order);
+                          return make_expert_matmul(m, formats, spread);
                         }});
       }
     }
@@ -240,18 +266,17 @@ std::vector<Case<ExpertMatmulOp>> cases() {
 }
 
 template <>
-std::vector<Case<ExpertQuantizeOp>> cases() {
-  std::vector<Case<ExpertQuantizeOp>> list;
+std::vector<Case<ExpertPermuteOp>> cases() {
+  std::vector<Case<ExpertPermuteOp>> list;
   for (const DType x : kActivations) {
-    for (const QuantFormat& out : {kF8StaticTensor, kI8StaticTensor, kI8AsymmetricTensor}) {
-      for (int repeat = 0; repeat < 3; ++repeat) {
-        list.push_back({fmt::format("{} to {} {}", dtype_name(x), out.to_string(), repeat), [=](CaseMemory& m) {
-                          const Spread spread = draw_spread(m.random());
-                          const int64_t k = m.random().pick<int64_t>({1, 7, 32, 257});
-                          return ExpertQuantizeOp{
-                              .out = make_output(m, out, spread, k, kExact, 0.0),
-                              .x = m.input(x, Shape{spread.tokens, k}, special_values, draw_layout(m.random())),
-                              .plan = make_plan(m, spread)};
+    for (const QuantFormat& out : kOutputFormats) {
+      if (!out.quantized() && out.dtype != x) continue;
+      for (const bool shared : {false, true}) {
+        if (shared && out.quantized()) continue;
+        list.push_back({fmt::format("{} to {}{}", dtype_name(x), out.to_string(), shared ? ", some experts" : ""),
+                        [=](CaseMemory& m) {
+                          const Spread spread = shared ? draw_share(m.random()) : draw_spread(m.random());
+                          return make_permute(m, x, out, spread, m.random().pick<int64_t>({1, 7, 32, 257, 512}));
                         }});
       }
     }
@@ -269,12 +294,7 @@ std::vector<Case<ExpertSiluAndMulOp>> cases() {
         list.push_back({fmt::format("{} to {}{}", dtype_name(x), out.to_string(), shared ? ", some experts" : ""),
                         [=](CaseMemory& m) {
                           const Spread spread = shared ? draw_share(m.random()) : draw_spread(m.random());
-                          const int64_t i = m.random().pick<int64_t>({1, 8, 33, 257});
-                          const Bound bound{.absolute = 1e-7, .relative = 2e-6};
-                          return ExpertSiluAndMulOp{.out = make_output(m, out, spread, i, bound, 0.01),
-                                                    .x = m.input(x, Shape{spread.tokens * spread.slots, 2 * i},
-                                                                 normal_values, draw_layout(m.random())),
-                                                    .plan = make_plan(m, spread)};
+                          return make_silu(m, x, out, spread, m.random().pick<int64_t>({1, 8, 33, 257, 384}));
                         }});
       }
     }
@@ -289,23 +309,116 @@ std::vector<Case<CombineExpertsOp>> cases() {
     for (const std::string_view shared : {"", ", shared", ", shared and gated"}) {
       for (int repeat = 0; repeat < 4; ++repeat) {
         list.push_back({fmt::format("{}{} {}", dtype_name(dtype), shared, repeat), [=](CaseMemory& m) {
-                          const Spread spread = draw_share(m.random());
-                          const int64_t h = m.random().pick<int64_t>({1, 7, 32, 100, 257});
-                          const Shape shape{spread.tokens, h};
-                          const Bound bound = rounded_bound(dtype, {.absolute = 2e-6, .relative = 2e-6});
-                          CombineExpertsOp op{.out = m.output("out", dtype, shape, bound, draw_layout(m.random())),
-                                              .y = m.input(dtype, Shape{spread.tokens * spread.slots, h}, normal_values,
-                                                           draw_layout(m.random())),
-                                              .weights = m.input(DType::kF32, Shape{spread.tokens, spread.slots}),
-                                              .rows = make_plan(m, spread).rows,
-                                              .shared = {},
-                                              .shared_gate = {}};
-                          if (!shared.empty())
-                            op.shared = m.input(dtype, shape, normal_values, draw_layout(m.random()));
-                          if (shared.ends_with("gated")) op.shared_gate = m.input(DType::kF32, Shape{spread.tokens, 1});
-                          return op;
+                          return make_combine(m, dtype, shared, draw_share(m.random()),
+                                              m.random().pick<int64_t>({1, 7, 32, 100, 257}));
                         }});
       }
+    }
+  }
+  return list;
+}
+
+// ---- for GPUs, in the shapes of real models, drawn small enough for the reference kernels ----
+
+template <>
+std::vector<Case<RouteExpertsOp>> large_cases() {
+  std::vector<Case<RouteExpertsOp>> list;
+  for (const RoutingCase& what : routing_cases()) {
+    for (const int64_t tokens : {33, 300, 2500}) {
+      list.push_back({fmt::format("large, {} of {} tokens", what.name, tokens), [=](CaseMemory& m) {
+                        const int64_t experts = m.random().pick<int64_t>({8, 64, 128, 256});
+                        return make_route(m, what, tokens, experts, std::min<int64_t>(experts / 4, 8), 0, experts);
+                      }});
+    }
+  }
+  return list;
+}
+
+namespace {
+
+// Few tokens an expert, some, and more than a tile's.
+constexpr Spread kSpreads[] = {
+    {.tokens = 1, .slots = 2, .experts = 8, .here = 8},
+    {.tokens = 5, .slots = 2, .experts = 8, .here = 8},
+    {.tokens = 15, .slots = 4, .experts = 40, .here = 40},
+    {.tokens = 30, .slots = 2, .experts = 8, .here = 8},
+    {.tokens = 100, .slots = 2, .experts = 4, .here = 4},
+    {.tokens = 60, .slots = 4, .experts = 40, .here = 40},
+    {.tokens = 200, .slots = 2, .experts = 3, .here = 3},
+    {.tokens = 330, .slots = 2, .experts = 2, .here = 2},
+    {.tokens = 130, .slots = 2, .experts = 8, .first = 3, .here = 2},
+};
+
+std::string name_of(const Spread& spread) {
+  return fmt::format("{} tokens, {} of {} experts", spread.tokens, spread.slots, spread.experts);
+}
+
+}  // namespace
+
+template <>
+std::vector<Case<ExpertMatmulOp>> large_cases() {
+  struct Size {
+    int64_t n, k;
+  };
+  const QuantFormat bf16 = plain_format(DType::kBF16);
+  std::vector<Case<ExpertMatmulOp>> list;
+  for (const auto& [x, weight] :
+       {std::pair{kF8DynamicToken, kF8Channel}, std::pair{kF8StaticTensor, kF8Tensor},
+        std::pair{kF8DynamicGroup, kF8Block}, std::pair{kI8DynamicToken, kI8Channel}, std::pair{bf16, bf16}}) {
+    for (const Spread& spread : kSpreads) {
+      for (const Size size : {Size{256, 1024}, Size{328, 768}, Size{64, 4096}}) {
+        for (const DType out : {DType::kBF16, DType::kF32}) {
+          if (out == DType::kF32 && size.n != 328) continue;
+          if (size.k == 4096 && spread.tokens * spread.slots > 60) continue;
+          const MatmulFormats formats{x, weight, out};
+          list.push_back({fmt::format("large, {} x {} to {} [{}, {}], {}", x.to_string(), weight.to_string(),
+                                      dtype_name(out), size.n, size.k, name_of(spread)),
+                          [=](CaseMemory& m) { return make_expert_matmul(m, formats, spread, size.n, size.k); }});
+        }
+      }
+    }
+    const MatmulFormats wide{x, weight, DType::kBF16};
+    list.push_back({fmt::format("large, {} x {}, many channels", x.to_string(), weight.to_string()),
+                    [=](CaseMemory& m) { return make_expert_matmul(m, wide, kSpreads[3], 16640, 256); }});
+  }
+  return list;
+}
+
+template <>
+std::vector<Case<ExpertPermuteOp>> large_cases() {
+  std::vector<Case<ExpertPermuteOp>> list;
+  for (const QuantFormat& out : {plain_format(DType::kBF16), kF8DynamicToken, kF8StaticTensor, kF8DynamicGroup}) {
+    for (const Spread& spread : kSpreads) {
+      if (out.quantized() && spread.here < spread.experts) continue;
+      list.push_back({fmt::format("large, to {}, {}", out.to_string(), name_of(spread)), [=](CaseMemory& m) {
+                        return make_permute(m, DType::kBF16, out, spread, m.random().pick<int64_t>({2048, 4096}));
+                      }});
+    }
+  }
+  return list;
+}
+
+template <>
+std::vector<Case<ExpertSiluAndMulOp>> large_cases() {
+  std::vector<Case<ExpertSiluAndMulOp>> list;
+  for (const QuantFormat& out : {plain_format(DType::kBF16), kF8DynamicToken, kF8StaticTensor, kF8DynamicGroup}) {
+    for (const Spread& spread : {kSpreads[0], kSpreads[1], kSpreads[5]}) {
+      list.push_back({fmt::format("large, to {}, {}", out.to_string(), name_of(spread)), [=](CaseMemory& m) {
+                        return make_silu(m, DType::kBF16, out, spread, m.random().pick<int64_t>({768, 2048, 14336}));
+                      }});
+    }
+  }
+  return list;
+}
+
+template <>
+std::vector<Case<CombineExpertsOp>> large_cases() {
+  std::vector<Case<CombineExpertsOp>> list;
+  for (const std::string_view shared : {"", ", shared", ", shared and gated"}) {
+    for (const Spread& spread : kSpreads) {
+      list.push_back({fmt::format("large{}, {}", shared, name_of(spread)), [=](CaseMemory& m) {
+                        return make_combine(m, DType::kBF16, shared, spread, m.random().pick<int64_t>({2048, 4096}));
+                      }});
     }
   }
   return list;

@@ -3,8 +3,6 @@
 #include "tests/ops/case_lists.h"
 
 namespace octet::ops_test {
-namespace {
-
 // x and w are about 1, with scales up to 1.5 each, so a sum of K products is about 2 sqrt(K), and rounding it K times
 // adds up to some 2^-24 K in the worst of many sums. Tensor cores cut bits off where they add: those of BF16 after
 // F32's, Hopper's FP8 unit after 14.
@@ -16,8 +14,6 @@ Bound matmul_bound(const MatmulFormats& formats, int64_t k, bool on_gpu) {
     f32.absolute += 4e-3 * root;
   return rounded_bound(formats.out, f32);
 }
-
-}  // namespace
 
 MatmulOp make_matmul(CaseMemory& m, const MatmulFormats& formats, int64_t t, int64_t n, int64_t k) {
   const auto layout = [&] { return m.random().coin() ? Layout::kStrided : Layout::kContiguous; };

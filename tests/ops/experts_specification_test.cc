@@ -119,18 +119,19 @@ TEST(ExpertsSpecificationTest, AWholeMixture) {
        shared_gate = floats("shared_gate");
   Routed routed(floats("logits"), t, k, {});
   const auto rows = static_cast<size_t>(t * k);
-  std::vector<float> wide(rows * static_cast<size_t>(2 * i)), inner(rows * static_cast<size_t>(i)),
-      y(rows * static_cast<size_t>(h)), out(static_cast<size_t>(t * h));
+  std::vector<float> permuted(rows * static_cast<size_t>(h)), wide(rows * static_cast<size_t>(2 * i)),
+      inner(rows * static_cast<size_t>(i)), y(rows * static_cast<size_t>(h)), out(static_cast<size_t>(t * h));
   const auto plain = [](Tensor tensor) { return ConstQuantTensor(ConstTensor(tensor)); };
+  run_reference(
+      ExpertPermuteOp{.out = QuantTensor(view(permuted, {t * k, h})), .x = view(x, {t, h}), .plan = routed.plan});
   run_reference(ExpertMatmulOp{.out = view(wide, {t * k, 2 * i}),
-                               .x = plain(view(x, {t, h})),
+                               .x = plain(view(permuted, {t * k, h})),
                                .weight = plain(view(gate_up, {experts, 2 * i, h})),
                                .plan = routed.plan});
   run_reference(ExpertSiluAndMulOp{
       .out = QuantTensor(view(inner, {t * k, i})), .x = view(wide, {t * k, 2 * i}), .plan = routed.plan});
   run_reference(ExpertMatmulOp{.out = view(y, {t * k, h}),
                                .x = plain(view(inner, {t * k, i})),
-                               .order = ExpertMatmulOp::Order::kByRow,
                                .weight = plain(view(down, {experts, h, i})),
                                .plan = routed.plan});
   run_reference(CombineExpertsOp{.out = view(out, {t, h}),

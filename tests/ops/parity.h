@@ -33,12 +33,13 @@ const Kernel<Op>& reference_kernel(const Op& op, const Launch& launch) {
 }
 
 using AllOps =
-    ::testing::Types<CombineExpertsOp, EmbeddingOp, ExpertMatmulOp, ExpertQuantizeOp, ExpertSiluAndMulOp, GatherRowsOp,
+    ::testing::Types<CombineExpertsOp, EmbeddingOp, ExpertMatmulOp, ExpertPermuteOp, ExpertSiluAndMulOp, GatherRowsOp,
                      HeadMatmulOp, LatentKvOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeAttentionOp,
                      RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
-// Mixtures of experts and latent attention have no kernels for GPUs yet.
-using GpuOps = ::testing::Types<EmbeddingOp, GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp,
-                                RopeAttentionOp, RopeKvOp, RopeTableOp, SampleOp, SiluAndMulOp>;
+// Latent attention has no kernels for GPUs yet.
+using GpuOps = ::testing::Types<CombineExpertsOp, EmbeddingOp, ExpertMatmulOp, ExpertPermuteOp, ExpertSiluAndMulOp,
+                                GatherRowsOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeAttentionOp,
+                                RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
 class OpNames {
  public:
   template <class Op>

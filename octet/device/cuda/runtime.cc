@@ -90,6 +90,22 @@ int64_t available_bytes(int device) {
 
 void make_current(int device) { check(cudaSetDevice(device), "cudaSetDevice"); }
 
+bool can_access_peer(int device, int peer) {
+  int can = 0;
+  check(cudaDeviceCanAccessPeer(&can, device, peer), "cudaDeviceCanAccessPeer");
+  return can != 0;
+}
+
+void enable_peer_access(int device, int peer) {
+  const Current current(device);
+  const cudaError_t status = cudaDeviceEnablePeerAccess(peer, 0);
+  if (status == cudaErrorPeerAccessAlreadyEnabled) {
+    cudaGetLastError();
+    return;
+  }
+  check(status, "cudaDeviceEnablePeerAccess");
+}
+
 std::byte* allocate(int device, int64_t num_bytes) {
   const Current current(device);
   void* data = nullptr;
@@ -190,6 +206,8 @@ void* end_capture(void* stream) {
   const cudaError_t status = cudaGraphInstantiate(&ready, graph, 0);
   cudaGraphDestroy(graph);
   check(status, "cudaGraphInstantiate");
+  // Now, not at the first replay: what it may allocate could wait for kernels that wait for those of another rank.
+  check(cudaGraphUpload(ready, as_stream(stream)), "cudaGraphUpload");
   return ready;
 }
 

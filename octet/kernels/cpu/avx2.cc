@@ -43,7 +43,7 @@ void add_avx2_kernels(KernelTable& table) {
   add_vector_row<NeedsAvx2, CombineExpertsOp>(table, "cpu.avx2.combine_experts", &run_combine_experts<Avx2>);
   add_vector_row<NeedsAvx2, EmbeddingOp>(table, "cpu.avx2.embedding", &run_embedding<Avx2>);
   add_expert_rows<NeedsAvx2, &run_matmul<Avx2>, &run_quantize<Avx2>, &run_silu_and_mul<Avx2>>(
-      table, "cpu.avx2.expert_matmul", "cpu.avx2.expert_quantize", "cpu.avx2.expert_silu_and_mul");
+      table, "cpu.avx2.expert_matmul", "cpu.avx2.expert_permute", "cpu.avx2.expert_silu_and_mul");
   add_expert_matmul_i8_row<NeedsAvx2, &run_matmul_i8<Avx2>>(table, "cpu.avx2.expert_matmul_i8");
   add_head_matmul_row<NeedsAvx2, &run_matmul<Avx2>>(table, "cpu.avx2.head_matmul");
   add_vector_row<NeedsAvx2, MatmulOp>(table, "cpu.avx2.matmul", &run_matmul<Avx2>);

@@ -46,7 +46,7 @@ void add_avx512_kernels(KernelTable& table) {
   add_vector_row<NeedsAvx512, CombineExpertsOp>(table, "cpu.avx512.combine_experts", &run_combine_experts<Avx512>);
   add_vector_row<NeedsAvx512, EmbeddingOp>(table, "cpu.avx512.embedding", &run_embedding<Avx512>);
   add_expert_rows<NeedsAvx512, &run_matmul<Avx512>, &run_quantize<Avx512>, &run_silu_and_mul<Avx512>>(
-      table, "cpu.avx512.expert_matmul", "cpu.avx512.expert_quantize", "cpu.avx512.expert_silu_and_mul");
+      table, "cpu.avx512.expert_matmul", "cpu.avx512.expert_permute", "cpu.avx512.expert_silu_and_mul");
   add_expert_matmul_i8_row<NeedsAvx512, &run_matmul_i8<Avx512>>(table, "cpu.avx512.expert_matmul_i8");
   add_head_matmul_row<NeedsAvx512, &run_matmul<Avx512>>(table, "cpu.avx512.head_matmul");
   add_vector_row<NeedsAvx512, MatmulOp>(table, "cpu.avx512.matmul", &run_matmul<Avx512>);

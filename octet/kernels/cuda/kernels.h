@@ -5,14 +5,24 @@
 
 namespace octet {
 
+Kernel<AllGatherOp> cuda_all_gather();
+Kernel<AllReduceOp> cuda_all_reduce_lines();
+Kernel<AllReduceOp> cuda_all_reduce_slices();
+Kernel<CombineExpertsOp> cuda_combine_experts();
 Kernel<EmbeddingOp> cuda_embedding();
+Kernel<ExpertMatmulOp> cuda_expert_matmul_simple();
+Kernel<ExpertPermuteOp> cuda_expert_permute();
+Kernel<ExpertSiluAndMulOp> cuda_expert_silu_and_mul();
 Kernel<GatherRowsOp> cuda_gather_rows();
+Kernel<MatmulOp> cuda_matmul_narrow();
 Kernel<MatmulOp> cuda_matmul_simple();
 Kernel<PagedAttentionOp> cuda_attention_simple();
 Kernel<QuantizeOp> cuda_quantize();
+Kernel<ReduceNormOp> cuda_reduce_norm();
 Kernel<RmsNormOp> cuda_rms_norm();
 Kernel<RopeKvOp> cuda_rope_kv();
 Kernel<RopeTableOp> cuda_rope_table();
+Kernel<RouteExpertsOp> cuda_route_experts();
 Kernel<SampleOp> cuda_sample();
 Kernel<SiluAndMulOp> cuda_silu_and_mul();
 

@@ -4,6 +4,8 @@
 //     kernel of a step writes may be read before: weights and their scales; the step's integers but for token ids, and
 //     the cache of tokens before the step. Between steps there are copies, which wait for all kernels before them and
 //     for which all kernels behind them wait;
+//     A kernel that reads a mixture's plan calls start_next() after wait_for_previous() only: so the kernel behind it
+//     may read the plan at once (but through L2: a processor's first cache may hold that of a step before);
 //   - it calls start_next() once its CTAs no longer need the whole SM (from any one thread per CTA; when it is never
 //     called the next kernel starts at the end);
 //   - wait_for_previous() waits for the whole kernel before, its memory included, and through it for all before that.

@@ -1,10 +1,11 @@
-// cuda.matmul_simple: every matmul of the contract (octet/ops/matmul.h) in F32 multiply-adds, at any size and
-// alignment. What faster rows decline ends here; it is written to be right.
+// cuda.matmul_simple, cuda.expert_matmul_simple: every matmul of the contracts (octet/ops/matmul.h, expert_matmul.h) in
+// F32 multiply-adds, at any size and alignment. What faster rows decline ends here; it is written to be right.
 //
 // A CTA makes a tile of 32 tokens x 64 channels; each of its 256 threads 2 tokens x 4 channels. Tiles of x and weight,
 // 32 wide in K, pass through shared memory as F32 (exact for every type, zero points subtracted). The sum over a K
 // tile, times the scales of the groups and blocks that it lies in, is added to the sum over those before it: two
 // levels, so that rounding grows with the root of K / 32. The order depends on K alone. INT8 by INT8 is summed in I32.
+#include "octet/kernels/cuda/expert_rows.cuh"
 #include "octet/kernels/cuda/kernels.h"
 #include "octet/kernels/cuda/launch.cuh"
 #include "octet/kernels/cuda/numbers.cuh"
@@ -54,6 +55,9 @@ struct Arguments {
   int64_t num_tokens, num_channels, k;
   int64_t x_stride, out_stride;
   bool zero_per_token, out_f32;
+  ExpertRows experts;     // a matrix for each, if there are any
+  int64_t expert_scales;  // of an expert's weight
+  bool x_scale_per_token;
 };
 
 std::string declines(const MatmulOp& op, const Launch&) {
@@ -91,8 +95,24 @@ __device__ void load_tile(float (&tile)[kTileK][kRows + 1], const T* matrix, int
   }
 }
 
+// The arguments of expert e's product.
 template <class X, class W>
-__global__ void __launch_bounds__(kThreads, 2) matmul_simple(const Arguments a) {
+__device__ Arguments of_expert(Arguments a, int e) {
+  const int64_t begin = a.experts.offsets[e];
+  a.num_tokens = a.experts.offsets[e + 1] - begin;
+  a.x = static_cast<const X*>(a.x) + begin * a.x_stride;
+  if (a.x_scale.data != nullptr) a.x_scale.data += a.x_scale_per_token ? begin * a.x_scale.stride : e;
+  if (a.x_zero != nullptr) a.x_zero += a.zero_per_token ? begin : e;
+  a.weight = static_cast<const W*>(a.weight) + e * a.num_channels * a.k;
+  if (a.weight_scale.data != nullptr) a.weight_scale.data += e * a.expert_scales;
+  a.out = static_cast<std::byte*>(a.out) + begin * a.out_stride * (a.out_f32 ? 4 : 2);
+  return a;
+}
+
+template <class X, class W>
+__global__ void __launch_bounds__(kThreads, 2) matmul_simple(const Arguments all) {
+  wait_for_previous();
+  const Arguments a = all.experts.offsets == nullptr ? all : of_expert<X, W>(all, static_cast<int>(blockIdx.z));
   constexpr bool kExact = std::is_same_v<X, int8_t> && std::is_same_v<W, int8_t>;
   using Sum = std::conditional_t<kExact, int32_t, float>;
   __shared__ float x_tile[kTileK][kTileTokens + 1];
@@ -113,8 +133,8 @@ __global__ void __launch_bounds__(kThreads, 2) matmul_simple(const Arguments a) 
     const int64_t channel = min(channel_of(c), a.num_channels - 1);
     return a.x_scale.of(token, k) * a.weight_scale.of(channel, k);
   };
+  if (first_token >= a.num_tokens) return;
   Sum sum[kThreadTokens][kThreadChannels] = {};
-  wait_for_previous();
   for (int64_t k = 0; k < a.k; k += kTileK) {
     load_tile<kTileTokens>(x_tile, static_cast<const X*>(a.x), first_token, a.num_tokens, a.x_stride, k, a.k, x_zero);
     load_tile<kTileChannels>(w_tile, static_cast<const W*>(a.weight), first_channel, a.num_channels, a.k, k, a.k,
@@ -151,7 +171,9 @@ __global__ void __launch_bounds__(kThreads, 2) matmul_simple(const Arguments a) 
   }
 }
 
-void run(const MatmulOp& op, const Launch& launch) {
+// With experts: op has the first one's weight, and all rows; an expert has at most max_rows.
+void run_matrices(std::string_view name, const MatmulOp& op, const ExpertRows& experts, int64_t max_rows,
+                  const Launch& launch) {
   const Arguments arguments{.x = op.x.data.bytes,
                             .x_scale = scales_of(op.x),
                             .x_zero = op.x.zero_point ? op.x.zero_point.data<int32_t>() : nullptr,
@@ -165,24 +187,43 @@ void run(const MatmulOp& op, const Launch& launch) {
                             .x_stride = op.x.data.row_stride,
                             .out_stride = op.out.row_stride,
                             .zero_per_token = op.x.format.granularity == Granularity::kToken,
-                            .out_f32 = op.out.dtype == DType::kF32};
+                            .out_f32 = op.out.dtype == DType::kF32,
+                            .experts = experts,
+                            .expert_scales = op.weight.format.quantized() ? op.weight.scale.num_elements() : 0,
+                            .x_scale_per_token = op.x.format.granularity != Granularity::kTensor};
   if (arguments.num_tokens == 0 || arguments.num_channels == 0) return;
   const LaunchShape shape{
       .grid = dim3(static_cast<unsigned>((arguments.num_channels + kTileChannels - 1) / kTileChannels),
-                   static_cast<unsigned>((arguments.num_tokens + kTileTokens - 1) / kTileTokens)),
+                   static_cast<unsigned>((max_rows + kTileTokens - 1) / kTileTokens),
+                   static_cast<unsigned>(std::max(experts.num_experts, 1))),
       .block = dim3(kThreads)};
   dispatch<DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kI8>(op.x.data.dtype, [&]<DType kX>() {
     dispatch<DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kI8>(op.weight.data.dtype, [&]<DType kW>() {
       constexpr bool kTaken = kX == DType::kI8 ? kW == DType::kI8 : kX != DType::kF8E4M3 || kW != DType::kI8;
       if constexpr (kTaken) {
-        launch_kernel("cuda.matmul_simple", launch, shape, matmul_simple<CType<kX>, CType<kW>>, arguments);
+        launch_kernel(name, launch, shape, matmul_simple<CType<kX>, CType<kW>>, arguments);
       }
     });
   });
 }
 
+void run(const MatmulOp& op, const Launch& launch) {
+  run_matrices("cuda.matmul_simple", op, {}, op.out.dim(0), launch);
+}
+
+std::string declines_experts(const ExpertMatmulOp& op, const Launch& launch) {
+  return op.plan.num_experts() == 0 ? "" : declines(first_matrix(op), launch);
+}
+void run_experts(const ExpertMatmulOp& op, const Launch& launch) {
+  if (op.plan.num_experts() == 0) return;
+  run_matrices("cuda.expert_matmul_simple", first_matrix(op), expert_rows(op.plan), op.plan.rows.dim(0), launch);
+}
+
 }  // namespace
 
 Kernel<MatmulOp> cuda_matmul_simple() { return {.name = "cuda.matmul_simple", .declines = declines, .run = run}; }
+Kernel<ExpertMatmulOp> cuda_expert_matmul_simple() {
+  return {.name = "cuda.expert_matmul_simple", .declines = declines_experts, .run = run_experts};
+}
 
 }  // namespace octet

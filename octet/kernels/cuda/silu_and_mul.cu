@@ -1,8 +1,9 @@
-// cuda.silu_and_mul: octet/ops/silu_and_mul.h. A row is cut over several CTAs, a cluster where they must agree on its
-// largest value; the products stay in registers until it is known. How a row is cut changes no bit: a maximum is the
-// same in any order.
+// cuda.silu_and_mul, cuda.expert_silu_and_mul: octet/ops/silu_and_mul.h, expert_silu_and_mul.h. A row is cut over
+// several CTAs, a cluster where they must agree on its largest value; the products stay in registers until it is known.
+// How a row is cut changes no bit: a maximum is the same in any order.
 #include <cooperative_groups.h>
 
+#include "octet/kernels/cuda/expert_rows.cuh"
 #include "octet/kernels/cuda/kernels.h"
 #include "octet/kernels/cuda/rows.cuh"
 
@@ -12,6 +13,8 @@ namespace {
 struct Arguments {
   RowInput x;  // gate, then up
   RowOutput out;
+  ExpertRows experts;  // of which each may have a scale of its own
+  bool scale_per_expert;
   int columns;        // of out
   int piece_columns;  // of a CTA
   int pieces;         // of a row
@@ -78,8 +81,15 @@ __global__ void __launch_bounds__(kRowThreads) silu_and_mul(const Arguments a) {
   const int64_t row = static_cast<int>(blockIdx.x) / a.pieces;
   const int first = piece * a.piece_columns;
   if (in_cluster) arrive_at_start();
-  start_next();
+  const bool has_experts = a.experts.offsets != nullptr;
+  if (!has_experts) start_next();
   wait_for_previous();
+  if (has_experts) start_next();
+  RowOutput out = a.out;
+  if (has_experts) {
+    if (row >= a.experts.num_rows()) return;  // all CTAs of the row
+    if (a.scale_per_expert) out.scale += a.experts.expert_of(static_cast<int>(row));
+  }
   const bool f32 = kKind == RowKind::kAny && a.x.f32;
   float y[kVectors][kVector] = {};
 #pragma unroll
@@ -96,17 +106,19 @@ __global__ void __launch_bounds__(kRowThreads) silu_and_mul(const Arguments a) {
   float amax = 0.0f;
   if (wants_amax(format)) amax = row_max(largest_magnitude(y, format), maxima);
   if (in_cluster) amax = cluster_max(amax, piece, a.pieces, of_peers);
-  const float scale = output_scale(a.out, format, row, amax, threadIdx.x == 0 && piece == 0);
-  write_row(a.out, format, row, first, a.piece_columns, scale, y);
+  const float scale = output_scale(out, format, row, amax, threadIdx.x == 0 && piece == 0);
+  write_row(out, format, row, first, a.piece_columns, scale, y);
 }
 
-void run(const SiluAndMulOp& op, const Launch& launch) {
+void run_rows(std::string_view name, const SiluAndMulOp& op, const ExpertRows& experts, const Launch& launch) {
   const int64_t num_rows = op.x.dim(0);
   const int64_t columns = op.out.data.dim(1);
   if (num_rows == 0 || columns == 0) return;
   const int pieces = pieces_of(op, launch);
   const Arguments arguments{.x = row_input(op.x),
                             .out = row_output(op.out),
+                            .experts = experts,
+                            .scale_per_expert = op.out.format.granularity == Granularity::kTensor,
                             .columns = static_cast<int>(columns),
                             .piece_columns = static_cast<int>(columns / pieces),
                             .pieces = pieces};
@@ -116,12 +128,25 @@ void run(const SiluAndMulOp& op, const Launch& launch) {
                           .cluster = wants_amax(arguments.out.format) ? pieces : 1};
   const RowKind kind = row_kind(!arguments.x.f32, row, arguments.out);
   dispatch_row(kind, row, [&]<RowKind kKind, int kVector, int kVectors>() {
-    launch_kernel("cuda.silu_and_mul", launch, shape, silu_and_mul<kKind, kVector, kVectors>, arguments);
+    launch_kernel(name, launch, shape, silu_and_mul<kKind, kVector, kVectors>, arguments);
   });
+}
+
+void run(const SiluAndMulOp& op, const Launch& launch) { run_rows("cuda.silu_and_mul", op, {}, launch); }
+
+SiluAndMulOp all_rows(const ExpertSiluAndMulOp& op) { return {.out = op.out, .x = op.x}; }
+std::string declines_experts(const ExpertSiluAndMulOp& op, const Launch& launch) {
+  return declines(all_rows(op), launch);
+}
+void run_experts(const ExpertSiluAndMulOp& op, const Launch& launch) {
+  if (op.plan.num_experts() > 0) run_rows("cuda.expert_silu_and_mul", all_rows(op), expert_rows(op.plan), launch);
 }
 
 }  // namespace
 
 Kernel<SiluAndMulOp> cuda_silu_and_mul() { return {.name = "cuda.silu_and_mul", .declines = declines, .run = run}; }
+Kernel<ExpertSiluAndMulOp> cuda_expert_silu_and_mul() {
+  return {.name = "cuda.expert_silu_and_mul", .declines = declines_experts, .run = run_experts};
+}
 
 }  // namespace octet

@@ -4,7 +4,19 @@
 
 namespace octet {
 
+namespace {
+
+template <class Op>
+void add(KernelTable& table, const std::vector<Kernel<Op>>& rows) {
+  for (const Kernel<Op>& row : rows) table.of<Op>().push_back(row);
+}
+
+}  // namespace
+
 void add_hopper_kernels(KernelTable& table) {
+  add(table, hopper_expert_matmul_ring());
+  add(table, hopper_expert_matmul_swapped());
+  add(table, hopper_expert_matmul_wgmma());
   table.of<MatmulOp>().push_back(hopper_matmul_f8_ring());
   table.of<MatmulOp>().push_back(hopper_matmul_f8_block_ring());
   table.of<MatmulOp>().push_back(hopper_matmul_i8_ring());
@@ -23,6 +35,7 @@ void add_hopper_kernels(KernelTable& table) {
 }
 
 void add_deterministic_hopper_kernels(KernelTable& table) {
+  add(table, hopper_expert_matmul_wgmma());
   table.of<MatmulOp>().push_back(hopper_matmul_f8_wgmma());
   table.of<MatmulOp>().push_back(hopper_matmul_f8_block_wgmma());
   table.of<MatmulOp>().push_back(hopper_matmul_i8_wgmma());

@@ -1,6 +1,8 @@
 // Hopper's rows; each in the file of its name.
 #pragma once
 
+#include <vector>
+
 #include "octet/ops/ops.h"
 
 namespace octet {
@@ -17,6 +19,10 @@ Kernel<MatmulOp> hopper_matmul_f8_wgmma();
 Kernel<MatmulOp> hopper_matmul_f8_block_wgmma();
 Kernel<MatmulOp> hopper_matmul_i8_wgmma();
 Kernel<MatmulOp> hopper_matmul_bf16_wgmma();
+// For each kind of operands, in the files of matmul_*.
+std::vector<Kernel<ExpertMatmulOp>> hopper_expert_matmul_ring();
+std::vector<Kernel<ExpertMatmulOp>> hopper_expert_matmul_swapped();
+std::vector<Kernel<ExpertMatmulOp>> hopper_expert_matmul_wgmma();
 Kernel<PagedAttentionOp> hopper_attention_decode();
 Kernel<PagedAttentionOp> hopper_attention_prefill();
 Kernel<PagedAttentionOp> hopper_attention_tiles();

@@ -33,17 +33,19 @@ struct ChunkScales {
   const float* weight = nullptr;
   int num_chunks = 0;  // the stride of both
   int row_bits = 0;
+  int matrix_rows = 0;  // of scales, of one matrix of a stack
 
-  // Where those of a token and of a channel begin; the last ones' for what lies beyond the edges.
+  // Where those of a token and of a matrix's channel begin; the last ones' for what lies beyond the edges.
   __device__ int of_token(int token, int num_tokens) const { return min(token, num_tokens - 1) * num_chunks; }
-  __device__ int of_channel(int channel, int num_channels) const {
-    return (min(channel, num_channels - 1) >> row_bits) * num_chunks;
+  __device__ int of_channel(int channel, int num_channels, int matrix) const {
+    return ((min(channel, num_channels - 1) >> row_bits) + matrix * matrix_rows) * num_chunks;
   }
   // Beyond the edge of K the products are 0, whatever their scale.
   __device__ int inside(int chunk) const { return min(chunk, num_chunks - 1); }
 };
 
-// out[token, channel] = x_scale * weight_scale * sum + bias; where chunks have scales, these two are 1.
+// out[token, channel] = x_scale * weight_scale * sum + bias; where chunks have scales, these two are 1. Of a stack of
+// matrices each has scales of its own; `matrix` is 0 where there is one.
 struct MatmulOutput {
   const float* x_scale;       // null: none
   const float* weight_scale;  // null: none
@@ -54,11 +56,11 @@ struct MatmulOutput {
   bool scale_per_token, scale_per_channel, out_f32;
   ChunkScales chunks;
 
-  __device__ float x_scale_of(int token) const {
-    return x_scale != nullptr ? x_scale[scale_per_token ? token : 0] : 1.0f;
+  __device__ float x_scale_of(int token, int matrix) const {
+    return x_scale != nullptr ? x_scale[scale_per_token ? token : matrix] : 1.0f;
   }
-  __device__ float weight_scale_of(int channel) const {
-    return weight_scale != nullptr ? weight_scale[scale_per_channel ? channel : 0] : 1.0f;
+  __device__ float weight_scale_of(int channel, int matrix) const {
+    return weight_scale != nullptr ? weight_scale[scale_per_channel ? matrix * num_channels + channel : matrix] : 1.0f;
   }
 };
 
@@ -82,7 +84,8 @@ inline MatmulOutput make_matmul_output(const MatmulOp& op) {
     output.chunks = {.x = std::exchange(output.x_scale, nullptr),
                      .weight = std::exchange(output.weight_scale, nullptr),
                      .num_chunks = static_cast<int>(op.x.scale.dim(1)),
-                     .row_bits = std::countr_zero(static_cast<uint32_t>(rows_of_scale(op.weight.format)))};
+                     .row_bits = std::countr_zero(static_cast<uint32_t>(rows_of_scale(op.weight.format))),
+                     .matrix_rows = static_cast<int>(op.weight.scale.dim(0))};
   }
   return output;
 }

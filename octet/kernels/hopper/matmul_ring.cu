@@ -1,7 +1,8 @@
 // hopper.matmul_f8_ring, matmul_f8_block_ring, matmul_i8_ring, matmul_bf16_ring: matmuls of at most 16 tokens, at the
-// speed at which weights can be read. f8_e4m3 x f8_e4m3 or i8 x i8 (weight per channel or per tensor, x per token or
-// per tensor), f8_e4m3 x f8_e4m3 with scales per 128 columns (x per group, weight per group or block) or bf16 x bf16;
-// out f32 or bf16. A row of x and of the weight must be a multiple of 16 bytes.
+// speed at which weights can be read; hopper.expert_matmul_f8_ring and so on: those of a mixture's experts. f8_e4m3 x
+// f8_e4m3 or i8 x i8 (weight per channel or per tensor, x per token or per tensor), f8_e4m3 x f8_e4m3 with scales per
+// 128 columns (x per group, weight per group or block) or bf16 x bf16; out f32 or bf16. A row of x and of the weight
+// must be a multiple of 16 bytes.
 //
 //   - Weights stream through shared memory (weight_stream.cuh) in tiles of 16 * row_groups rows. Warp (group, chunk)
 //   has
@@ -79,21 +80,22 @@ constexpr int num_chunks_of_warpgroup(const RingConfig& c) {
   return most;
 }
 
-// The products of the warp's rows and chunk of a stage, over which the warpgroup works together. A stage has x_rows
-// tokens; columns of others are anything and nobody's. products[i] has rows g and g + 8 of tokens 8i + 2t and
-// 8i + 2t + 1.
+// The products of the warp's rows and chunk of a stage, over which the warpgroup works together. Columns of tokens that
+// a stage does not have are anything and nobody's. products[i] has rows g and g + 8 of tokens 8i + 2t and 8i + 2t + 1.
 template <class Kind, RingConfig kConfig>
-__device__ void multiply_chunk(typename Kind::Sum (&products)[token_tiles(kConfig)][4], uint32_t stage, int x_rows) {
+__device__ void multiply_chunk(typename Kind::Sum (&products)[token_tiles(kConfig)][4], uint32_t stage,
+                               const StreamArguments& a) {
   constexpr int kChunks = num_chunks_of_warpgroup(kConfig);
   const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
   const int first_chunk = first_chunk_of(kConfig, warpgroup);
   const int own = static_cast<int>(threadIdx.x) / 32 / kConfig.row_groups - first_chunk;
   const uint64_t rows = wgmma_operand(stage + warpgroup * 64 * kChunkBytes);
-  const uint32_t x = stage + stream_shape(kConfig).weight_bytes() + first_chunk * x_rows * kChunkBytes;
+  const int x_chunk = a.x_rows * kChunkBytes;
+  const uint32_t x = stage + stream_shape(kConfig).weight_bytes() + first_chunk * x_chunk;
   typename Kind::Sum all[token_tiles(kConfig)][4 * kChunks];
 #pragma unroll
   for (int i = 0; i < token_tiles(kConfig); ++i) {
-    wgmma_chunk<typename Kind::Element>(all[i], rows, wgmma_operand(x + i * 8 * kChunkBytes, x_rows * kChunkBytes), 0);
+    wgmma_chunk<typename Kind::Element>(all[i], rows, wgmma_operand(x + i * a.x_eights, x_chunk), 0);
   }
   wgmma_wait<0>();
 #pragma unroll
@@ -117,10 +119,13 @@ struct LaneChunkScales {
   float rows[2];
   float tokens[kTokens];
 
-  __device__ void begin(const MatmulOutput& a, int row) {
-    const int t = static_cast<int>(threadIdx.x) % 4;
-    for (int i = 0; i < 2; ++i) of_rows[i] = a.chunks.of_channel(row + 8 * i, a.num_channels);
-    for (int i = 0; i < kTokens; ++i) of_tokens[i] = a.chunks.of_token(i / 2 * 8 + 2 * t + i % 2, a.num_tokens);
+  // Of a tile's row `row`.
+  __device__ void begin(const MatmulOutput& a, const MatrixTile& tile, int row) {
+    const int first_token = tile.row + static_cast<int>(threadIdx.x) % 4 * 2;
+    for (int i = 0; i < 2; ++i) {
+      of_rows[i] = a.chunks.of_channel(tile.channel + row + 8 * i, a.num_channels, tile.matrix);
+    }
+    for (int i = 0; i < kTokens; ++i) of_tokens[i] = a.chunks.of_token(first_token + i / 2 * 8 + i % 2, a.num_tokens);
   }
   __device__ void load(const ChunkScales& scales, int chunk) {
     chunk = scales.inside(chunk);
@@ -134,17 +139,16 @@ struct LaneChunkScales {
   }
 };
 
-// The tile's results: each one's partial sums in the order of parts, then scales, bias, rounding.
-template <class Sum, RingConfig kConfig>
-__device__ void write_tile(const StreamArguments& a, const WeightStream<stream_shape(kConfig)>& stream, const Sum* sums,
-                           int tile) {
+// The results of the CTA's tile `index`: each one's partial sums in the order of parts, then scales, bias, rounding.
+template <class Sum, RingConfig kConfig, bool kExperts>
+__device__ void write_tile(const StreamArguments& a, const WeightStream<stream_shape(kConfig), kExperts>& stream,
+                           const Sum* sums, int index, const MatrixTile& tile) {
   constexpr int kTileRows = stream_shape(kConfig).tile_rows;
   constexpr int kStride = kConfig.row_groups * token_tiles(kConfig) * 128;  // between chunks
-  const int first_row = stream.row_of(tile);
-  for (int i = static_cast<int>(threadIdx.x); i < kTileRows * a.output.num_tokens; i += consumer_threads(kConfig)) {
+  for (int i = static_cast<int>(threadIdx.x); i < kTileRows * tile.num_rows; i += consumer_threads(kConfig)) {
     const int row = i % kTileRows;
     const int token = i / kTileRows;
-    if (first_row + row >= a.output.num_channels) continue;
+    if (tile.channel + row >= a.output.num_channels) continue;
     const int lane = row % 8 * 4 + token % 8 / 2;
     const int place = (row / kGroupRows * token_tiles(kConfig) + token / 8) * 32 + lane;
     const Sum* parts = sums + place * 4 + row / 8 % 2 * 2 + token % 2;
@@ -153,8 +157,8 @@ __device__ void write_tile(const StreamArguments& a, const WeightStream<stream_s
       sum += kConfig.chunks == kParts ? parts[chunk * kStride] + parts[(chunk + kParts / 2) * kStride]
                                       : parts[chunk * kStride];
     }
-    store_f32_or_bf16(a.output.out, token * a.output.out_stride + first_row + row,
-                      stream.finish(a, static_cast<float>(sum), tile * kTileRows + row, token), a.output.out_f32);
+    store_f32_or_bf16(a.output.out, (tile.row + token) * a.output.out_stride + tile.channel + row,
+                      stream.finish(a, static_cast<float>(sum), index, row, token), a.output.out_f32);
   }
 }
 
@@ -163,8 +167,8 @@ __device__ void consumer_barrier() {
   asm volatile("bar.sync 1, %0;" ::"n"(consumer_threads(kConfig)) : "memory");
 }
 
-template <class Kind, RingConfig kConfig>
-__device__ void consume(const StreamArguments& a, const WeightStream<stream_shape(kConfig)>& stream) {
+template <class Kind, RingConfig kConfig, bool kExperts>
+__device__ void consume(const StreamArguments& a, const WeightStream<stream_shape(kConfig), kExperts>& stream) {
   using Sum = typename Kind::Sum;
   constexpr StreamShape kShape = stream_shape(kConfig);
   constexpr int kTiles = token_tiles(kConfig);
@@ -174,14 +178,20 @@ __device__ void consume(const StreamArguments& a, const WeightStream<stream_shap
   const int group = warp % kConfig.row_groups;
   const int chunk = warp / kConfig.row_groups;
   stream.load_scales(a, consumer_threads(kConfig));
-  const auto row_of = [&](int tile) { return stream.row_of(tile) + group * kGroupRows + lane / 4; };
-  StreamReader<kShape> reader;
+  const int lane_row = group * kGroupRows + lane / 4;
+  StreamReader<kShape, kExperts> reader;
+  auto tiles = stream.tiles(a);
+  if (kExperts && stream.num_tiles == 0) return;
+  MatrixTile tile = tiles.at(0);
   LaneChunkScales<kConfig> scales;
   if constexpr (Kind::kScalesChunks) {
-    scales.begin(a.output, row_of(0));
+    scales.begin(a.output, tile, lane_row);
     scales.load(a.output.chunks, chunk);
   }
-  for (int tile = 0; tile < stream.num_tiles; ++tile) {
+  float token_scale = stream.token_scale(a, tile);
+  for (int index = 0; index < stream.num_tiles; ++index) {
+    const MatrixTile next_tile = tiles.at(min(index + 1, stream.num_tiles - 1));
+    const float next_scale = stream.token_scale(a, next_tile);
     Sum sums[kWarpParts][kTiles][4] = {};
     for (int step = 0; step < a.steps; step += kWarpParts) {
 #pragma unroll
@@ -191,13 +201,13 @@ __device__ void consume(const StreamArguments& a, const WeightStream<stream_shap
         if constexpr (Kind::kScalesChunks) {
           const bool is_last = step + part + 1 == a.steps;
           LaneChunkScales<kConfig> next = scales;
-          if (is_last) next.begin(a.output, row_of(tile + 1));
+          if (is_last) next.begin(a.output, next_tile, lane_row);
           next.load(a.output.chunks, is_last ? chunk : (step + part + 1) * kShape.chunks + chunk);
-          multiply_chunk<Kind, kConfig>(products, reader.wait(stream), a.x_rows);
+          multiply_chunk<Kind, kConfig>(products, reader.wait(stream), a);
           scales.add(sums[part], products);
           scales = next;
         } else {
-          multiply_chunk<Kind, kConfig>(products, reader.wait(stream), a.x_rows);
+          multiply_chunk<Kind, kConfig>(products, reader.wait(stream), a);
 #pragma unroll
           for (int i = 0; i < kTiles; ++i) {
             for (int j = 0; j < 4; ++j) sums[part][i][j] += products[i][j];
@@ -208,7 +218,7 @@ __device__ void consume(const StreamArguments& a, const WeightStream<stream_shap
       }
     }
     auto* tile_sums =
-        reinterpret_cast<Sum*>(stream.memory + kShape.extra_offset() + tile % num_sums(kConfig) * sums_bytes(kConfig));
+        reinterpret_cast<Sum*>(stream.memory + kShape.extra_offset() + index % num_sums(kConfig) * sums_bytes(kConfig));
     for (int i = 0; i < kTiles; ++i) {
       if constexpr (kWarpParts == 2) {
         for (int j = 0; j < 4; ++j) sums[0][i][j] += sums[1][i][j];
@@ -217,19 +227,23 @@ __device__ void consume(const StreamArguments& a, const WeightStream<stream_shap
       reinterpret_cast<Quad*>(tile_sums)[(warp * kTiles + i) * 32 + lane] =
           Quad{sums[0][i][0], sums[0][i][1], sums[0][i][2], sums[0][i][3]};
     }
+    stream.put_token_scale(a, index, token_scale);
     consumer_barrier<kConfig>();
-    write_tile<Sum, kConfig>(a, stream, tile_sums, tile);
+    write_tile<Sum, kConfig>(a, stream, tile_sums, index, tile);
     if (num_sums(kConfig) == 1) consumer_barrier<kConfig>();
+    tile = next_tile;
+    token_scale = next_scale;
   }
 }
 
-template <class Kind, int kIndex>
+template <class Kind, int kIndex, bool kExperts>
 __global__ void __launch_bounds__(consumer_threads(kConfigs[kIndex]) + 32, 2)
     matmul_ring(const __grid_constant__ ChunkMap weight, const __grid_constant__ ChunkMap x, const StreamArguments a) {
   constexpr RingConfig kConfig = kConfigs[kIndex];
   constexpr int kProducer = consumer_threads(kConfig);
   extern __shared__ __align__(kSwizzleAlignment) std::byte memory[];
-  const WeightStream<stream_shape(kConfig)> stream(memory, a);
+  if (kExperts && !a.follows_plan) wait_for_previous();
+  const WeightStream<stream_shape(kConfig), kExperts> stream(memory, a);
   const auto thread = static_cast<int>(threadIdx.x);
   if (thread == kProducer) {
     stream.init_barriers(consumer_threads(kConfig) / kWarpgroup);
@@ -238,7 +252,7 @@ __global__ void __launch_bounds__(consumer_threads(kConfigs[kIndex]) + 32, 2)
   }
   __syncthreads();
   if (thread < kProducer) {
-    consume<Kind, kConfig>(a, stream);
+    consume<Kind, kConfig, kExperts>(a, stream);
   } else if (thread == kProducer) {
     stream.produce(a, weight, x);
   }
@@ -253,8 +267,8 @@ void run_config(const MatmulOp& op, const Launch& launch, const RingPlan& plan) 
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(plan.num_ctas)),
                           .block = dim3(consumer_threads(kConfig) + 32),
                           .shared_bytes = stream_bytes(op, kShape, plan.num_ctas)};
-  allow_shared_bytes(matmul_ring<Kind, kIndex>, shape.shared_bytes);
-  launch_kernel("hopper.matmul_ring", launch, shape, matmul_ring<Kind, kIndex>,
+  allow_shared_bytes(matmul_ring<Kind, kIndex, false>, shape.shared_bytes);
+  launch_kernel("hopper.matmul_ring", launch, shape, matmul_ring<Kind, kIndex, false>,
                 make_chunk_map(op.weight.data, kShape.tile_rows, kShape.chunks),
                 make_chunk_map(op.x.data, static_cast<int>(op.out.dim(0)), kShape.chunks),
                 make_stream_arguments(op, kShape, plan.num_ctas, plan.trigger));
@@ -297,6 +311,52 @@ std::string declines(const MatmulOp& op, const Launch& launch) {
 }
 
 void run(const MatmulOp& op, const Launch& launch) { run_ring(op, launch, plan_ring(op)); }
+
+// ---- experts ----
+
+// An expert has no more rows than the step has tokens.
+int config_of_experts(const ExpertMatmulOp& op) { return find_config(most_rows(op), 1); }
+
+// As many CTAs as are there at once; how many tiles there are is not known here.
+int64_t ctas_of_experts(const Launch& launch) { return 2 * int64_t{launch.gpu->num_sms}; }
+
+template <class Kind>
+std::string experts_ring_decline(const ExpertMatmulOp& op, const Launch& launch) {
+  if (most_rows(op) > kMaxTokens) return fmt::format("takes at most {} tokens, not {}", kMaxTokens, most_rows(op));
+  std::string reason = experts_decline<Kind>(op, launch);
+  if (!reason.empty()) return reason;
+  const int64_t needed = stream_bytes(op, stream_shape(kConfigs[config_of_experts(op)]), ctas_of_experts(launch));
+  if (needed > launch.gpu->max_shared_bytes) {
+    return fmt::format("needs {} bytes of shared memory, there are {}", needed, launch.gpu->max_shared_bytes);
+  }
+  return "";
+}
+
+template <class Kind, int kIndex>
+void run_experts_config(const ExpertMatmulOp& op, const Launch& launch) {
+  constexpr StreamShape kShape = stream_shape(kConfigs[kIndex]);
+  const auto num_ctas = static_cast<int>(ctas_of_experts(launch));
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(num_ctas)),
+                          .block = dim3(consumer_threads(kConfigs[kIndex]) + 32),
+                          .shared_bytes = stream_bytes(op, kShape, num_ctas)};
+  const StreamArguments arguments = make_stream_arguments(op, kShape, num_ctas, kTrigger);
+  allow_shared_bytes(matmul_ring<Kind, kIndex, true>, shape.shared_bytes);
+  launch_kernel("hopper.expert_matmul_ring", launch, shape, matmul_ring<Kind, kIndex, true>,
+                make_chunk_map(all_matrices(op.weight.data), kShape.tile_rows, kShape.chunks),
+                make_chunk_map(op.x.data, arguments.x_rows, kShape.chunks), arguments);
+}
+
+template <class Kind>
+void run_experts(const ExpertMatmulOp& op, const Launch& launch) {
+  const int config = config_of_experts(op);
+  const auto run_if = [&]<int kIndex>() {
+    if constexpr (kConfigs[kIndex].row_groups == 1) {
+      if (config == kIndex) run_experts_config<Kind, kIndex>(op, launch);
+    }
+  };
+  [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) { (run_if.template operator()<kIndex>(), ...); }
+  (std::make_integer_sequence<int, std::size(kConfigs)>());
+}
 
 }  // namespace
 
@@ -350,6 +410,19 @@ Kernel<MatmulOp> hopper_matmul_i8_ring() {
 
 Kernel<MatmulOp> hopper_matmul_bf16_ring() {
   return {.name = "hopper.matmul_bf16_ring", .declines = declines<BF16Kind>, .run = run};
+}
+
+std::vector<Kernel<ExpertMatmulOp>> hopper_expert_matmul_ring() {
+  return {
+      {.name = "hopper.expert_matmul_f8_ring", .declines = experts_ring_decline<F8Kind>, .run = run_experts<F8Kind>},
+      {.name = "hopper.expert_matmul_f8_block_ring",
+       .declines = experts_ring_decline<F8BlockKind>,
+       .run = run_experts<F8BlockKind>},
+      {.name = "hopper.expert_matmul_i8_ring", .declines = experts_ring_decline<I8Kind>, .run = run_experts<I8Kind>},
+      {.name = "hopper.expert_matmul_bf16_ring",
+       .declines = experts_ring_decline<BF16Kind>,
+       .run = run_experts<BF16Kind>},
+  };
 }
 
 }  // namespace octet

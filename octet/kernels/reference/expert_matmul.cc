@@ -5,23 +5,17 @@ namespace octet {
 namespace {
 
 // One row's matmul.
-MatmulOp matmul_of(const ExpertMatmulOp& op, int64_t r, int64_t e, int64_t token) {
-  const bool by_row = op.order == ExpertMatmulOp::Order::kByRow;
-  return {.out = op.out.rows(r, 1),
-          .x = rows_of_expert(op.x, e, by_row ? r : token, 1),
-          .weight = op.weight.matrix(e),
-          .bias = {}};
+MatmulOp matmul_of(const ExpertMatmulOp& op, int64_t r, int64_t e) {
+  return {.out = op.out.rows(r, 1), .x = rows_of_expert(op.x, e, r, 1), .weight = op.weight.matrix(e), .bias = {}};
 }
 
 std::string declines(const ExpertMatmulOp& op, const Launch& launch) {
   if (op.out.dim(0) == 0 || op.plan.num_experts() == 0) return "";
-  return reference_matmul().declines(matmul_of(op, 0, 0, 0), launch);
+  return reference_matmul().declines(matmul_of(op, 0, 0), launch);
 }
 
 void run(const ExpertMatmulOp& op, const Launch& launch) {
-  for_expert_rows(op.plan, [&](int64_t r, int64_t e, int64_t token) {
-    reference_matmul().run(matmul_of(op, r, e, token), launch);
-  });
+  for_expert_rows(op.plan, [&](int64_t r, int64_t e, int64_t) { reference_matmul().run(matmul_of(op, r, e), launch); });
 }
 
 }  // namespace

@@ -35,6 +35,13 @@ Kernel<RopeAttentionOp> reference_rope_attention() {
   return {.name = "reference.rope_attention", .declines = declines<RopeAttentionOp>, .run = run<RopeAttentionOp>};
 }
 
-void add_reference_fusions(KernelTable& table) { table.of<RopeAttentionOp>().push_back(reference_rope_attention()); }
+Kernel<ReduceNormOp> reference_reduce_norm() {
+  return {.name = "reference.reduce_norm", .declines = declines<ReduceNormOp>, .run = run<ReduceNormOp>};
+}
+
+void add_reference_fusions(KernelTable& table) {
+  table.of<ReduceNormOp>().push_back(reference_reduce_norm());
+  table.of<RopeAttentionOp>().push_back(reference_rope_attention());
+}
 
 }  // namespace octet

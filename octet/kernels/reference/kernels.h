@@ -5,10 +5,12 @@
 
 namespace octet {
 
+Kernel<AllGatherOp> reference_all_gather();
+Kernel<AllReduceOp> reference_all_reduce();
 Kernel<CombineExpertsOp> reference_combine_experts();
 Kernel<EmbeddingOp> reference_embedding();
 Kernel<ExpertMatmulOp> reference_expert_matmul();
-Kernel<ExpertQuantizeOp> reference_expert_quantize();
+Kernel<ExpertPermuteOp> reference_expert_permute();
 Kernel<ExpertSiluAndMulOp> reference_expert_silu_and_mul();
 Kernel<GatherRowsOp> reference_gather_rows();
 Kernel<HeadMatmulOp> reference_head_matmul();
@@ -16,6 +18,7 @@ Kernel<LatentKvOp> reference_latent_kv();
 Kernel<MatmulOp> reference_matmul();
 Kernel<PagedAttentionOp> reference_paged_attention();
 Kernel<QuantizeOp> reference_quantize();
+Kernel<ReduceNormOp> reference_reduce_norm();
 Kernel<RmsNormOp> reference_rms_norm();
 Kernel<RopeAttentionOp> reference_rope_attention();
 Kernel<RopeKvOp> reference_rope_kv();

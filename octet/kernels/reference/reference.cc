@@ -5,10 +5,12 @@
 namespace octet {
 
 void add_reference_kernels(KernelTable& table) {
+  table.of<AllGatherOp>().push_back(reference_all_gather());
+  table.of<AllReduceOp>().push_back(reference_all_reduce());
   table.of<CombineExpertsOp>().push_back(reference_combine_experts());
   table.of<EmbeddingOp>().push_back(reference_embedding());
   table.of<ExpertMatmulOp>().push_back(reference_expert_matmul());
-  table.of<ExpertQuantizeOp>().push_back(reference_expert_quantize());
+  table.of<ExpertPermuteOp>().push_back(reference_expert_permute());
   table.of<ExpertSiluAndMulOp>().push_back(reference_expert_silu_and_mul());
   table.of<GatherRowsOp>().push_back(reference_gather_rows());
   table.of<HeadMatmulOp>().push_back(reference_head_matmul());

@@ -5,9 +5,9 @@
 namespace octet {
 namespace {
 
-std::string declines(const ExpertQuantizeOp& op, const Launch&) { return declines_activation(op.out.format); }
+std::string declines(const ExpertPermuteOp& op, const Launch&) { return declines_activation(op.out.format); }
 
-void run(const ExpertQuantizeOp& op, const Launch&) {
+void run(const ExpertPermuteOp& op, const Launch&) {
   for_expert_rows(op.plan, [&](int64_t r, int64_t e, int64_t token) {
     write_activation_row(rows_of_expert(op.out, e, r, 1), 0, read_row(op.x, token));
   });
@@ -15,8 +15,8 @@ void run(const ExpertQuantizeOp& op, const Launch&) {
 
 }  // namespace
 
-Kernel<ExpertQuantizeOp> reference_expert_quantize() {
-  return {.name = "reference.expert_quantize", .declines = declines, .run = run};
+Kernel<ExpertPermuteOp> reference_expert_permute() {
+  return {.name = "reference.expert_permute", .declines = declines, .run = run};
 }
 
 }  // namespace octet
