@@ -3,8 +3,9 @@
 // Order of K: each output (t, n) has kLanes sums; each adds its products in one order with FMA, and then they are added
 // in the tree of V::sum4. Sum l takes k = l, l + kLanes, ...; with FP8 weights, whose codes are decoded four to a lane
 // (V::load_quads), k = 4 l .. 4 l + 3, then the same kLanes * 4 further on, ... No tiling, thread count or T changes
-// that, so a row's bits depend on its own x only. With few tokens (matmul_direct.h) the sums are the lanes of a vector,
-// with many (matmul_panel.h) lanes are rows of the weight, and the sums come one after the other.
+// that, so a row's bits depend on its own x only. With few tokens (matmul_direct.h) and some (matmul_rows.h) the sums
+// are the lanes of a vector, with many (matmul_panel.h) lanes are rows of the weight, and the sums come one after the
+// other.
 //
 // FP8 weights enter the FMA as value * 2^-120 (their bits moved to F32's place) while there are few tokens, so x is
 // staged times 2^64 and the sum taken times 2^56: subnormal codes come out exact and no product drops below F32's
@@ -21,6 +22,7 @@
 #include "octet/kernels/cpu/matmul_direct.h"
 #include "octet/kernels/cpu/matmul_panel.h"
 #include "octet/kernels/cpu/matmul_parts.h"
+#include "octet/kernels/cpu/matmul_rows.h"
 #include "octet/kernels/cpu/split.h"
 #include "octet/ops/ops.h"
 
@@ -53,8 +55,7 @@ void run_direct_matmul(const MatmulOp& op, const Launch& launch) {
     m.x_stride = op.x.data.row_stride;
   } else {
     m.x_stride = staged_stride(WeightLoad<V, W>::padded(num_k));
-    auto* staged =
-        reinterpret_cast<float*>(launch.scratch->get(0, num_tokens * m.x_stride * int64_t{sizeof(float)}));
+    auto* staged = reinterpret_cast<float*>(launch.scratch->get(0, num_tokens * m.x_stride * int64_t{sizeof(float)}));
     stage_rows<V, W>(op, kStageFactor<V, W>, 0, num_tokens, staged, m.x_stride);
     m.x = staged;
   }
@@ -63,6 +64,31 @@ void run_direct_matmul(const MatmulOp& op, const Launch& launch) {
   const ReadAhead::Matrix* matrix = begin_read_ahead(op, launch, grain);
   launch.threads->run([&](int thread) {
     shares.run(thread, [&](int64_t begin, int64_t end) { run_direct<V>(m, num_tokens, begin, end); });
+    if (matrix) launch.read_ahead->end(matrix, thread);
+  });
+}
+
+// All of at most kMostRowTokens tokens.
+template <class V, class W>
+void run_rows_matmul(const MatmulOp& op, const Launch& launch) {
+  const int64_t num_k = op.x.data.dim(1), num_tokens = op.x.data.dim(0);
+  const bool staged = must_stage<V>(op);
+  const int64_t stride = staged_stride(WeightLoad<V, W>::padded(num_k));
+  const int64_t staged_bytes = staged ? num_tokens * stride * int64_t{sizeof(float)} : 0;
+  const RowPlan<V, W> plan(num_k, num_tokens, op.weight.format.group_cols);
+  // Thread 0's buffer: the staged x of all threads, then its own panel.
+  std::byte* scratch = launch.scratch->get(0, staged_bytes + plan.scratch_bytes());
+  MatmulView<W> m = matmul_view<V, W>(op, 0, 0x1p-64f);
+  m.x = staged ? reinterpret_cast<float*>(scratch) : op.x.data.row<float>(0);
+  m.x_stride = staged ? stride : op.x.data.row_stride;
+  if (staged) {
+    stage_tokens<V, W>(op, launch, kStageFactor<V, W>, num_tokens, reinterpret_cast<float*>(scratch), stride);
+  }
+  StealingShares shares(op.weight.data.dim(0), RowConfig::kPanelRows, launch.threads->num_threads());
+  const ReadAhead::Matrix* matrix = begin_read_ahead(op, launch, direct_grain(op));
+  launch.threads->run([&](int thread) {
+    std::byte* own = thread == 0 ? scratch + staged_bytes : launch.scratch->get(thread, plan.scratch_bytes());
+    shares.run(thread, [&](int64_t begin, int64_t end) { run_row_panel<V>(m, plan, num_tokens, begin, end, own); });
     if (matrix) launch.read_ahead->end(matrix, thread);
   });
 }
@@ -79,10 +105,8 @@ void run_panel_matmul(const MatmulOp& op, const Launch& launch, int64_t first, i
   StealingShares shares(op.weight.data.dim(0), PanelChunk<V>::kRows, launch.threads->num_threads());
   const ReadAhead::Matrix* matrix = begin_read_ahead(op, launch, direct_grain(op));
   launch.threads->run([&](int thread) {
-    std::byte* own =
-        thread == 0 ? scratch + plan.packed_bytes() : launch.scratch->get(thread, plan.scratch_bytes());
-    shares.run(thread,
-               [&](int64_t begin, int64_t end) { run_panel<V, W>(m, plan, x, num_tokens, begin, end, own); });
+    std::byte* own = thread == 0 ? scratch + plan.packed_bytes() : launch.scratch->get(thread, plan.scratch_bytes());
+    shares.run(thread, [&](int64_t begin, int64_t end) { run_panel<V, W>(m, plan, x, num_tokens, begin, end, own); });
     if (matrix) launch.read_ahead->end(matrix, thread);
   });
 }
@@ -91,6 +115,7 @@ template <class V, class W>
 void run_matmul_as(const MatmulOp& op, const Launch& launch) {
   const int64_t num_tokens = op.x.data.dim(0);
   if (num_tokens <= MatmulConfig::kMostDirectTokens) return run_direct_matmul<V, W>(op, launch);
+  if (num_tokens <= MatmulConfig::kMostRowTokens) return run_rows_matmul<V, W>(op, launch);
   for (int64_t t = 0; t < num_tokens; t += MatmulConfig::kMaxStaged) {
     run_panel_matmul<V, W>(op, launch, t, std::min(MatmulConfig::kMaxStaged, num_tokens - t));
   }

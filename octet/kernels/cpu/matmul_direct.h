@@ -1,4 +1,5 @@
-// Few tokens: weights go from memory through the decoding straight into the FMAs of all tokens, rows of a few at a time.
+// Few tokens: weights go from memory through the decoding straight into the FMAs of all tokens, rows of a few at a
+// time.
 #pragma once
 
 #include <algorithm>

@@ -1,6 +1,6 @@
-// Many tokens: a panel of kTileVectors vectors of rows and up to kMaxChunk columns is decoded to F32 once, for all tokens,
-// in an order in which lanes are rows. Then tile by tile of kTileTokens tokens, each column of the panel (vectors) times
-// the tokens' x (broadcast) goes to kTileVectors * kTileTokens sums.
+// Many tokens: a panel of kTileVectors vectors of rows and up to kMaxChunk columns is decoded to F32 once, for all
+// tokens, in an order in which lanes are rows. Then tile by tile of kTileTokens tokens, each column of the panel
+// (vectors) times the tokens' x (broadcast) goes to kTileVectors * kTileTokens sums.
 //
 // The order of K (matmul.h) has kLanes independent sums to each output: `residue` r takes every kLanes-th column, from
 // the r-th. So the panel is kLanes smaller panels, one after the other, which stay in L1 while all tiles go by. At the
@@ -84,11 +84,11 @@ struct PanelPlan {
   }
 };
 
-// kLanes rows of the weight from n, kCount columns from k: as columns of the panel, to the chunk's step `step`. Zeros in
-// place of rows from num_rows on and of columns that there are not.
+// kLanes rows of the weight from n, kCount columns from k: as columns of the panel, to the chunk's step `step`. Zeros
+// in place of rows from num_rows on and of columns that there are not.
 template <class V, class W>
-[[gnu::always_inline]] inline void pack_block(const MatmulView<W>& m, int64_t n, int64_t num_rows, int64_t k,
-                                              float* to, int64_t residue_stride) {
+[[gnu::always_inline]] inline void pack_block(const MatmulView<W>& m, int64_t n, int64_t num_rows, int64_t k, float* to,
+                                              int64_t residue_stride) {
   using Columns = WeightColumns<V, W>;
   constexpr int64_t kRowBytes = V::kLanes * 4;
   typename V::Int dwords[V::kLanes];

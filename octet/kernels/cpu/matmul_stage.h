@@ -1,5 +1,5 @@
-// x on its way to the products: as F32, in the order of K that the weights are decoded in, zeros behind each row. Row by
-// row for few tokens; for panels packed by residue and by tiles of tokens.
+// x on its way to the products: as F32, in the order of K that the weights are decoded in, zeros behind each row. Row
+// by row for few tokens; for panels packed by residue and by tiles of tokens.
 #pragma once
 
 #include <algorithm>
@@ -73,6 +73,19 @@ void stage_rows(const MatmulOp& op, float factor, int64_t first, int64_t num_tok
       stage_columns<V, W>(op, first + t, k, std::min(width, num_k - k), factor, to + k);
     }
   }
+}
+
+// All tokens, shared among the threads.
+template <class V, class W>
+void stage_tokens(const MatmulOp& op, const Launch& launch, float factor, int64_t num_tokens, float* to,
+                  int64_t stride) {
+  constexpr int64_t kSerial = 8;  // fewer are staged faster than threads are woken
+  if (num_tokens <= kSerial) return stage_rows<V, W>(op, factor, 0, num_tokens, to, stride);
+  const int num_threads = launch.threads->num_threads();
+  launch.threads->run([&](int thread) {
+    const auto [begin, end] = share_of(num_tokens, 1, thread, num_threads);
+    stage_rows<V, W>(op, factor, begin, end - begin, to + begin * stride, stride);
+  });
 }
 
 // x packed for panels: [residue][tile][step][kTileTokens].
