@@ -5,6 +5,7 @@
 //   load_quads(F8E4M3*)   gives value * 2^-120 (kQuadsScale undoes it); NaN codes read as +-480
 //   load_true(F8E4M3*)    gives values, NaN codes too
 //   *_partial(.., n)      touch n < kLanes elements only; missing lanes read as 0
+//   load_transposed       kLanes rows of kLanes dwords, by columns
 //   load_words, *_words   two 16-bit integers to a lane
 //   sum4, sum             add lanes in one fixed tree: ((0+1)+(2+3)) + ((4+5)+(6+7))
 #pragma once
@@ -61,6 +62,28 @@ struct Avx2 {
   [[gnu::always_inline]] static inline Int bits(Float a) { return _mm256_castps_si256(a); }
   [[gnu::always_inline]] static inline Float from_bits(Int a) { return _mm256_castsi256_ps(a); }
   [[gnu::always_inline]] static inline Int to_int(Float a) { return _mm256_cvtps_epi32(a); }
+  [[gnu::always_inline]] static inline Float to_float(Int a) { return _mm256_cvtepi32_ps(a); }
+
+  // Lane i of out[d] is dword d of the row i * stride bytes behind `from`.
+  [[gnu::always_inline]] static inline void load_transposed(const void* from, int64_t stride, Int (&out)[kLanes]) {
+    const auto* rows = static_cast<const char*>(from);
+#pragma GCC unroll 2
+    for (int quarter = 0; quarter < 2; ++quarter) {
+      Int pair[4];  // rows i and i + 4
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        const char* row = rows + i * stride + 16 * quarter;
+        const Int low = _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row)));
+        pair[i] = _mm256_inserti128_si256(low, _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 4 * stride)), 1);
+      }
+      const Int a = _mm256_unpacklo_epi32(pair[0], pair[1]), b = _mm256_unpacklo_epi32(pair[2], pair[3]);
+      const Int c = _mm256_unpackhi_epi32(pair[0], pair[1]), d = _mm256_unpackhi_epi32(pair[2], pair[3]);
+      out[4 * quarter] = _mm256_unpacklo_epi64(a, b);
+      out[4 * quarter + 1] = _mm256_unpackhi_epi64(a, b);
+      out[4 * quarter + 2] = _mm256_unpacklo_epi64(c, d);
+      out[4 * quarter + 3] = _mm256_unpackhi_epi64(c, d);
+    }
+  }
 
   [[gnu::always_inline]] static inline Float load(const float* p) { return _mm256_loadu_ps(p); }
   // One shuffle puts each half-word at the top of its lane: two operations less than widening and shifting.
@@ -76,7 +99,9 @@ struct Avx2 {
   // Four vectors from 32 codes, value * 2^-120: lane i of out[j] is code 4 i + j. Sign and magnitude of two codes at a
   // time move to a BF16's place, from where they go to the upper half of a lane: nine operations in all.
   [[gnu::always_inline]] static inline void load_quads(const F8E4M3* p, Float (&out)[4]) {
-    const Int codes = _mm256_loadu_si256(reinterpret_cast<const Int*>(p));
+    decode_quads(_mm256_loadu_si256(reinterpret_cast<const Int*>(p)), out);
+  }
+  [[gnu::always_inline]] static inline void decode_quads(Int codes, Float (&out)[4]) {
     const Int bf16_place = _mm256_set1_epi16(static_cast<int16_t>(0x87f0));
     const Int odd = iand(_mm256_srai_epi16(codes, 4), bf16_place);
     const Int even = iand(_mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 4), bf16_place);
@@ -143,6 +168,8 @@ struct Avx2 {
     const Float quarters = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
     return _mm_add_ps(_mm256_castps256_ps128(quarters), _mm256_extractf128_ps(quarters, 1));
   }
+  // The lanes in an order in which that tree adds neighbours: 0 and 1, 2 and 3, then these pairs, ...
+  static constexpr int tree_lane(int order) { return order; }
   [[gnu::always_inline]] static inline float sum(Float a) { return _mm_cvtss_f32(sum4(a, a, a, a)); }
   [[gnu::always_inline]] static inline float max_lane(Float a) {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -53,6 +53,30 @@ struct Avx512 {
   [[gnu::always_inline]] static inline Int bits(Float a) { return _mm512_castps_si512(a); }
   [[gnu::always_inline]] static inline Float from_bits(Int a) { return _mm512_castsi512_ps(a); }
   [[gnu::always_inline]] static inline Int to_int(Float a) { return _mm512_cvtps_epi32(a); }
+  [[gnu::always_inline]] static inline Float to_float(Int a) { return _mm512_cvtepi32_ps(a); }
+
+  [[gnu::always_inline]] static inline void load_transposed(const void* from, int64_t stride, Int (&out)[kLanes]) {
+    const auto* rows = static_cast<const char*>(from);
+#pragma GCC unroll 4
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      Int four[4];  // rows i, i + 4, i + 8 and i + 12
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        const char* row = rows + i * stride + 16 * quarter;
+        const auto part = [&](int j) __attribute__((always_inline)) {
+          return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 4 * j * stride));
+        };
+        four[i] = _mm512_inserti32x4(_mm512_castsi128_si512(part(0)), part(1), 1);
+        four[i] = _mm512_inserti32x4(_mm512_inserti32x4(four[i], part(2), 2), part(3), 3);
+      }
+      const Int a = _mm512_unpacklo_epi32(four[0], four[1]), b = _mm512_unpacklo_epi32(four[2], four[3]);
+      const Int c = _mm512_unpackhi_epi32(four[0], four[1]), d = _mm512_unpackhi_epi32(four[2], four[3]);
+      out[4 * quarter] = _mm512_unpacklo_epi64(a, b);
+      out[4 * quarter + 1] = _mm512_unpackhi_epi64(a, b);
+      out[4 * quarter + 2] = _mm512_unpacklo_epi64(c, d);
+      out[4 * quarter + 3] = _mm512_unpackhi_epi64(c, d);
+    }
+  }
 
   [[gnu::always_inline]] static inline Float load(const float* p) { return _mm512_loadu_ps(p); }
   [[gnu::always_inline]] static inline Float load(const BF16* p) {
@@ -62,7 +86,9 @@ struct Avx512 {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   [[gnu::always_inline]] static inline void load_quads(const F8E4M3* p, Float (&out)[4]) {
-    const Int codes = _mm512_loadu_si512(p);
+    decode_quads(_mm512_loadu_si512(p), out);
+  }
+  [[gnu::always_inline]] static inline void decode_quads(Int codes, Float (&out)[4]) {
     const Int bf16_place = _mm512_set1_epi16(static_cast<int16_t>(0x87f0));
     const Int odd = iand(_mm512_srai_epi16(codes, 4), bf16_place);
     const Int even = iand(_mm512_srai_epi16(_mm512_slli_epi16(codes, 8), 4), bf16_place);
@@ -122,6 +148,7 @@ struct Avx512 {
     const __m256 quarters = _mm256_hadd_ps(_mm256_hadd_ps(fold(a), fold(b)), _mm256_hadd_ps(fold(c), fold(d)));
     return _mm_add_ps(_mm256_castps256_ps128(quarters), _mm256_extractf128_ps(quarters, 1));
   }
+  static constexpr int tree_lane(int order) { return order / 2 + order % 2 * (kLanes / 2); }
   [[gnu::always_inline]] static inline float sum(Float a) { return _mm_cvtss_f32(sum4(a, a, a, a)); }
   [[gnu::always_inline]] static inline float max_lane(Float a) {
     const __m256 half = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));

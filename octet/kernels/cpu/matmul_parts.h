@@ -11,15 +11,15 @@
 namespace octet {
 
 struct MatmulConfig {
-  static constexpr int64_t kStagedBytes = 256 << 10;  // x of a block of tokens, which stays in L2
-  static constexpr int64_t kMaxChunk = 640;           // k per pass: 8 tokens' x and 3 rows stay in L1
-  static constexpr int64_t kMaxStaged = 256;          // tokens of x staged at once
-  static constexpr int64_t kDirectBytes = 32 << 10;   // of weights that a thread takes at a time: few tokens
-  static constexpr int64_t kPanelRows = 24;           // rows that it takes at a time: many tokens
-  static constexpr int64_t kPrefetchBytes = 2048;     // beyond the rows after these
-  static constexpr int kTileRows = 3;
+  static constexpr int64_t kMostDirectTokens = 4;
+  static constexpr int64_t kMostRowTokens =
+      47;  // beyond, transposed panels are faster (measured: 32 slower, 64 faster)
+  static constexpr int64_t kDirectBytes = 32 << 10;  // of weights that a thread takes at a time: few tokens
+  static constexpr int64_t kPrefetchBytes = 2048;    // beyond the rows after these
+  static constexpr int64_t kMaxChunk = 1536;         // columns of a panel: a residue of it and a tile's x stay in L1
+  static constexpr int64_t kMaxStaged = 256;         // tokens of x packed at once
+  static constexpr int kTileVectors = 3;             // of rows
   static constexpr int kTileTokens = 4;
-  static constexpr int64_t kGroupTokens = 8;
 };
 
 // Floats from row to row of a staged matrix of num_columns: an odd number of cache lines, so that rows side by side do
@@ -102,6 +102,13 @@ class NextPanel {
   const char* end_;
   int64_t step_;
 };
+
+// Rows that a thread takes at a time while there are few tokens: whole direct tiles.
+inline int64_t direct_grain(const MatmulOp& op) {
+  constexpr int64_t kMostRows = 8;
+  const int64_t row_bytes = op.weight.data.dim(1) * dtype_bytes(op.weight.data.dtype);
+  return std::max<int64_t>(1, MatmulConfig::kDirectBytes / std::max<int64_t>(row_bytes * kMostRows, 1)) * kMostRows;
+}
 
 // The share of the weight that each thread will begin with, for those that wait for it.
 inline const ReadAhead::Matrix* begin_read_ahead(const MatmulOp& op, const Launch& launch, int64_t grain) {
