@@ -6,13 +6,14 @@
 
 #include "octet/base/error.h"
 #include "octet/base/log.h"
+#include "octet/quantizer/expert_coverage.h"
 
 namespace octet {
 namespace {
 
 // A static scale of an input that is larger than this many times its root mean square loses small numbers to zero.
 constexpr double kMostCrest = 3000.0;
-constexpr float kMinAmax = 1e-12f;  // of what was never anything but zero
+constexpr float kMinAmax = 1e-12f;  // of a cache that never held anything but zeros
 
 class CalibratedRun {
  public:
@@ -60,6 +61,7 @@ class CalibratedRun {
     using Observe = Calibration::Observe;
     const Observe wanted = needs_hessian(plan_.recipe) ? Observe::kHessians : Observe::kInputs;
     ObservedLayer seen = calibration_.run_source(layer, done ? Observe::kNothing : wanted, headroom_);
+    if (!done) warn_of_experts(units, seen);
     const CacheScales found = cache_scales(seen);
     SmoothedLayer smoothed;
     if (task_.smoothing.kind != Smoothing::Kind::kOff && !done) {
@@ -79,6 +81,38 @@ class CalibratedRun {
     return {.layer = layer, .drift = drift, .k_scales = scales.k, .v_scales = scales.v};
   }
 
+  // Once for each mixture.
+  static void warn_of_experts(const std::vector<const PlannedUnit*>& units, const ObservedLayer& seen) {
+    std::vector<ExpertCoverage> mixtures;
+    bool fixed = false;
+    for (const PlannedUnit* unit : units) {
+      const auto it = seen.inputs.find(unit->name);
+      if (it == seen.inputs.end()) continue;
+      count_expert(mixtures, unit->name, it->second.statistics.num_tokens());
+      fixed = fixed || unit->scheme.static_activations();
+    }
+    for (const ExpertCoverage& mixture : mixtures) {
+      const std::vector<int64_t> without = mixture.without_tokens();
+      if (without.empty()) continue;
+      log_warning("{}: no token of the calibration text reaches {} of its {} experts ({}): {}", mixture.mixture,
+                  without.size(), mixture.num_tokens.size(), list_experts(without),
+                  fixed
+                      ? "their weights are rounded to the nearest, their inputs' scales are the largest of the others'"
+                      : "their weights are rounded to the nearest");
+    }
+  }
+
+  // Throws for what would be 0 or no number.
+  float static_scale(const PlannedUnit& unit, float amax) const {
+    const float scale = amax * headroom_ / kMaxF8E4M3;
+    if (!std::isnormal(scale)) {
+      fail(ErrorCode::kModel,
+           "{}: the scale of its input would be {}: its largest magnitude over the calibration text is {}; ignore it",
+           unit.name, scale, amax);
+    }
+    return scale;
+  }
+
   void write_observed(const PlannedUnit& unit, const ObservedLayer& seen, const CacheScales& cache,
                       const SmoothedLayer& smoothed) {
     const auto it = seen.inputs.find(unit.name);
@@ -86,6 +120,10 @@ class CalibratedRun {
       fail(ErrorCode::kUnsupported, "{}: no text reaches it when the model runs; ignore it", unit.name);
     const ObservedInput& observed = it->second;
     const InputStatistics& statistics = observed.statistics;
+    if (!std::isfinite(statistics.rms())) {
+      fail(ErrorCode::kModel, "{}: its input holds a NaN or an infinity when the model runs over the calibration text",
+           unit.name);
+    }
     UnitInput input{.statistics = &statistics,
                     .held_out = observed.held_out.rows(),
                     .backend = &*backend_,
@@ -93,13 +131,13 @@ class CalibratedRun {
     if (const auto strength = smoothed.strengths.find(unit.name); strength != smoothed.strengths.end())
       input.smoothing = strength->second;
     if (unit.scheme.static_activations()) {
-      const float amax = std::max(statistics.amax(), kMinAmax);
-      input.input_scale = amax * headroom_ / kMaxF8E4M3;
-      const auto elements = static_cast<double>(observed.held_out.num_seen() * unit.parts[0].k);
+      input.input_scale = static_scale(unit, observed.amax);
+      const auto elements = static_cast<double>(std::max<int64_t>(1, observed.held_out.num_seen()) * unit.parts[0].k);
       input.saturated = static_cast<double>(observed.num_beyond) / elements;
-      if (amax * headroom_ > kMostCrest * statistics.rms()) {
+      const double rms = statistics.rms();
+      if (rms > 0.0 && observed.amax * headroom_ > kMostCrest * rms) {
         log_warning("{}: the largest input is {:.0f} times the root mean square: a static scale loses its small ones",
-                    unit.name, amax / statistics.rms());
+                    unit.name, observed.amax / rms);
       }
     }
     units_.write(unit, {.input = &input, .cache = &cache, .folds = &smoothed.folds});

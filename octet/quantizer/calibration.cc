@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "octet/base/error.h"
+#include "octet/quantizer/expert_coverage.h"
 #include "octet/quantizer/model_comparison.h"
 
 namespace octet {
@@ -21,6 +22,17 @@ int64_t count_beyond(ConstTensor x, float bound) {
   return count;
 }
 
+// Whose input is the same tensor for all experts of a layer.
+bool reads_hidden_state(const ExpertLinearName& name) {
+  return name.leaf == "gate_proj" || name.leaf == "up_proj" || name.leaf == "w1" || name.leaf == "w3";
+}
+
+int64_t count_tokens(std::span<const SequenceBatch> batches) {
+  int64_t tokens = 0;
+  for (const SequenceBatch& batch : batches) tokens += batch.num_tokens();
+  return tokens;
+}
+
 void take_maxima(const std::vector<float>& from, std::vector<float>& to) {
   to.resize(from.size(), 0.0f);
   for (size_t i = 0; i < from.size(); ++i) to[i] = std::max(to[i], from[i]);
@@ -32,6 +44,7 @@ Calibration::Calibration(const ModelConfig& config, const SafetensorsFolder& sou
                          const CalibrationText& text, ThreadPool& threads, std::function<void()> on_step)
     : config_(config),
       source_(source),
+      plan_(plan),
       text_(text),
       backend_(threads),
       plain_(nullptr, {}, config.dtype),
@@ -96,6 +109,36 @@ const std::string& Calibration::unit_of(std::string_view linear) const {
   return it == units_.end() ? none : it->second;
 }
 
+ObservedInput Calibration::make_input(int64_t num_channels) const {
+  return {.statistics = InputStatistics(num_channels),
+          .sample = InputSample(num_channels, count_tokens(samples_.batches)),
+          .held_out = InputSample(num_channels, count_tokens(held_out_.batches)),
+          .hessian = {}};
+}
+
+// What static scales hold. The experts of a layer read one tensor: their gates and ups share the largest of what any of
+// them saw, as engines with one scale for all make of it anyway. Down of an expert that saw nothing, or nothing but
+// zeros, has the largest of the same projection of the others. Baselines' tools do neither.
+void Calibration::share_amax(int64_t layer, ObservedLayer& seen) const {
+  for (auto& [unit, input] : seen.inputs) input.amax = input.statistics.amax();
+  if (is_baseline(plan_.recipe)) return;
+  const auto key_of = [](const ExpertLinearName& name) { return name.mixture + "." + name.leaf; };
+  std::map<std::string, float> largest;
+  for (const auto& [unit, input] : seen.inputs) {
+    if (const auto name = expert_linear_name(unit)) {
+      float& most = largest[key_of(*name)];
+      most = std::max(most, input.amax);
+    }
+  }
+  for (const PlannedUnit& unit : plan_.units) {
+    const auto name = unit.parts.empty() || unit.layer != layer ? std::nullopt : expert_linear_name(unit.name);
+    const auto most = name ? largest.find(key_of(*name)) : largest.end();
+    if (most == largest.end()) continue;  // no expert, or none of the layer has seen anything
+    ObservedInput& input = seen.inputs.try_emplace(unit.name, make_input(unit.parts[0].k)).first->second;
+    if (reads_hidden_state(*name) || input.amax == 0.0f) input.amax = most->second;
+  }
+}
+
 ObservedLayer Calibration::run_source(int64_t layer, Observe observe, float bound) {
   const bool observes = observe != Observe::kNothing;
   auto runner = std::make_unique<LayerRunner>(
@@ -103,36 +146,23 @@ ObservedLayer Calibration::run_source(int64_t layer, Observe observe, float boun
           .config = &config_, .files = &source_, .quant = &plain_, .layers = {.begin = layer, .end = layer + 1}},
       backend_, all_batches_);
   ObservedLayer seen;
-  const auto count = [](const Stream& stream) {
-    int64_t tokens = 0;
-    for (const SequenceBatch& batch : stream.batches) tokens += batch.num_tokens();
-    return tokens;
-  };
-  const int64_t num_samples = count(samples_), num_held_out = count(held_out_);
-  const auto input_of = [&](std::string_view linear, ConstTensor x) -> ObservedInput* {
-    const std::string& unit = unit_of(linear);
-    if (unit.empty()) return nullptr;
-    return &seen.inputs
-                .try_emplace(unit, ObservedInput{.statistics = InputStatistics(x.dim(1)),
-                                                 .sample = InputSample(x.dim(1), num_samples),
-                                                 .held_out = InputSample(x.dim(1), num_held_out),
-                                                 .hessian = {}})
-                .first->second;
-  };
   const LayerRunner::ObserveInput take = [&](std::string_view linear, ConstTensor x) {
-    ObservedInput* input = input_of(linear, x);
-    if (input == nullptr) return;
-    input->statistics.add(x);
-    input->sample.add(x);
+    const std::string& unit = unit_of(linear);
+    if (unit.empty()) return;
+    auto it = seen.inputs.find(unit);
+    if (it == seen.inputs.end()) it = seen.inputs.emplace(unit, make_input(x.dim(1))).first;
+    ObservedInput& input = it->second;
+    input.statistics.add(x);
+    input.sample.add(x);
     if (observe != Observe::kHessians) return;
-    if (!input->hessian) input->hessian.emplace(x.dim(1));
-    input->hessian->add(*backend_, x);
+    if (!input.hessian) input.hessian.emplace(x.dim(1));
+    input.hessian->add(*backend_, x);
   };
   const LayerRunner::ObserveInput judge = [&](std::string_view linear, ConstTensor x) {
-    ObservedInput* input = input_of(linear, x);
-    if (input == nullptr) return;
-    input->held_out.add(x);
-    input->num_beyond += count_beyond(x, input->statistics.amax() * bound);
+    const auto it = seen.inputs.find(unit_of(linear));
+    if (it == seen.inputs.end()) return;
+    it->second.held_out.add(x);
+    it->second.num_beyond += count_beyond(x, it->second.amax * bound);
   };
   run(*runner, layer, samples_, observes ? take : nullptr, [&](const LayerRunner& after) {
     if (!observes) return;
@@ -140,6 +170,7 @@ ObservedLayer Calibration::run_source(int64_t layer, Observe observe, float boun
     take_maxima(maxima.k, seen.cache.k);
     take_maxima(maxima.v, seen.cache.v);
   });
+  share_amax(layer, seen);
   run(*runner, layer, held_out_, observes ? judge : nullptr, nullptr);
   if (layer + 1 == num_layers()) last_ = std::move(runner);
   return seen;

@@ -23,12 +23,14 @@ struct ObservedInput {
   InputSample sample;          // some rows of them: what choices are tried on
   InputSample held_out;        // over those held out
   std::optional<Hessian> hessian;
-  int64_t num_beyond = 0;  // elements of the held-out ones that are larger than `bound` times the largest above
+  float amax = 0.0f;       // what a static scale holds: the largest of the samples; of experts see share_amax
+  int64_t num_beyond = 0;  // elements of the held-out ones that are larger than `bound` times `amax`
 };
 
 struct ObservedLayer {
-  std::map<std::string, ObservedInput, std::less<>> inputs;  // by the unit's name
-  LayerRunner::CacheMaxima cache;                            // over the samples; by head
+  // By the unit's name: of each that text reaches, and of experts that none reaches, but some other of their layer.
+  std::map<std::string, ObservedInput, std::less<>> inputs;
+  LayerRunner::CacheMaxima cache;  // over the samples; by head
 };
 
 class Calibration {
@@ -62,10 +64,13 @@ class Calibration {
   void run(LayerRunner& runner, int64_t layer, Stream& stream, const LayerRunner::ObserveInput& observe,
            const AfterStep& after);
   const std::string& unit_of(std::string_view linear) const;
+  ObservedInput make_input(int64_t num_channels) const;
+  void share_amax(int64_t layer, ObservedLayer& seen) const;
   double drift() const;
 
   const ModelConfig& config_;
   const SafetensorsFolder& source_;
+  const QuantizePlan& plan_;
   const CalibrationText& text_;
   CpuBackend backend_;
   QuantConfig plain_;

@@ -14,12 +14,15 @@ Json LinearFigures::to_json() const {
   if (smoothing) json["smoothing"] = *smoothing;
   if (folded) json["folded"] = true;
   if (!calibrated) return json;
+  const auto measured = [this](double value) { return calibrated->num_measured > 0 ? Json(value) : Json(); };
+  json["num_tokens"] = calibrated->num_tokens;
   json["input_amax"] = calibrated->input_amax;
   json["input_rms"] = calibrated->input_rms;
   json["input_scale"] = calibrated->input_scale ? Json(*calibrated->input_scale) : Json();
-  json["saturated"] = calibrated->saturated;
-  json["output_error"] = calibrated->output_error;
-  json["rounded_output_error"] = calibrated->rounded_output_error;
+  json["num_measured"] = calibrated->num_measured;
+  json["saturated"] = measured(calibrated->saturated);
+  json["output_error"] = measured(calibrated->output_error);
+  json["rounded_output_error"] = measured(calibrated->rounded_output_error);
   return json;
 }
 
@@ -34,11 +37,14 @@ LinearFigures LinearFigures::from_json(const Json& json) try {
                         .folded = json.contains("folded")};
   if (json.contains("smoothing")) figures.smoothing = json.at("smoothing").get<double>();
   if (!json.contains("input_amax")) return figures;
-  CalibratedFigures calibrated{.input_amax = json.at("input_amax").get<float>(),
+  const auto number = [&json](const char* key) { return json.at(key).is_null() ? 0.0 : json.at(key).get<double>(); };
+  CalibratedFigures calibrated{.num_tokens = json.at("num_tokens").get<int64_t>(),
+                               .input_amax = json.at("input_amax").get<float>(),
                                .input_rms = json.at("input_rms").get<double>(),
-                               .saturated = json.at("saturated").get<double>(),
-                               .output_error = json.at("output_error").get<double>(),
-                               .rounded_output_error = json.at("rounded_output_error").get<double>()};
+                               .num_measured = json.at("num_measured").get<int64_t>(),
+                               .saturated = number("saturated"),
+                               .output_error = number("output_error"),
+                               .rounded_output_error = number("rounded_output_error")};
   if (const Json& scale = json.at("input_scale"); !scale.is_null()) calibrated.input_scale = scale.get<float>();
   figures.calibrated = calibrated;
   return figures;

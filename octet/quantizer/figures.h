@@ -14,9 +14,11 @@ namespace octet {
 // What calibration saw of a linear's input, and what quantising does to its output. Errors are sums of squares of
 // differences over sums of squares.
 struct CalibratedFigures {
+  int64_t num_tokens = 0;  // of the calibration text that it saw: of an expert those that were sent to it
   float input_amax = 0.0f;
   double input_rms = 0.0;
   std::optional<float> input_scale;   // of static activations
+  int64_t num_measured = 0;           // rows of held-out inputs that the following are measured on; 0: they are not
   double saturated = 0.0;             // share of the held-out inputs' elements beyond what input_scale can say
   double output_error = 0.0;          // on held-out inputs, which are quantised too
   double rounded_output_error = 0.0;  // the same with weights rounded to the nearest, scales from amax

@@ -1,5 +1,7 @@
 #include "octet/quantizer/options.h"
 
+#include "octet/quantizer/expert_coverage.h"
+
 namespace octet {
 
 Json QuantizeReport::to_json() const {
@@ -17,6 +19,7 @@ Json QuantizeReport::to_json() const {
   if (!model) return json;
   json["model"] = model->to_json();
   json["calibration"] = {{"num_tokens", calibration_tokens}, {"digest", calibration_digest}};
+  for (const ExpertCoverage& coverage : expert_coverage(linears)) json["experts"].push_back(coverage.to_json());
   for (const LayerFigures& layer : layers) json["layers"].push_back(layer.to_json());
   return json;
 }

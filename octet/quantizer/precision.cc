@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "octet/base/error.h"
+#include "octet/quantizer/expert_coverage.h"
 #include "octet/quantizer/unit_trial.h"
 
 namespace octet {
@@ -29,6 +30,30 @@ double loss_in(const NamedScheme& scheme, const PlannedUnit& unit, const std::ve
   return find_strength(smoothing, *place, scheme, trial, input.statistics.channel_amax(), source, threads).error;
 }
 
+// An expert that no text reaches is taken to lose what the same projection of the layer's other experts loses on
+// average. `losses`: of the layer.
+UnitLoss mean_of_others(const PlannedUnit& unit, std::span<const UnitLoss> losses) {
+  const ExpertLinearName name = expert_linear_name(unit.name).value();
+  UnitLoss mean{.unit = unit.name};
+  double count = 0.0;
+  for (const UnitLoss& loss : losses) {
+    const auto other = expert_linear_name(loss.unit);
+    if (!other || other->mixture != name.mixture || other->leaf != name.leaf) continue;
+    mean.int8 += loss.int8;
+    mean.fp8 += loss.fp8;
+    count += 1.0;
+  }
+  mean.int8 /= count;
+  mean.fp8 /= count;
+  return mean;
+}
+
+int64_t num_weights(const PlannedUnit& unit) {
+  int64_t count = 0;
+  for (const PlannedLinear& part : unit.parts) count += part.n * part.k;
+  return count;
+}
+
 }  // namespace
 
 int64_t survey_steps(const ModelConfig& config, const CalibrationText& text) {
@@ -47,15 +72,25 @@ std::vector<UnitLoss> survey_units(const ModelConfig& config, const SafetensorsF
     const ObservedLayer seen = calibration.run_source(layer, Calibration::Observe::kInputs, 1.0f);
     const std::vector<FoldPlace> places =
         smoothing.kind == Smoothing::Kind::kOff ? std::vector<FoldPlace>() : fold_places(plan, config, source, layer);
+    std::vector<const PlannedUnit*> without_tokens;
+    const size_t first = losses.size();
     for (const PlannedUnit& unit : plan.units) {
       const auto it = unit.layer == layer ? seen.inputs.find(unit.name) : seen.inputs.end();
       if (it == seen.inputs.end()) continue;
+      if (it->second.statistics.num_tokens() == 0) {
+        without_tokens.push_back(&unit);
+        continue;
+      }
       const UnitTrial trial(*backend, unit, source, {}, it->second.sample.rows(), threads);
-      UnitLoss loss{.unit = unit.name};
-      for (const PlannedLinear& part : unit.parts) loss.num_weights += part.n * part.k;
+      UnitLoss loss{.unit = unit.name, .num_weights = num_weights(unit)};
       loss.int8 = loss_in(int8, unit, places, smoothing, source, trial, it->second, threads);
       loss.fp8 = loss_in(fp8, unit, places, smoothing, source, trial, it->second, threads);
       losses.push_back(std::move(loss));
+    }
+    const std::vector<UnitLoss> measured(losses.begin() + static_cast<int64_t>(first), losses.end());
+    for (const PlannedUnit* unit : without_tokens) {
+      losses.push_back(mean_of_others(*unit, measured));
+      losses.back().num_weights = num_weights(*unit);
     }
   }
   return losses;

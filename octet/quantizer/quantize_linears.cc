@@ -65,7 +65,7 @@ class UnitQuantizer {
       for (const auto& weight : weights_) largest_ = std::max(largest_, weight_amax(weight->matrix(), threads));
       if (searches()) searched_ = search(0, weights_.size());
     }
-    if (input_ != nullptr && needs_hessian(recipe_)) {
+    if (learns() && needs_hessian(recipe_)) {
       OCTET_CHECK(input_->hessian != nullptr);
       factor_.emplace(*input_->hessian, task.unit.name, threads,
                       is_baseline(recipe_) ? HessianFactor::Damping::kByMean : HessianFactor::Damping::kByChannel);
@@ -93,21 +93,27 @@ class UnitQuantizer {
                           .smoothing = input_ == nullptr ? std::nullopt : input_->smoothing,
                           .folded = fold_of(part) != nullptr};
     if (input_ == nullptr) return figures;
-    const double error = error_of(weight, quantised);
-    figures.calibrated = CalibratedFigures{
-        .input_amax = input_->statistics->amax(),
-        .input_rms = input_->statistics->rms(),
-        .input_scale = input_->input_scale,
-        .saturated = input_->saturated,
-        .output_error = error,
-        .rounded_output_error = recipe_ == Recipe::kNearest ? error : error_of(weight, rounded(i, {}))};
+    CalibratedFigures calibrated{.num_tokens = input_->statistics->num_tokens(),
+                                 .input_amax = input_->statistics->amax(),
+                                 .input_rms = input_->statistics->rms(),
+                                 .input_scale = input_->input_scale,
+                                 .num_measured = input_->held_out.dim(0),
+                                 .saturated = input_->saturated};
+    if (calibrated.num_measured > 0) {
+      calibrated.output_error = error_of(weight, quantised);
+      calibrated.rounded_output_error =
+          recipe_ == Recipe::kNearest ? calibrated.output_error : error_of(weight, rounded(i, {}));
+    }
+    figures.calibrated = calibrated;
     return figures;
   }
 
   void release(size_t i) { weights_[i].reset(); }
 
  private:
-  bool searches() const { return input_ != nullptr && searches_scales(recipe_); }
+  // An expert that no text reaches has nothing to learn from and is rounded to the nearest, whatever the recipe.
+  bool learns() const { return input_ != nullptr && input_->statistics->num_tokens() > 0; }
+  bool searches() const { return learns() && searches_scales(recipe_); }
   bool per_tensor() const { return format_.granularity == Granularity::kTensor; }
 
   const Fold* fold_of(const PlannedLinear& part) const {

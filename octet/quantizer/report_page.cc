@@ -6,6 +6,8 @@
 #include <cmath>
 #include <map>
 
+#include "octet/quantizer/expert_coverage.h"
+
 namespace octet {
 namespace {
 
@@ -92,7 +94,8 @@ std::string plots(const QuantizeReport& report) {
     const std::string leaf = leaf_of(figures.module);
     weights[leaf].push_back({layer, figures.weight_error});
     scales[leaf].push_back({layer, static_cast<double>(figures.largest_scale)});
-    if (figures.calibrated) outputs[leaf].push_back({layer, figures.calibrated->output_error});
+    if (figures.calibrated && figures.calibrated->num_measured > 0)
+      outputs[leaf].push_back({layer, figures.calibrated->output_error});
   }
   for (const LayerFigures& figures : report.layers)
     drift["residual stream"].push_back({static_cast<double>(figures.layer), figures.drift});
@@ -122,9 +125,32 @@ std::string summary(const QuantizeReport& report) {
                     report.calibration_tokens, report.calibration_digest);
 }
 
+std::string experts(const QuantizeReport& report) {
+  const std::vector<ExpertCoverage> mixtures = expert_coverage(report.linears);
+  if (mixtures.empty()) return "";
+  std::string text = fmt::format(
+      "<h2>Tokens of the calibration text, by expert</h2>\n<table><tr><th>mixture</th><th>experts</th><th>least</th>"
+      "<th>median</th><th>most</th><th>without any</th><th>with fewer than {}</th></tr>\n",
+      ExpertCoverage::kFewTokens);
+  size_t without = 0;
+  for (const ExpertCoverage& mixture : mixtures) {
+    without += mixture.without_tokens().size();
+    text +=
+        fmt::format("<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+                    escaped(mixture.mixture), mixture.num_tokens.size(), mixture.least(), mixture.median(),
+                    mixture.most(), list_experts(mixture.without_tokens()), list_experts(mixture.with_few_tokens()));
+  }
+  text += "</table>\n";
+  if (without == 0) return text;
+  return text + fmt::format(
+                    "<p>{} experts saw no token of the text: their weights are rounded to the nearest, and static "
+                    "scales of their inputs are the largest of the same projection of the layer's other experts.</p>\n",
+                    without);
+}
+
 std::string rows(const QuantizeReport& report) {
   std::string text =
-      "<h2>Linears</h2>\n<table><tr><th>module</th><th>shape</th><th>weight error</th><th>scales</th>"
+      "<h2>Linears</h2>\n<table><tr><th>module</th><th>shape</th><th>weight error</th><th>scales</th><th>tokens</th>"
       "<th>output error</th><th>rounded to the nearest</th><th>largest input</th><th>root mean square</th>"
       "<th>beyond the scale</th></tr>\n";
   for (const LinearFigures& figures : report.linears) {
@@ -132,9 +158,13 @@ std::string rows(const QuantizeReport& report) {
         fmt::format("<tr><td>{}</td><td>{} x {}</td><td>{:.3g}</td><td>{:.3g} to {:.3g}</td>", escaped(figures.module),
                     figures.n, figures.k, figures.weight_error, figures.smallest_scale, figures.largest_scale);
     if (const auto& calibrated = figures.calibrated) {
-      text += fmt::format("<td>{:.3g}</td><td>{:.3g}</td><td>{:.3g}</td><td>{:.3g}</td><td>{:.2g}</td>",
-                          calibrated->output_error, calibrated->rounded_output_error, calibrated->input_amax,
-                          calibrated->input_rms, calibrated->saturated);
+      const auto measured = [&](double value) {
+        return calibrated->num_measured > 0 ? fmt::format("{:.3g}", value) : std::string("not measured");
+      };
+      text += fmt::format("<td>{}</td><td>{}</td><td>{}</td><td>{:.3g}</td><td>{:.3g}</td><td>{}</td>",
+                          calibrated->num_tokens, measured(calibrated->output_error),
+                          measured(calibrated->rounded_output_error), calibrated->input_amax, calibrated->input_rms,
+                          measured(calibrated->saturated));
     }
     text += "</tr>\n";
   }
@@ -155,7 +185,7 @@ std::string report_html(const QuantizeReport& report) {
          "table { border-collapse: collapse } th, td { text-align: left; padding: 2px 10px 2px 0; font-size: 12px }\n"
          "svg { width: 100% } svg text { font-size: 11px } .grid { stroke: #ddd }\n</style></head><body>\n"
          "<h1>Quantised by octet</h1>\n" +
-         summary(report) + plots(report) + rows(report) + "</body></html>\n";
+         summary(report) + plots(report) + experts(report) + rows(report) + "</body></html>\n";
 }
 
 }  // namespace octet
