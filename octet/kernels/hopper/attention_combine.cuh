@@ -141,9 +141,11 @@ __global__ void __launch_bounds__(kCombineThreads, 2)
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int teams = heads >= 8 ? 8 : heads >= 4 ? 4 : heads >= 2 ? 2 : 1;
   const int members = kCombineWarps / teams;
+  cluster.barrier_arrive();  // this CTA has begun: others may write to its shared memory
   const RowPlace place = row_of(in, static_cast<int>(blockIdx.x) / num_ranks, max_rows, &found);
   wait_for_previous();
   start_next();
+  cluster.barrier_wait();
   if (place.sequence < 0) return;
   const RowPartials<kRows> row(in, *partials.header, place);
   for (int base = 0; base < heads; base += teams) {
