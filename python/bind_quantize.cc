@@ -41,6 +41,7 @@ void bind_quantize(nb::module_& m) {
       .def_rw("calibration_tokens", &QuantizeOptions::calibration_tokens)
       .def_rw("num_samples", &QuantizeOptions::num_samples)
       .def_rw("max_seq_len", &QuantizeOptions::max_seq_len)
+      .def_rw("calibrate_all_experts", &QuantizeOptions::calibrate_all_experts)
       .def_rw("kv_cache_scheme", &QuantizeOptions::kv_cache_scheme)
       .def_rw("recipe", &QuantizeOptions::recipe)
       .def_rw("held_out", &QuantizeOptions::held_out)

@@ -71,6 +71,9 @@ void add_quantize(CLI::App& program) {
          "text to measure on what is lost; default: an eighth of the samples more, that nothing is learned from")
       ->group("Calibration");
   app->add_option("--num-held-out", options.num_held_out, "samples of it")->capture_default_str()->group("Calibration");
+  app->add_flag("--calibrate-all-experts", options.calibrate_all_experts,
+                "experts of a mixture see every token of the samples, not only those that the router sends them")
+      ->group("Calibration");
   app->add_option("--kv-cache-scheme", options.kv_cache_scheme,
                   "write FP8 scales of the KV cache: tensor (one per layer) or head (one per head)")
       ->group("Calibration");

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <numeric>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "octet/base/error.h"
@@ -136,16 +138,38 @@ ConstQuantTensor Experts::activate(Step& step, ConstTensor gate_up, const ConstE
   return out;
 }
 
-Tensor Experts::operator()(Step& step, ConstTensor x, const ConstExpertPlan& plan) const {
+ConstQuantTensor Experts::down_input(Step& step, ConstTensor x, const ConstExpertPlan& plan) const {
   const int64_t num_rows = plan.order.dim(0);
-  const Tensor y = step.make(Shape{num_rows, hidden_size_});
-  const Arena::Scope scope(step.arena);
   const Tensor gate_up = step.make(Shape{num_rows, gate_up_.n()});
   const QuantTensor rows = gate_up_.make_input(step, num_rows);
   step.backend(ExpertPermuteOp{.out = rows, .x = x, .plan = plan});
   gate_up_.multiply(step, rows, plan, gate_up);
-  down_.multiply(step, activate(step, gate_up, plan), plan, y);
+  return activate(step, gate_up, plan);
+}
+
+Tensor Experts::operator()(Step& step, ConstTensor x, const ConstExpertPlan& plan) const {
+  const Tensor y = step.make(Shape{plan.order.dim(0), hidden_size_});
+  const Arena::Scope scope(step.arena);
+  down_.multiply(step, down_input(step, x, plan), plan, y);
   return y;
+}
+
+void Experts::observe_all(Step& step, ConstTensor x) const {
+  const int64_t t = x.dim(0);
+  std::vector<int32_t> tokens(static_cast<size_t>(t));
+  std::iota(tokens.begin(), tokens.end(), 0);
+  const auto integers = [](std::vector<int32_t>& values, Shape shape) {
+    return Tensor(std::as_writable_bytes(std::span(values)).data(), DType::kI32, shape);
+  };
+  for (int64_t e = 0; e < share_.count; ++e) {
+    // All rows are expert e's, and every token has one slot.
+    std::vector<int32_t> offsets(static_cast<size_t>(share_.count + 1), 0);
+    std::fill(offsets.begin() + e + 1, offsets.end(), static_cast<int32_t>(t));
+    const ExpertPlan plan(integers(offsets, Shape{share_.count + 1}), integers(tokens, Shape{t}),
+                          integers(tokens, Shape{t, 1}));
+    const Arena::Scope scope(step.arena);
+    down_.observe(step, down_input(step, x, plan), plan);
+  }
 }
 
 int64_t Experts::scratch_bytes(int64_t num_tokens, int64_t num_slots) const {
@@ -183,16 +207,17 @@ int64_t ExpertLinear::input_bytes(int64_t num_rows) const {
 }
 
 void ExpertLinear::multiply(Step& step, const ConstQuantTensor& x, const ConstExpertPlan& plan, Tensor out) const {
-  if (step.observe_input && !x.format.quantized()) observe(step, x.data, plan);
+  observe(step, x, plan);
   step.backend(ExpertMatmulOp{.out = out, .x = x, .weight = loaded_.weight, .plan = plan, .follows_plan = true});
 }
 
 // Calibration runs on the CPU, whose routing the host sees.
-void ExpertLinear::observe(Step& step, const ConstTensor& x, const ConstExpertPlan& plan) const {
+void ExpertLinear::observe(Step& step, const ConstQuantTensor& x, const ConstExpertPlan& plan) const {
+  if (!step.observe_input || x.format.quantized()) return;
   const auto* offsets = plan.offsets.data<int32_t>();
   for (size_t e = 0; e < names_.size(); ++e) {
     const int64_t begin = offsets[e], count = offsets[e + 1] - begin;
-    if (count > 0) step.observe_input(names_[e], x.rows(begin, count));
+    if (count > 0) step.observe_input(names_[e], x.data.rows(begin, count));
   }
 }
 

@@ -35,6 +35,8 @@ class ExpertLinear {
   QuantTensor make_input(Step& step, int64_t num_rows) const;
   int64_t input_bytes(int64_t num_rows) const;
   void multiply(Step& step, const ConstQuantTensor& x, const ConstExpertPlan& plan, Tensor out) const;
+  // Shows an input to step.observe_input, as multiply does before it multiplies.
+  void observe(Step& step, const ConstQuantTensor& x, const ConstExpertPlan& plan) const;
   LinearRow row() const;
   int64_t n() const { return loaded_.weight.data.dim(1); }
   int64_t k() const { return loaded_.weight.data.dim(2); }
@@ -42,8 +44,6 @@ class ExpertLinear {
   bool shares_token_scale() const { return shares_token_scale_; }
 
  private:
-  void observe(Step& step, const ConstTensor& x, const ConstExpertPlan& plan) const;
-
   std::string name_;                // with * for the experts
   std::vector<std::string> names_;  // of each
   LoadedLinear loaded_;
@@ -60,6 +60,9 @@ class Experts {
   int64_t num_experts() const { return share_.count; }  // of this rank
   // [T * k, hidden_size] in the order of plan's rows, of x [T, hidden_size] f32|bf16.
   Tensor operator()(Step& step, ConstTensor x, const ConstExpertPlan& plan) const;
+  // Shows step.observe_input every row of x as the input of every expert; computes nothing else. One expert at a time,
+  // so that scratch_bytes holds. On the CPU only.
+  void observe_all(Step& step, ConstTensor x) const;
   int64_t scratch_bytes(int64_t num_tokens, int64_t num_slots) const;  // at most, in the arena, the result included
   void describe(std::vector<LinearRow>& rows) const;
 
@@ -75,6 +78,8 @@ class Experts {
   static ExpertLinear load(const Weights& weights, const ExpertsOptions& options, const Share& share, Stack stack);
   // silu(gate) * up of every row, as down wants it.
   ConstQuantTensor activate(Step& step, ConstTensor gate_up, const ConstExpertPlan& plan) const;
+  // The same of x, in the arena.
+  ConstQuantTensor down_input(Step& step, ConstTensor x, const ConstExpertPlan& plan) const;
 
   int64_t hidden_size_;
   Share share_;

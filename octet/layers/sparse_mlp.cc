@@ -92,6 +92,14 @@ ConstTensor SparseMlp::shared_gate(Step& step, ConstTensor x) const {
   return logits;
 }
 
+Tensor SparseMlp::routed(Step& step, ConstTensor x, const ConstExpertPlan& plan) const {
+  if (!step.observe_input || step.observed_experts == ObservedExperts::kRouted) return experts_(step, x, plan);
+  experts_.observe_all(step, x);
+  Step unobserved = step;
+  unobserved.observe_input = nullptr;
+  return experts_(unobserved, x, plan);
+}
+
 void SparseMlp::operator()(Step& step, const RopeAngles&, Tensor residual, Partial& x) const {
   const Arena::Scope scope(step.arena);
   const Tensor h = norm()(step, x, residual);
@@ -108,7 +116,7 @@ void SparseMlp::operator()(Step& step, const RopeAngles&, Tensor residual, Parti
     (*shared_)(step, shared_->input().input_of(step, h), shared);
     combine.shared = shared.share();
   }
-  combine.y = experts_(step, h, routing.plan);
+  combine.y = routed(step, h, routing.plan);
   combine.out = x.fill();
   step.backend(combine);
 }

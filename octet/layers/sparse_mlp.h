@@ -56,6 +56,8 @@ class SparseMlp final : public Sublayer {
 
  private:
   ConstTensor shared_gate(Step& step, ConstTensor x) const;
+  // The experts' outputs, observed as the step says.
+  Tensor routed(Step& step, ConstTensor x, const ConstExpertPlan& plan) const;
 
   int64_t hidden_size_;
   int64_t num_slots_;

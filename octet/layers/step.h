@@ -1,6 +1,7 @@
 // Step: all that one forward pass may touch, passed explicitly. The successor of every global context.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string_view>
 
@@ -23,6 +24,9 @@ struct Batch {
   int64_t num_tokens() const { return token_ids.dim(0); }
 };
 
+// Which tokens Step::observe_input sees as an expert's inputs: those that the router sends to it, or all of the step.
+enum class ObservedExperts : uint8_t { kRouted, kAll };
+
 struct Step {
   const Backend& backend;
   Arena& arena;
@@ -33,6 +37,8 @@ struct Step {
   std::function<void(std::string_view name, ConstTensor value)> observe;
   // Called with the input [T, K] of every linear that takes it unquantised, by the linear's name; set by calibration.
   std::function<void(std::string_view linear, ConstTensor input)> observe_input;
+  // With kAll, of the CPU only, what the model computes is the same; it only takes longer.
+  ObservedExperts observed_experts = ObservedExperts::kRouted;
   // The residual stream [T, hidden_size] that the layers before this model's left, in the activation dtype; changed in
   // place. Empty for a model that embeds tokens itself.
   Tensor residual;

@@ -28,7 +28,7 @@ class CalibratedRun {
         quantization_config_(plan_.writer->quantization_config(plan_.quant)),
         quant_(&quantization_config_, {}, task.config.dtype),
         written_(task.folder),
-        calibration_(task.config, task.source, plan_, task.text, threads,
+        calibration_(task.config, task.source, plan_, task.text, task.options.observed_experts(), threads,
                      [this] {
                        const auto& report = task_.options.on_progress;
                        if (report) report(++num_steps_, task_.steps_before + calibration_.num_steps());

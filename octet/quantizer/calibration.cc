@@ -41,11 +41,13 @@ void take_maxima(const std::vector<float>& from, std::vector<float>& to) {
 }  // namespace
 
 Calibration::Calibration(const ModelConfig& config, const SafetensorsFolder& source, const QuantizePlan& plan,
-                         const CalibrationText& text, ThreadPool& threads, std::function<void()> on_step)
+                         const CalibrationText& text, ObservedExperts experts, ThreadPool& threads,
+                         std::function<void()> on_step)
     : config_(config),
       source_(source),
       plan_(plan),
       text_(text),
+      experts_(experts),
       backend_(threads),
       plain_(nullptr, {}, config.dtype),
       on_step_(std::move(on_step)),
@@ -88,10 +90,10 @@ Tensor Calibration::hidden(const Stream& stream, size_t batch) const {
 }
 
 void Calibration::run(LayerRunner& runner, int64_t layer, Stream& stream, const LayerRunner::ObserveInput& observe,
-                      const AfterStep& after) {
+                      const AfterStep& after, ObservedExperts experts) {
   for (size_t i = 0; i < stream.batches.size(); ++i) {
     const Tensor residual = hidden(stream, i);
-    const ConstTensor result = runner.run(stream.batches[i], layer == 0 ? Tensor() : residual, observe);
+    const ConstTensor result = runner.run(stream.batches[i], layer == 0 ? Tensor() : residual, observe, experts);
     if (result.bytes != residual.bytes)
       std::memcpy(residual.bytes, result.bytes, static_cast<size_t>(residual.num_bytes()));
     if (after) after(runner);
@@ -164,12 +166,13 @@ ObservedLayer Calibration::run_source(int64_t layer, Observe observe, float boun
     it->second.held_out.add(x);
     it->second.num_beyond += count_beyond(x, it->second.amax * bound);
   };
-  run(*runner, layer, samples_, observes ? take : nullptr, [&](const LayerRunner& after) {
+  const AfterStep take_cache = [&](const LayerRunner& after) {
     if (!observes) return;
     const LayerRunner::CacheMaxima maxima = after.cache_maxima();
     take_maxima(maxima.k, seen.cache.k);
     take_maxima(maxima.v, seen.cache.v);
-  });
+  };
+  run(*runner, layer, samples_, observes ? take : nullptr, take_cache, experts_);
   share_amax(layer, seen);
   run(*runner, layer, held_out_, observes ? judge : nullptr, nullptr);
   if (layer + 1 == num_layers()) last_ = std::move(runner);

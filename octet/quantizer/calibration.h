@@ -35,9 +35,10 @@ struct ObservedLayer {
 
 class Calibration {
  public:
-  // All of it outlives this. `on_step`: after each step of a layer.
+  // All of it outlives this. experts: what they see of the samples; of what is held out, what serving would send them.
+  // `on_step`: after each step of a layer.
   Calibration(const ModelConfig& config, const SafetensorsFolder& source, const QuantizePlan& plan,
-              const CalibrationText& text, ThreadPool& threads, std::function<void()> on_step);
+              const CalibrationText& text, ObservedExperts experts, ThreadPool& threads, std::function<void()> on_step);
 
   int64_t num_layers() const { return config_.num_hidden_layers; }
   int64_t num_steps() const;  // of all layers
@@ -62,7 +63,7 @@ class Calibration {
   Stream make_stream(const std::vector<std::vector<int32_t>>& sequences) const;
   Tensor hidden(const Stream& stream, size_t batch) const;
   void run(LayerRunner& runner, int64_t layer, Stream& stream, const LayerRunner::ObserveInput& observe,
-           const AfterStep& after);
+           const AfterStep& after, ObservedExperts experts = ObservedExperts::kRouted);
   const std::string& unit_of(std::string_view linear) const;
   ObservedInput make_input(int64_t num_channels) const;
   void share_amax(int64_t layer, ObservedLayer& seen) const;
@@ -72,6 +73,7 @@ class Calibration {
   const SafetensorsFolder& source_;
   const QuantizePlan& plan_;
   const CalibrationText& text_;
+  ObservedExperts experts_;
   CpuBackend backend_;
   QuantConfig plain_;
   std::function<void()> on_step_;

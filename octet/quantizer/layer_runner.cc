@@ -110,10 +110,12 @@ Step LayerRunner::make_step(const Batch& batch) {
   return Step{.backend = *backend_, .arena = *arena_, .kv = *kv_, .comm = *comm_, .batch = batch};
 }
 
-ConstTensor LayerRunner::run(const SequenceBatch& batch, Tensor residual, const ObserveInput& observe) {
+ConstTensor LayerRunner::run(const SequenceBatch& batch, Tensor residual, const ObserveInput& observe,
+                             ObservedExperts experts) {
   Step step = make_step(make_batch(batch));
   step.residual = residual;
   step.observe_input = observe;
+  step.observed_experts = experts;
   batch_ = &batch;
   return model_->forward(step);
 }

@@ -60,7 +60,8 @@ class LayerRunner {
   using ObserveInput = std::function<void(std::string_view linear, ConstTensor input)>;
   // One batch. `residual` [T, hidden_size] f32: what the layers before left, changed in place; empty for those that
   // embed. The result, what these layers leave, is valid until the next call.
-  ConstTensor run(const SequenceBatch& batch, Tensor residual, const ObserveInput& observe = nullptr);
+  ConstTensor run(const SequenceBatch& batch, Tensor residual, const ObserveInput& observe = nullptr,
+                  ObservedExperts experts = ObservedExperts::kRouted);
   // After run: the largest magnitudes of the batch's keys (rotated) and values, by head.
   struct CacheMaxima {
     std::vector<float> k, v;

@@ -18,7 +18,8 @@ Json QuantizeReport::to_json() const {
                {"linears", rows}};
   if (!model) return json;
   json["model"] = model->to_json();
-  json["calibration"] = {{"num_tokens", calibration_tokens}, {"digest", calibration_digest}};
+  json["calibration"] = {
+      {"num_tokens", calibration_tokens}, {"all_experts", calibrated_all_experts}, {"digest", calibration_digest}};
   for (const ExpertCoverage& coverage : expert_coverage(linears)) json["experts"].push_back(coverage.to_json());
   for (const LayerFigures& layer : layers) json["layers"].push_back(layer.to_json());
   return json;

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "octet/layers/step.h"
 #include "octet/quantizer/figures.h"
 
 namespace octet {
@@ -24,14 +25,15 @@ struct QuantizeOptions {
   std::string calibration;  // see calibration_text.h
   std::vector<std::vector<int32_t>> calibration_tokens;
   int64_t num_samples = 128;
-  int64_t max_seq_len = 2048;   // of a sample, in tokens
-  std::string held_out;         // a text of its own to judge by; "": an eighth of the calibration's samples more
-  int64_t num_held_out = 32;    // samples of it
-  std::string kv_cache_scheme;  // "": no scales are written; "tensor": one per layer; "head": one per head
-  std::string recipe;           // "": scales from the largest magnitudes, rounding to the nearest; else see recipe.h
-  std::string smooth;           // "off", "auto", a strength (see smoothing.h); "": auto where it is of use with "best"
-  double plain_share = 0.02;    // of "mixed": how much of the linears' weights may stay as it is
-  int headroom = 1;             // static scales hold 2^headroom times the largest magnitude that was seen
+  int64_t max_seq_len = 2048;          // of a sample, in tokens
+  std::string held_out;                // a text of its own to judge by; "": an eighth of the calibration's samples more
+  int64_t num_held_out = 32;           // samples of it
+  bool calibrate_all_experts = false;  // experts see every token of the samples, not only those that are sent to them
+  std::string kv_cache_scheme;         // "": no scales are written; "tensor": one per layer; "head": one per head
+  std::string recipe;         // "": scales from the largest magnitudes, rounding to the nearest; else see recipe.h
+  std::string smooth;         // "off", "auto", a strength (see smoothing.h); "": auto where it is of use with "best"
+  double plain_share = 0.02;  // of "mixed": how much of the linears' weights may stay as it is
+  int headroom = 1;           // static scales hold 2^headroom times the largest magnitude that was seen
   std::optional<double> max_kld;  // a larger mean KL divergence is an error, and nothing is written
   bool resume = false;            // continue what an interrupted run left
   int num_threads = 0;            // 0: all processors
@@ -39,6 +41,10 @@ struct QuantizeOptions {
   // What is done and how much there is, in one unit for the whole run. What it throws ends the run, which can be
   // resumed.
   std::function<void(int64_t done, int64_t total)> on_progress;
+
+  ObservedExperts observed_experts() const {
+    return calibrate_all_experts ? ObservedExperts::kAll : ObservedExperts::kRouted;
+  }
 };
 
 struct QuantizeReport {
@@ -49,6 +55,7 @@ struct QuantizeReport {
   std::vector<LayerFigures> layers;  // of a calibrated run, like the following
   std::optional<ModelFigures> model;
   int64_t calibration_tokens = 0;
+  bool calibrated_all_experts = false;
   std::string calibration_digest;
   int64_t num_resumed = 0;  // tensors that an earlier run had written
   double seconds = 0.0;

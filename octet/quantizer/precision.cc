@@ -61,12 +61,12 @@ int64_t survey_steps(const ModelConfig& config, const CalibrationText& text) {
 }
 
 std::vector<UnitLoss> survey_units(const ModelConfig& config, const SafetensorsFolder& source, const QuantizePlan& plan,
-                                   const CalibrationText& text, const Smoothing& smoothing, ThreadPool& threads,
-                                   const std::function<void()>& on_step) {
+                                   const CalibrationText& text, ObservedExperts experts, const Smoothing& smoothing,
+                                   ThreadPool& threads, const std::function<void()>& on_step) {
   const CalibrationText some = surveyed(text);
   const CpuBackend backend(threads);
   const NamedScheme int8 = named_scheme("int8", ""), fp8 = named_scheme("fp8_channel", "");
-  Calibration calibration(config, source, plan, some, threads, on_step);
+  Calibration calibration(config, source, plan, some, experts, threads, on_step);
   std::vector<UnitLoss> losses;
   for (int64_t layer = 0; layer < calibration.num_layers(); ++layer) {
     const ObservedLayer seen = calibration.run_source(layer, Calibration::Observe::kInputs, 1.0f);

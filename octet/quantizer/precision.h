@@ -24,8 +24,8 @@ struct UnitLoss {
 
 // Runs the source over some of the text, layer by layer. `on_step`: after each of survey_steps().
 std::vector<UnitLoss> survey_units(const ModelConfig& config, const SafetensorsFolder& source, const QuantizePlan& plan,
-                                   const CalibrationText& text, const Smoothing& smoothing, ThreadPool& threads,
-                                   const std::function<void()>& on_step);
+                                   const CalibrationText& text, ObservedExperts experts, const Smoothing& smoothing,
+                                   ThreadPool& threads, const std::function<void()>& on_step);
 int64_t survey_steps(const ModelConfig& config, const CalibrationText& text);
 
 // The scheme of each unit, for PlanRequest::others; without weights for those that stay as they are: those that lose

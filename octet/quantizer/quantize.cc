@@ -1,5 +1,6 @@
 #include "octet/quantizer/quantize.h"
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 
@@ -9,6 +10,7 @@
 #include "octet/checkpoint/output_folder.h"
 #include "octet/checkpoint/safetensors_writer.h"
 #include "octet/quantizer/calibrated_run.h"
+#include "octet/quantizer/expert_coverage.h"
 #include "octet/quantizer/journal.h"
 #include "octet/quantizer/output_files.h"
 #include "octet/quantizer/plan.h"
@@ -71,6 +73,7 @@ class Quantization {
   void read_text();
   void make_plan();
   void choose_smoothing(const PlanRequest& request);
+  void check_experts() const;
   OutputFolder make_folder(const SafetensorsLayout& layout) const;
   Json task() const;
   Json written_config() const;
@@ -104,6 +107,8 @@ void Quantization::read_text() {
       fail(ErrorCode::kUsage, "scheme \"mixed\" needs text to measure on: give calibration");
     if (parse_smoothing(options_.smooth).kind != Smoothing::Kind::kOff)
       fail(ErrorCode::kUsage, "smooth \"{}\" needs text to see what is large: give calibration", options_.smooth);
+    if (options_.calibrate_all_experts)
+      fail(ErrorCode::kUsage, "calibrate_all_experts is about what experts see of text: give calibration");
     if (options_.max_kld) fail(ErrorCode::kUsage, "max_kld needs text to measure on: give calibration");
     return;
   }
@@ -134,13 +139,14 @@ void Quantization::make_plan() {
   }
   choose_smoothing(request);
   plan_ = plan_quantization(source_, request);
+  check_experts();
   if (!mixed) return;
   steps_before_ = survey_steps(*config_, *text_);
   const int64_t total = steps_before_ + Calibration::count_steps(*text_, config_->num_hidden_layers);
-  const std::vector<UnitLoss> losses =
-      survey_units(*config_, source_, plan_, *text_, smoothing_, threads_, [this, total, done = int64_t{0}]() mutable {
-        if (options_.on_progress) options_.on_progress(++done, total);
-      });
+  const std::vector<UnitLoss> losses = survey_units(*config_, source_, plan_, *text_, options_.observed_experts(),
+                                                    smoothing_, threads_, [this, total, done = int64_t{0}]() mutable {
+                                                      if (options_.on_progress) options_.on_progress(++done, total);
+                                                    });
   request.others = choose_precision(losses, options_.plain_share);
   plan_ = plan_quantization(source_, request);
 }
@@ -157,6 +163,16 @@ void Quantization::choose_smoothing(const PlanRequest& request) {
     fail(ErrorCode::kUsage, "smooth \"{}\": static activations are not smoothed, only dynamic ones", options_.smooth);
   if (is_baseline(request.recipe))
     fail(ErrorCode::kUsage, "smooth \"{}\": baselines are not smoothed", options_.smooth);
+}
+
+void Quantization::check_experts() const {
+  if (!options_.calibrate_all_experts) return;
+  const auto is_expert = [](const PlannedUnit& unit) {
+    return !unit.parts.empty() && expert_linear_name(unit.name).has_value();
+  };
+  if (std::any_of(plan_.units.begin(), plan_.units.end(), is_expert)) return;
+  fail(ErrorCode::kUsage, "calibrate_all_experts: {} has no experts with linears of their own that are quantised",
+       options_.model_folder);
 }
 
 OutputFolder Quantization::make_folder(const SafetensorsLayout& layout) const {
@@ -178,6 +194,7 @@ Json Quantization::task() const {
           {"quantization_config", plan_.writer->quantization_config(plan_.quant)},
           {"max_shard_bytes", options_.max_shard_bytes},
           {"calibration", text_ ? Json(text_->digest()) : Json()},
+          {"calibrate_all_experts", options_.calibrate_all_experts},
           {"recipe", options_.recipe},
           {"smooth", options_.smooth},
           {"headroom", options_.headroom}};
@@ -200,6 +217,7 @@ Json Quantization::written_config() const {
                          {"digest", text_->digest()},
                          {"num_samples", text_->samples.size()},
                          {"num_tokens", text_->num_tokens()}};
+    if (options_.calibrate_all_experts) by["calibration"]["all_experts"] = true;
     by["kl_divergence"] = report_.model->kl_mean;
     by["top1_agreement"] = report_.model->top1_agreement;
   }
@@ -220,6 +238,7 @@ void Quantization::take_findings(CalibratedFindings findings) {
   report_.layers = std::move(findings.layers);
   report_.model = findings.model;
   report_.calibration_tokens = text_->num_tokens();
+  report_.calibrated_all_experts = options_.calibrate_all_experts;
   report_.calibration_digest = text_->digest();
   if (options_.max_kld && !(findings.model.kl_mean <= *options_.max_kld)) {
     fail(ErrorCode::kModel, "{}: the mean KL divergence is {:.6f}, more than max_kld {}", options_.out_folder,

@@ -119,10 +119,11 @@ std::string summary(const QuantizeReport& report) {
                     "largest {:.4f}</td></tr>\n<tr><th>top-1 agreement</th><td>{:.2f} %</td></tr>\n"
                     "<tr><th>perplexity</th><td>{:.4f}, of the source {:.4f}</td></tr>\n"
                     "<tr><th>measured on</th><td>{} tokens of {} held-out samples</td></tr>\n"
-                    "<tr><th>calibrated on</th><td>{} tokens ({})</td></tr></table>\n",
+                    "<tr><th>calibrated on</th><td>{} tokens{} ({})</td></tr></table>\n",
                     model.kl_mean, interval, model.kl_median, model.kl_p99, model.kl_max, 100.0 * model.top1_agreement,
                     model.perplexity, model.source_perplexity, model.num_tokens, model.num_samples,
-                    report.calibration_tokens, report.calibration_digest);
+                    report.calibration_tokens, report.calibrated_all_experts ? ", each by every expert" : "",
+                    report.calibration_digest);
 }
 
 std::string experts(const QuantizeReport& report) {

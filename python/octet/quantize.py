@@ -38,6 +38,7 @@ def quantize(
     max_seq_len: int = 2048,
     held_out: str | os.PathLike | None = None,
     num_held_out: int = 32,
+    calibrate_all_experts: bool = False,
     kv_cache_scheme: str | None = None,
     recipe: str = "",
     smooth: str | float = "",
@@ -65,6 +66,7 @@ def quantize(
     elif calibration is not None:
         options.calibration_tokens = [list(tokens) for tokens in calibration]
     options.num_samples, options.max_seq_len = num_samples, max_seq_len
+    options.calibrate_all_experts = calibrate_all_experts
     options.kv_cache_scheme, options.recipe = kv_cache_scheme or "", recipe
     options.held_out, options.num_held_out = os.fspath(held_out or ""), num_held_out
     options.smooth, options.plain_share = str(smooth), plain_share

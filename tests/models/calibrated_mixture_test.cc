@@ -157,6 +157,13 @@ class CalibratedMixture : public testing::TestWithParam<Variant> {
     return it->calibrated.value();
   }
 
+  static Json figures_json(const QuantizeReport& report, const std::string& module) {
+    for (const LinearFigures& figures : report.linears) {
+      if (figures.module == module) return figures.to_json();
+    }
+    return {};
+  }
+
   TestFolder folder_;
   std::vector<std::vector<int32_t>> tokens_;
 };
@@ -315,6 +322,80 @@ TEST_P(CalibratedMixture, ZerosAreNoScale) {
     EXPECT_EQ(scale_of(written, fmt::format("{}.0.{}", mixture.mixture, GetParam().down)), largest);
   }
   expect_that_it_runs();
+}
+
+// What a whole expert would see of these rows: the largest magnitude and the root of the mean square of the input of
+// its down, worked out from its weights.
+struct Extent {
+  double amax = 0.0, rms = 0.0;
+};
+Extent down_extent(const Rows& gate, const Rows& up, const Rows& inputs) {
+  Extent extent;
+  for (const std::vector<float>& x : inputs) {
+    for (size_t i = 0; i < gate.size(); ++i) {
+      const double g = dot(gate[i], x), value = g / (1.0 + std::exp(-g)) * dot(up[i], x);
+      extent.amax = std::max(extent.amax, std::abs(value));
+      extent.rms += value * value;
+    }
+  }
+  extent.rms = std::sqrt(extent.rms / static_cast<double>(inputs.size() * gate.size()));
+  return extent;
+}
+
+TEST_P(CalibratedMixture, AllExpertsSeeAllTokens) {
+  make_source();
+  QuantizeOptions what = options(source());
+  const QuantizeReport routed_only = quantize_checkpoint(what);
+  fs::remove_all(out());
+  what.calibrate_all_experts = true;
+  const QuantizeReport report = quantize_checkpoint(what);
+  const SafetensorsFolder files(source());
+  for (const auto& [mixture, inputs] : mixture_inputs(source())) {
+    ASSERT_EQ(inputs.size(), 8u * 24u);
+    double amax = 0.0, squares = 0.0;
+    for (const std::vector<float>& x : inputs) {
+      squares += dot(x, x);
+      for (const float value : x) amax = std::max(amax, static_cast<double>(std::abs(value)));
+    }
+    const double rms = std::sqrt(squares / static_cast<double>(inputs.size() * inputs[0].size()));
+    for (int64_t e = 0; e < num_experts(); ++e) {
+      const std::string expert = fmt::format("{}.{}.", mixture, e);
+      const CalibratedFigures& gate = figures_of(report, expert + GetParam().gate);
+      const CalibratedFigures& down = figures_of(report, expert + GetParam().down);
+      EXPECT_EQ(gate.num_tokens, 8 * 24) << expert;
+      EXPECT_EQ(down.num_tokens, 8 * 24) << expert;
+      EXPECT_EQ(static_cast<double>(gate.input_amax), amax) << expert;
+      EXPECT_NEAR(gate.input_rms / rms, 1.0, 1e-5) << expert;
+      const Extent expected = down_extent(matrix_of(files, expert + GetParam().gate + ".weight"),
+                                          matrix_of(files, expert + GetParam().up + ".weight"), inputs);
+      EXPECT_NEAR(static_cast<double>(down.input_amax) / expected.amax, 1.0, 1e-4) << expert;
+      EXPECT_NEAR(down.input_rms / expected.rms, 1.0, 1e-4) << expert;
+      EXPECT_EQ(down.input_scale, down.input_amax * 2.0f / 448.0f) << expert;
+      // What is held out goes where the router sends it.
+      EXPECT_EQ(down.num_measured, figures_of(routed_only, expert + GetParam().down).num_measured) << expert;
+    }
+  }
+  // The layers' outputs are those of the routing.
+  for (const LinearFigures& figures : report.linears) {
+    if (expert_linear_name(figures.module)) continue;
+    EXPECT_EQ(figures.to_json(), figures_json(routed_only, figures.module)) << figures.module;
+  }
+  EXPECT_EQ(report.model->source_perplexity, routed_only.model->source_perplexity);
+  const Json config = read_json_file(out() + "/config.json");
+  EXPECT_EQ(config.at("quantized_by").at("calibration").at("all_experts"), true);
+  expect_that_it_runs();
+}
+
+TEST_P(CalibratedMixture, AllExpertsOfNone) {
+  QuantizeOptions what = options(golden_folder("llama3"));
+  what.ignore.clear();
+  what.calibrate_all_experts = true;
+  EXPECT_THAT(error_text([&] { quantize_checkpoint(what); }), testing::HasSubstr("has no experts"));
+  what = options(golden_folder(GetParam().name));
+  what.calibrate_all_experts = true;
+  what.activation_scheme.clear();
+  what.calibration_tokens.clear();
+  EXPECT_THAT(error_text([&] { quantize_checkpoint(what); }), testing::HasSubstr("give calibration"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, CalibratedMixture,

@@ -95,7 +95,7 @@ TEST_P(Smoothed, FoldingChangesNoLogits) {
   const QuantizePlan plan = plan_quantization(source_, {.scheme = named_scheme("int8", "")});
   const CalibrationText text = divide_samples(random_tokens(config_.vocab_size, 9, 24), 8);
   const CpuBackend backend(threads_);
-  Calibration calibration(config_, source_, plan, text, threads_, [] {});
+  Calibration calibration(config_, source_, plan, text, ObservedExperts::kRouted, threads_, [] {});
   Folds folds;
   const Smoothing half{.kind = Smoothing::Kind::kFixed, .strength = 0.5};
   for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
@@ -128,7 +128,7 @@ TEST_P(Smoothed, DividesWhatWasSeen) {
   const QuantizePlan plan = plan_quantization(source_, {.scheme = named_scheme("int8", "")});
   const CalibrationText text = divide_samples(random_tokens(config_.vocab_size, 9, 24), 8);
   const CpuBackend backend(threads_);
-  Calibration calibration(config_, source_, plan, text, threads_, [] {});
+  Calibration calibration(config_, source_, plan, text, ObservedExperts::kRouted, threads_, [] {});
   ObservedLayer seen = calibration.run_source(0, Calibration::Observe::kHessians, 1.0f), before = seen;
   const SmoothedLayer smoothed =
       smooth_layer({.kind = Smoothing::Kind::kFixed, .strength = 0.7}, fold_places(plan, config_, source_, 0), source_,
