@@ -94,12 +94,24 @@ Tensor LatentAttention::attend(Step& step, Tensor q) const {
   return out;
 }
 
+void LatentAttention::observe_latents(Step& step, Tensor latents) const {
+  const Arena::Scope scope(step.arena);
+  const Tensor normalised = step.make(latents.shape);
+  step.backend(RmsNormOp{.out = QuantTensor(normalised),
+                         .x = {},
+                         .residual = latents,
+                         .weight = kv_norm_,
+                         .epsilon = static_cast<float>(kLatentNormEpsilon)});
+  step.observe_input(up_.name, normalised);
+}
+
 void LatentAttention::operator()(Step& step, const RopeAngles& angles, Tensor residual, Partial& x) const {
   const Arena::Scope scope(step.arena);
   const Activation h = norm()(step, x, residual, down_);
   const Tensor down = down_(step, h);
   const Tensor q = queries(step, down);
   const int64_t t = q.dim(0), cached = options_.cached_dim();
+  if (step.observe_input) observe_latents(step, down.columns(down.dim(1) - cached, options_.kv_lora_rank));
   const Tensor absorbed = step.make(Shape{t, num_heads_ * cached});
   step.backend(
       HeadMatmulOp{.out = absorbed, .out_step = cached, .x = q, .x_step = options_.query_dim(), .weight = up_.key});

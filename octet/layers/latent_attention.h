@@ -42,6 +42,8 @@ class LatentAttention final : public Sublayer {
   // Queries of this rank's heads [T, H * (P + R)], of what `down_` made.
   Tensor queries(Step& step, Tensor down) const;
   Tensor attend(Step& step, Tensor q) const;
+  // Shows step.observe_input what kv_b_proj would read, were it run as a linear: the normalised latents.
+  void observe_latents(Step& step, Tensor latents) const;
 
   LatentAttentionOptions options_;
   int64_t num_heads_;  // of this rank

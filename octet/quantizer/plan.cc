@@ -15,9 +15,9 @@ namespace {
 
 constexpr std::string_view kWeight = ".weight";
 
-// Linears that read the same input and are one matrix in every engine.
-constexpr std::array<std::array<std::string_view, 3>, 3> kFused = {
-    {{"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj", ""}, {"w1", "w3", ""}}};
+// Linears that read the same input and are one matrix in engines; of attention's a model has some.
+constexpr std::array<std::array<std::string_view, 5>, 3> kFused = {
+    {{"q_proj", "k_proj", "v_proj", "q_a_proj", "kv_a_proj_with_mqa"}, {"gate_proj", "up_proj"}, {"w1", "w3"}}};
 
 std::string_view leaf_of(std::string_view module) { return module.substr(module.rfind('.') + 1); }
 std::string_view parent_of(std::string_view module) {
