@@ -403,17 +403,17 @@ def test_waiting_prompt_tokens_are_bounded(octet, tiny_model):
 def test_time_in_the_queue_is_bounded(octet, tiny_model):
     server = Server(octet.program, tiny_model, *TINY, "--max-num-seqs", 1, "--max-queue-time", 1)
     try:
-        runs = server.open(http_post("/v1/completions", {**LONG, "stream": True}))
-        assert b"data: " in runs.recv(4096) + runs.recv(4096)
         for more in ({}, {"stream": True}, {"prompt": ["a", "b"]}):
+            runs = server.open(http_post("/v1/completions", {**LONG, "stream": True}))
+            assert b"data: " in runs.recv(4096) + runs.recv(4096)
             start = time.monotonic()
             status, headers, refused = server.request("POST", "/v1/completions", body={"prompt": "x", "max_tokens": 1, **more})
             assert status == 503 and headers["Retry-After"] == "1", refused
             assert refused["error"]["code"] == "queue_timeout" and refused["error"]["type"] == "server_overloaded"
             assert 1 <= time.monotonic() - start < 5
-        server.wait_for(lambda: server.get("/load")[1]["server_load"] == 1)  # what runs, runs on
-        runs.close()
-        server.wait_for(lambda: server.get("/load")[1]["server_load"] == 0)
+            assert server.get("/load")[1]["server_load"] == 1  # what runs, runs on
+            runs.close()
+            server.wait_for(lambda: server.get("/load")[1]["server_load"] == 0)
         assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 1})[0] == 200
     finally:
         assert server.stop() == 0
