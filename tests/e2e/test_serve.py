@@ -8,7 +8,7 @@ import time
 
 import openai
 import pytest
-from serving import Server, http_post, make_tiny_model
+from serving import Server, http_post, make_tiny_model, openai_client
 
 PROMPT = "The capital of France is"
 TINY = ("--load-format", "dummy", "--threads", 1)
@@ -37,7 +37,7 @@ def tiny(octet, tiny_model):
 
 @pytest.fixture(scope="module")
 def client(server):
-    return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=60)
+    return openai_client(server)
 
 
 @pytest.fixture(scope="module")

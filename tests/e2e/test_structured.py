@@ -4,10 +4,9 @@ import re
 import time
 from typing import Literal
 
-import openai
 import pydantic
 import pytest
-from serving import Server
+from serving import Server, openai_client
 
 QUESTION = [{"role": "user", "content": "Tell me about the city of Paris."}]
 TOOLS = [
@@ -45,7 +44,7 @@ def server(octet, model):
 
 @pytest.fixture(scope="module")
 def client(server):
-    return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=60)
+    return openai_client(server)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,7 @@ def hermes(octet, model, tmp_path_factory):
     template = tmp_path_factory.mktemp("structured") / "hermes.jinja"
     template.write_text(HERMES)
     server = Server(octet.program, model, "--max-num-seqs", 4, "--max-model-len", 1024, "--chat-template", template)
-    yield openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=60)
+    yield openai_client(server)
     assert server.stop() == 0, server.text_of_log()
 
 
