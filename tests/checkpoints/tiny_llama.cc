@@ -168,6 +168,14 @@ TinyAnswers answers_of(const EngineOptions& options) {
   return ask(engine, Wanted::kTokensAndLogits);
 }
 
+TinyAnswers answers_behind_first_prompt(const EngineOptions& options) {
+  Engine engine(options);
+  Client client;
+  client.submit(engine, make_request("first", prompt_of(40, 2), {.temperature = 0.0, .max_tokens = 1}));
+  EXPECT_EQ(client.wait().at("first").error, "");
+  return ask(engine, Wanted::kTokensAndLogits);
+}
+
 TinyAnswers second_answers_of(const EngineOptions& options) {
   Engine engine(options);
   ask(engine, Wanted::kTokensAndLogits);

@@ -57,6 +57,9 @@ struct TinyAnswers {
   bool operator==(const TinyAnswers& other) const { return tokens == other.tokens && logits == other.logits; }
 };
 TinyAnswers answers_of(const EngineOptions& options);
+// The same behind a prompt that the engine answers alone first: what it learns from its first step does not depend on
+// how many of the few are waiting by then.
+TinyAnswers answers_behind_first_prompt(const EngineOptions& options);
 // The same asked again of the same engine, for tokens alone: `tokens` and num_cached_tokens.
 TinyAnswers second_answers_of(const EngineOptions& options);
 
