@@ -75,7 +75,7 @@ struct LatencyCommand {
   int64_t input_len = 32, output_len = 128, num_iters = 30, num_iters_warmup = 10;
   std::vector<int64_t> batch_sizes = {8};
   std::string output_json;
-  bool profile = false;
+  bool profile = false, profile_prompts = false;
 
   struct Iteration {
     double latency_s = 0, ttft_s = 0, itl_s = 0;
@@ -148,16 +148,27 @@ void LatencyCommand::run() const {
   Llm llm(options);
   const EngineReport& report = llm.engine().report();
   print_report(report);
-  if (profile && report.num_graphs == 0)
-    fail(ErrorCode::kUnsupported, "--profile: steps are recorded on a GPU only, and not with --enforce-eager");
+  if ((profile || profile_prompts) && report.num_graphs == 0)
+    fail(ErrorCode::kUnsupported,
+         "--profile, --profile-prompts: steps are recorded on a GPU only, and not with --enforce-eager");
   RandomPrompts prompts(options.engine.seed, llm.engine().model_config().vocab_size);
   Json all = Json::array();
   for (const int64_t batch_size : batch_sizes) {
     Json json = measure(llm, prompts, batch_size);
+    const auto add_profile = [&](const char* key, const ProfiledStep& step, double measured_s) {
+      const StepProfile of_step = llm.engine().profile_step(step);
+      print_now(profile_table(of_step, measured_s));
+      json[key] = profile_json(of_step);
+    };
     if (profile) {
-      const StepProfile step = llm.engine().profile_step(batch_size, input_len + output_len / 2);
-      print_now(profile_table(step, json["itl_s"].get<double>()));
-      json["profile"] = profile_json(step);
+      const int64_t num_tokens = input_len + output_len / 2;
+      add_profile("profile", {.batch_size = batch_size, .num_tokens = num_tokens}, json["itl_s"].get<double>());
+    }
+    if (profile_prompts) {
+      const int64_t prompts_at_once = std::min(batch_size, report.max_step_tokens / input_len);
+      const double share = static_cast<double>(prompts_at_once) / static_cast<double>(batch_size);
+      add_profile("profile_prompts", {.batch_size = prompts_at_once, .num_tokens = input_len, .num_new = input_len},
+                  share * json["ttft_s"].get<double>());
     }
     json["load_seconds"] = report.load_seconds;
     json["start_seconds"] = report.start_seconds;
@@ -236,6 +247,7 @@ void add_latency(CLI::App& bench) {
   app->add_option("--num-iters-warmup", command->num_iters_warmup, "rounds before them")->capture_default_str();
   app->add_option("--output-json", command->output_json, "write the results here");
   app->add_flag("--profile", command->profile, "also where the time of a decode step goes, kernel by kernel (GPUs)");
+  app->add_flag("--profile-prompts", command->profile_prompts, "the same of a step of as many whole prompts as fit");
   app->callback([command] { command->run(); });
 }
 

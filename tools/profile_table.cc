@@ -23,16 +23,17 @@ std::string table_line(const StepProfile& profile, const StepProfile::Row& row) 
 
 }  // namespace
 
-std::string profile_table(const StepProfile& profile, double itl_s) {
-  const double itl_us = itl_s / kMicro;
+std::string profile_table(const StepProfile& profile, double measured_s) {
+  const double measured_us = measured_s / kMicro;
+  const ProfiledStep& step = profile.step;
   std::string text = fmt::format(
-      "One step of batch {} with {} tokens in the cache: {:.1f} us alone, {:.1f} us among others, {:.1f} us measured "
+      "One step of {} x {} tokens, {} of each computed: {:.1f} us alone, {:.1f} us among others, {:.1f} us measured "
       "({:.1f} % between steps)\n"
       "us: what the kernels add to those before them; idle: their time less that of reading their bytes at {:.0f} "
       "GB/s\n{:<24} {:<16} {:<16} {:>5} {:>9} {:>8} {:>9} {:>9} {:>6}\n",
-      profile.batch_size, profile.num_cached_tokens, profile.step_us, profile.steps_us, itl_us,
-      100.0 * (1.0 - profile.steps_us / itl_us), static_cast<double>(profile.peak_bytes_per_second) / 1e9, "kernel",
-      "op", "weight", "count", "us", "us each", "us idle", "MB", "% peak");
+      step.batch_size, step.num_tokens, step.num_new, profile.step_us, profile.steps_us, measured_us,
+      100.0 * (1.0 - profile.steps_us / measured_us), static_cast<double>(profile.peak_bytes_per_second) / 1e9,
+      "kernel", "op", "weight", "count", "us", "us each", "us idle", "MB", "% peak");
   StepProfile::Row all{.kernel = "all, with the start"};
   all.microseconds = profile.start_us;
   for (const StepProfile::Row& row : profile.rows) {
@@ -56,8 +57,9 @@ Json profile_json(const StepProfile& profile) {
                     {"idle_us", idle},
                     {"bytes", row.bytes}});
   }
-  return {{"batch_size", profile.batch_size},
-          {"num_cached_tokens", profile.num_cached_tokens},
+  return {{"batch_size", profile.step.batch_size},
+          {"num_tokens", profile.step.num_tokens},
+          {"num_new", profile.step.num_new},
           {"start_us", profile.start_us},
           {"step_us", profile.step_us},
           {"steps_us", profile.steps_us},

@@ -8,8 +8,8 @@
 
 namespace octet {
 
-// itl_s: the time per token as it was measured, what lies between steps included.
-std::string profile_table(const StepProfile& profile, double itl_s);
+// measured_s: the time of such a step as it was measured, what lies between steps included.
+std::string profile_table(const StepProfile& profile, double measured_s);
 Json profile_json(const StepProfile& profile);
 
 }  // namespace octet

@@ -317,6 +317,7 @@ void Engine::State::reserve(const EngineOptions& options) {
   report.kv_cache_tokens = report.num_kv_blocks * layout.block_size;
   ranks->run_on_all([&](Runner& runner) { runner.reserve(limits, *kv, options.block_size, report.num_kv_blocks); });
   report.max_num_seqs = options.max_num_seqs;
+  report.max_step_tokens = limits.max_tokens;
   report.num_graphs = ranks->runner(0).num_graphs();
   report.largest_graph = ranks->runner(0).largest_graph();
 }
@@ -376,14 +377,14 @@ void Engine::abort_sequence(const std::string& request_id, int32_t index) {
 }
 void Engine::reset_prefix_cache() { state_->loop->reset_prefix_cache(); }
 
-StepProfile Engine::profile_step(int64_t batch_size, int64_t num_tokens) {
+StepProfile Engine::profile_step(const ProfiledStep& step) {
   if (state_->report.num_graphs == 0) {
     fail(ErrorCode::kUnsupported, "a profile is one of a recorded step: {} records none", device_name(state_->device));
   }
   StepProfile profile;
   state_->loop->when_idle([&] {
     state_->ranks->run_on_all([&](Runner& runner) {
-      StepProfile of_rank = runner.profile(batch_size, num_tokens);
+      StepProfile of_rank = runner.profile(step);
       if (runner.rank() == 0) profile = std::move(of_rank);
     });
   });

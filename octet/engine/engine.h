@@ -63,7 +63,7 @@ struct EngineReport {
   int64_t weight_bytes = 0, scale_bytes = 0, kv_bytes_per_token = 0, kv_cache_bytes = 0, activation_bytes = 0;
   int64_t workspace_bytes = 0;  // what a GPU's kernels share
   int64_t num_kv_blocks = 0, kv_cache_tokens = 0;
-  int64_t max_num_seqs = 0;
+  int64_t max_num_seqs = 0, max_step_tokens = 0;
   int64_t num_graphs = 0, largest_graph = 0;  // recorded decode steps, and the largest batch among them
   int64_t max_model_len = 0;
   double load_seconds = 0;   // mapping, reading, quantising
@@ -110,9 +110,9 @@ class Engine {
   // Forgets all cached prefixes of idle blocks.
   void reset_prefix_cache();
 
-  // Where the time of a recorded step goes, of `batch_size` sequences of so many tokens each; waits until no request is
-  // left. Throws Error{kUnsupported} where steps are not recorded, Error{kUsage} where this one is not.
-  StepProfile profile_step(int64_t batch_size, int64_t num_tokens);
+  // Where the time of a step goes; waits until no request is left. Throws Error{kUnsupported} where steps are not
+  // recorded, Error{kUsage} where there is no such step.
+  StepProfile profile_step(const ProfiledStep& step);
 
   const EngineReport& report() const;
   const ModelConfig& model_config() const;

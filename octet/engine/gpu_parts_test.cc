@@ -6,6 +6,7 @@
 #include "octet/base/error.h"
 #include "octet/engine/batch_staging.h"
 #include "octet/engine/decode_graphs.h"
+#include "octet/kernels/backends.h"
 
 namespace octet {
 namespace {
@@ -44,13 +45,15 @@ StepPlan plan() {
   return plan;
 }
 
+Backend cpu() { return Backend(kernel_table(Device{}), Launch{}, DType::kF32); }
+
 constexpr BatchLimits kLimits{.max_tokens = 8, .max_sequences = 4, .max_blocks = 3, .block_size = 4};
 
 TEST(BatchStaging, StagesThePlanThenPadding) {
   BatchStaging staging(Device{}, kLimits);
   const std::vector<int32_t> rows = {2, 3};
   const std::vector<RowDraw> draws = {{.top_k = 7}, {.top_k = 9}};
-  const StagedBatch staged = staging.stage(plan(), rows, draws, 2, Stream{});
+  const StagedBatch staged = staging.stage(plan(), rows, draws, 2, cpu());
   const Batch& batch = staged.batch;
   EXPECT_THAT(values(batch.token_ids), ElementsAre(11, 12, 13, 14, 0, 0));
   EXPECT_THAT(values(batch.positions), ElementsAre(3, 4, 5, 0, 0, 0));
@@ -67,14 +70,14 @@ TEST(BatchStaging, StagesThePlanThenPadding) {
 
 TEST(BatchStaging, ASizeHasItsAddresses) {
   BatchStaging staging(Device{}, kLimits);
-  const Batch padding = staging.stage({}, {}, {}, 3, Stream{}).batch;
+  const Batch padding = staging.stage({}, {}, {}, 3, cpu()).batch;
   StepPlan decode;
   decode.token_ids = {21, 22};
   decode.block_ids = {1, 6};
   decode.chunks = {StepChunk{.begin = 0, .num_tokens = 1, .first_token = 0, .first_block = 0, .num_blocks = 1},
                    StepChunk{.begin = 2, .num_tokens = 1, .first_token = 1, .first_block = 1, .num_blocks = 1}};
   decode.num_tokens = 2;
-  const Batch batch = staging.stage(decode, {}, {}, 1, Stream{}).batch;
+  const Batch batch = staging.stage(decode, {}, {}, 1, cpu()).batch;
   const auto same = [](ConstTensor a, ConstTensor b) { return a.bytes == b.bytes && a.shape == b.shape; };
   EXPECT_TRUE(same(batch.token_ids, padding.token_ids));
   EXPECT_TRUE(same(batch.positions, padding.positions));
@@ -87,12 +90,12 @@ TEST(BatchStaging, ASizeHasItsAddresses) {
 
 TEST(BatchStaging, TakesNoMoreThanItsLimits) {
   BatchStaging staging(Device{}, kLimits);
-  EXPECT_THROW(staging.stage({}, {}, {}, 5, Stream{}), Error);
+  EXPECT_THROW(staging.stage({}, {}, {}, 5, cpu()), Error);
   StepPlan wide = plan();
   wide.block_ids = {1, 2, 3, 4, 5};
   wide.chunks[0].num_blocks = 4;
   wide.chunks[1].first_block = 4;
-  EXPECT_THROW(staging.stage(wide, {}, {}, 0, Stream{}), Error);
+  EXPECT_THROW(staging.stage(wide, {}, {}, 0, cpu()), Error);
 }
 
 }  // namespace

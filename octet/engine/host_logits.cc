@@ -28,12 +28,15 @@ std::vector<std::span<float>> HostLogits::rows(Tensor logits, std::span<const in
   return result;
 }
 
-void HostLogits::queue_choices(ConstTensor choices, Stream stream) {
+void HostLogits::queue_choices(ConstTensor choices, const Backend& backend) {
   OCTET_CHECK(num_queued_ - num_taken_ < choices_.size());
   Choices& to = choices_[num_queued_++ % choices_.size()];
   to.count = choices.dim(0);
-  octet::copy(to.memory.tensor(DType::kI32, Shape{to.count}), choices, stream);
-  to.copied.record(stream);
+  MoveIntsOp op;
+  op.moves[0].to = to.memory.tensor(DType::kI32, Shape{to.count});
+  op.moves[0].from = choices;
+  backend(op);
+  to.copied.record(backend.launch().stream);
 }
 
 std::span<const int32_t> HostLogits::take_choices() {

@@ -8,6 +8,7 @@
 
 #include "octet/device/buffer.h"
 #include "octet/device/stream.h"
+#include "octet/ops/ops.h"
 
 namespace octet {
 
@@ -27,7 +28,7 @@ class HostLogits {
   std::vector<std::span<float>> rows(Tensor logits, std::span<const int32_t> indices, Stream stream);
   // Queues the copy of `choices` [R] i32 to the host; take() waits for the oldest copy queued and gives it, valid until
   // as many more are queued as may be under way.
-  void queue_choices(ConstTensor choices, Stream stream);
+  void queue_choices(ConstTensor choices, const Backend& backend);
   std::span<const int32_t> take_choices();
 
  private:

@@ -118,15 +118,20 @@ void Runner::begin(const StepPlan& plan, const StepRows& rows) {
   const Stream stream = backend_.launch().stream;
   if (const DecodeGraphs::Recorded* recorded = graph_for(plan, step.rows)) {
     const int64_t num_padding = recorded->batch_size - static_cast<int64_t>(plan.chunks.size());
-    const StagedBatch staged = staging_->stage(plan, {}, rows.draws, num_padding, stream);
-    if (!under_way_.empty()) take_pending(plan, staged.token_ids);
+    PendingTokens pending;
+    if (!under_way_.empty()) {
+      auto found = pending_tokens(plan, under_way_.front());
+      OCTET_CHECK(found.has_value());
+      pending = std::move(*found);
+    }
+    staging_->stage(plan, {}, rows.draws, num_padding, backend_, pending);
     recorded->graph.replay(stream);
     step.outputs = recorded->outputs;
   } else {
     OCTET_CHECK(under_way_.empty());
     begin_eagerly(plan, rows, step);
   }
-  if (step.outputs.choices) host_logits_->queue_choices(step.outputs.choices, stream);
+  if (step.outputs.choices) host_logits_->queue_choices(step.outputs.choices, backend_);
   under_way_.push_back(std::move(step));
   prepare_grammars(under_way_.back());
 }
@@ -143,7 +148,7 @@ void Runner::prepare_grammars(const UnderWay& step) {
 void Runner::begin_eagerly(const StepPlan& plan, const StepRows& rows, UnderWay& step) {
   std::vector<int32_t> indices;
   for (const LogitRow& row : rows.rows) indices.push_back(row.row);
-  const StagedBatch staged = staging_->stage(plan, indices, rows.draws, 0, backend_.launch().stream);
+  const StagedBatch staged = staging_->stage(plan, indices, rows.draws, 0, backend_);
   step.logit_rows = staged.logit_rows;
   step.draws = staged.draws;
   if (scales_to_calculate_) calculate_kv_scales(staged.batch);
@@ -160,7 +165,7 @@ StepResult Runner::finish() {
   for (size_t begin = 0; begin < rows.size(); begin += static_cast<size_t>(max_logit_rows_)) {
     if (begin > 0) {
       step.outputs = slice_outputs(step, static_cast<int64_t>(begin));
-      if (step.outputs.choices) host_logits_->queue_choices(step.outputs.choices, backend_.launch().stream);
+      if (step.outputs.choices) host_logits_->queue_choices(step.outputs.choices, backend_);
     }
     use_outputs(step, rows.subspan(begin, std::min(static_cast<size_t>(max_logit_rows_), rows.size() - begin)), result);
   }
@@ -176,26 +181,22 @@ bool Runner::chosen_on_device(const UnderWay& step) const {
          });
 }
 
-// Sequences keep their order from step to step, so that pending tokens are found in few runs of consecutive rows: their
-// number is bounded, since each is a copy.
 bool Runner::can_follow(const StepPlan& plan) const {
-  constexpr int64_t kMostRuns = 4;
   if (under_way_.size() != 1 || !plan.starts.empty() || !chosen_on_device(under_way_.front())) return false;
   const UnderWay& before = under_way_.front();
   if (static_cast<int64_t>(before.rows.size()) > max_logit_rows_) return false;
   if (plan.num_tokens != static_cast<int64_t>(plan.chunks.size()) || graphs_.find(plan.num_tokens) == nullptr)
     return false;
-  const auto runs = pending_runs(plan, before);
-  return runs && static_cast<int64_t>(runs->size()) <= kMostRuns;
+  return pending_tokens(plan, before).has_value();
 }
 
-// Where the tokens are that `plan` waits for: runs of its rows that are consecutive rows of outputs before. Nothing
-// when one is not there, or when the plan does more than decode sequences that the device chose a token of.
-std::optional<std::vector<Runner::Run>> Runner::pending_runs(const StepPlan& plan, const UnderWay& before) const {
+// Where the tokens are that `plan` waits for. Nothing when one is not there, or when the plan does more than decode
+// sequences that the device chose a token of.
+std::optional<PendingTokens> Runner::pending_tokens(const StepPlan& plan, const UnderWay& before) {
   std::unordered_map<SequenceId, int32_t> row_of;
   for (size_t r = 0; r < before.rows.size(); ++r)
     row_of.emplace(before.chunks[static_cast<size_t>(before.rows[r].chunk)].sequence, static_cast<int32_t>(r));
-  std::vector<Run> runs;
+  PendingTokens pending{.choices = before.outputs.choices, .places = {}};
   for (size_t i = 0; i < plan.chunks.size(); ++i) {
     const StepChunk& chunk = plan.chunks[i];
     if (chunk.num_tokens != 1 || chunk.sample != StepChunk::Sample::kYes || chunk.score_begin != kNothingScored)
@@ -203,26 +204,9 @@ std::optional<std::vector<Runner::Run>> Runner::pending_runs(const StepPlan& pla
     if (plan.tokens_of(chunk)[0] != kPendingToken) continue;
     const auto found = row_of.find(chunk.sequence);
     if (found == row_of.end()) return {};
-    const auto row = static_cast<int32_t>(i);
-    if (!runs.empty() && row == runs.back().to + runs.back().count &&
-        found->second == runs.back().from + runs.back().count) {
-      ++runs.back().count;
-    } else {
-      runs.push_back({.to = row, .from = found->second, .count = 1});
-    }
+    pending.places.push_back({.row = static_cast<int32_t>(i), .choice = found->second});
   }
-  return runs;
-}
-
-// Copies the tokens that the step under way chooses to where this step reads them.
-void Runner::take_pending(const StepPlan& plan, Tensor token_ids) {
-  const UnderWay& before = under_way_.front();
-  const auto runs = pending_runs(plan, before);
-  OCTET_CHECK(runs.has_value());
-  for (const Run& run : *runs) {
-    octet::copy(token_ids.rows(run.to, run.count), before.outputs.choices.rows(run.from, run.count),
-                backend_.launch().stream);
-  }
+  return pending;
 }
 
 void Runner::take_notes(const StepPlan& plan) {
@@ -319,7 +303,7 @@ RowOutputs Runner::row_outputs(Step& step, ConstTensor hidden_rows, ConstTensor 
 void Runner::record_graphs(int64_t most_sequences) {
   const Stream stream = backend_.launch().stream;
   const auto prepare = [&](int64_t batch_size) {
-    const StagedBatch staged = staging_->stage({}, {}, {}, batch_size, stream);  // nothing but padding
+    const StagedBatch staged = staging_->stage({}, {}, {}, batch_size, backend_);  // nothing but padding
     return [this, staged] {
       Step step = make_step(backend_, staged.batch);
       return row_outputs(step, model_->forward(step), staged.draws);
@@ -332,39 +316,52 @@ void Runner::record_graphs(int64_t most_sequences) {
 }
 
 // Sequence s has the blocks from s * blocks of a sequence on.
-StepPlan Runner::decode_plan(int64_t batch_size, int64_t num_tokens) const {
+StepPlan Runner::profiled_plan(const ProfiledStep& profiled) const {
+  const auto [batch_size, num_tokens, num_new] = profiled;
   const int64_t num_blocks = (num_tokens + kv_->layout().block_size - 1) / kv_->layout().block_size;
-  if (batch_size > graphs_.largest() || batch_size * num_blocks > kv_->num_blocks()) {
-    fail(ErrorCode::kUsage, "no step of {} sequences of {} tokens is recorded", batch_size, num_tokens);
+  if (batch_size > graphs_.largest() || batch_size * num_new > staging_->limits().max_tokens ||
+      batch_size * num_blocks > kv_->num_blocks()) {
+    fail(ErrorCode::kUsage, "no step computes {} tokens of each of {} sequences of {}", num_new, batch_size,
+         num_tokens);
   }
-  StepPlan plan{.num_tokens = batch_size};
+  StepPlan plan{.num_tokens = batch_size * num_new};
   for (int64_t s = 0; s < batch_size; ++s) {
-    plan.chunks.push_back({.begin = num_tokens - 1,
-                           .num_tokens = 1,
-                           .first_token = static_cast<int32_t>(s),
+    plan.chunks.push_back({.begin = num_tokens - num_new,
+                           .num_tokens = static_cast<int32_t>(num_new),
+                           .first_token = static_cast<int32_t>(s * num_new),
                            .first_block = static_cast<int32_t>(s * num_blocks),
                            .num_blocks = static_cast<int32_t>(num_blocks)});
-    plan.token_ids.push_back(static_cast<int32_t>(s % model_->vocab_size()));
     for (int64_t b = 0; b < num_blocks; ++b) plan.block_ids.push_back(static_cast<int32_t>(s * num_blocks + b));
   }
+  for (int64_t i = 0; i < plan.num_tokens; ++i)
+    plan.token_ids.push_back(static_cast<int32_t>(i % model_->vocab_size()));
   return plan;
 }
 
-StepProfile Runner::profile(int64_t batch_size, int64_t num_tokens) {
+StepProfile Runner::profile(const ProfiledStep& profiled) {
   OCTET_CHECK(under_way_.empty());
-  const StepPlan plan = decode_plan(batch_size, num_tokens);
-  const int64_t num_padding = graphs_.find(batch_size)->batch_size - batch_size;
+  const int64_t batch_size = profiled.batch_size;
+  const bool decodes = profiled.num_new == 1;  // every row's logits are wanted
+  std::vector<int32_t> last_rows;
+  for (int64_t s = 1; s <= batch_size && !decodes; ++s)
+    last_rows.push_back(static_cast<int32_t>(s * profiled.num_new - 1));
+  const int64_t num_padding = decodes ? graphs_.find(batch_size)->batch_size - batch_size : 0;
   const Stream stream = backend_.launch().stream;
   const std::vector<RowDraw> draws(static_cast<size_t>(batch_size));
-  const StagedBatch staged = staging_->stage(plan, {}, draws, num_padding, stream);
-  StepProfile profile = profile_step(stream, batch_size * num_tokens, [&](LaunchObserver& observer) {
+  const StagedBatch staged = staging_->stage(profiled_plan(profiled), last_rows, draws, num_padding, backend_);
+  StepProfile profile = profile_step(stream, profiled, [&](LaunchObserver& observer) {
     Launch launch = backend_.launch();
     launch.observer = &observer;
     const Backend observed(backend_.table(), launch, backend_.activation_dtype());
     Step step = make_step(observed, staged.batch);
-    row_outputs(step, model_->forward(step), staged.draws);
+    Tensor hidden = model_->forward(step);
+    if (!decodes) {
+      const Tensor rows = arena_->make(hidden.dtype, {batch_size, hidden.dim(1)});
+      observed(GatherRowsOp{.out = rows, .x = hidden, .rows = staged.logit_rows});
+      hidden = rows;
+    }
+    row_outputs(step, hidden, staged.draws);
   });
-  profile.batch_size = batch_size;
   profile.peak_bytes_per_second = gpu_properties(backend_.device()).peak_bytes_per_second;
   return profile;
 }

@@ -87,9 +87,8 @@ class Runner {
   int64_t largest_graph() const { return graphs_.largest(); }
   int64_t num_graphs() const { return graphs_.count(); }
 
-  // Of a recorded step of `batch_size` sequences with so many tokens each, the one that it computes included; between
-  // steps. Overwrites what the cache holds.
-  StepProfile profile(int64_t batch_size, int64_t num_tokens);
+  // Between steps; overwrites what the cache holds.
+  StepProfile profile(const ProfiledStep& profiled);
 
   // Of rank 0 alone, which knows the sequences: what begin() is given on all ranks.
   StepRows prepare(const StepPlan& plan);
@@ -108,11 +107,6 @@ class Runner {
   };
   using LogitRow = StepRows::Row;
 
-  struct Run {         // of consecutive rows
-    int32_t to = 0;    // first row of a batch
-    int32_t from = 0;  // first row of outputs before
-    int32_t count = 0;
-  };
   struct UnderWay {  // the step between begin and finish
     std::vector<StepChunk> chunks;
     std::vector<SequenceId> ends;
@@ -132,11 +126,10 @@ class Runner {
   void calculate_kv_scales(const Batch& batch);
   RowOutputs row_outputs(Step& step, ConstTensor hidden_rows, ConstTensor draws);
   void record_graphs(int64_t most_sequences);
-  StepPlan decode_plan(int64_t batch_size, int64_t num_tokens) const;
+  StepPlan profiled_plan(const ProfiledStep& profiled) const;
   const DecodeGraphs::Recorded* graph_for(const StepPlan& plan, std::span<const LogitRow> rows) const;
   bool chosen_on_device(const UnderWay& step) const;
-  std::optional<std::vector<Run>> pending_runs(const StepPlan& plan, const UnderWay& before) const;
-  void take_pending(const StepPlan& plan, Tensor token_ids);
+  static std::optional<PendingTokens> pending_tokens(const StepPlan& plan, const UnderWay& before);
   void prepare_grammars(const UnderWay& step);
   void begin_eagerly(const StepPlan& plan, const StepRows& rows, UnderWay& step);
   RowOutputs slice_outputs(UnderWay& step, int64_t begin);

@@ -8,8 +8,13 @@
 namespace octet {
 namespace {
 
-constexpr int kRepeats = 7;  // of a step cut short, of which the median counts
-constexpr int kSteps = 20;   // one behind the other
+// How often a step is measured.
+struct Counts {
+  int repeats;  // of a step cut short, of which the median counts
+  int steps;    // one behind the other
+};
+constexpr Counts kOften = {7, 20}, kSeldom = {3, 3};
+constexpr double kLongStep = 8e3;  // us, from which on a few times suffice, and more would take minutes
 
 // Lists kernels, and leaves out those after the first `limit`.
 class Cut final : public LaunchObserver {
@@ -70,24 +75,25 @@ StepProfile::Row& row_of(StepProfile& profile, const Cut::Queued& queued) {
 
 }  // namespace
 
-StepProfile profile_step(Stream stream, int64_t num_cached_tokens, const std::function<void(LaunchObserver&)>& queue) {
+StepProfile profile_step(Stream stream, const ProfiledStep& step, const std::function<void(LaunchObserver&)>& queue) {
+  const int64_t num_cached_tokens = step.batch_size * step.num_tokens;
   const auto record = [&](Cut& cut) { return Graph::capture(stream, [&] { queue(cut); }); };
-  const auto time = [&](const Graph& graph, int count) {
+  const auto time = [&](const Graph& graph, int repeats, int count) {
     std::vector<double> times;
-    times.reserve(kRepeats);
     replay_time(graph, stream, 1);
-    for (int i = 0; i < kRepeats; ++i) times.push_back(replay_time(graph, stream, count));
+    for (int i = 0; i < repeats; ++i) times.push_back(replay_time(graph, stream, count));
     return median(std::move(times)) / count;
   };
   Cut all(std::numeric_limits<size_t>::max(), num_cached_tokens);
   const Graph whole = record(all);
   StepProfile profile;
-  profile.num_cached_tokens = num_cached_tokens;
-  profile.steps_us = time(whole, kSteps);
+  profile.step = step;
+  const Counts counts = time(whole, 1, 1) < kLongStep ? kOften : kSeldom;
+  profile.steps_us = time(whole, counts.repeats, counts.steps);
   double before = 0.0;
   for (size_t i = 0; i < all.queued().size(); ++i) {
     Cut cut(i + 1, num_cached_tokens);
-    const double until = time(record(cut), 1);
+    const double until = time(record(cut), counts.repeats, 1);
     if (i == 0) profile.start_us = until;
     StepProfile::Row& row = row_of(profile, all.queued()[i]);
     ++row.count;

@@ -1,4 +1,4 @@
-// StepProfile: where the time of one recorded step goes, kernel by kernel.
+// StepProfile: where the time of one step goes, kernel by kernel.
 //
 // Kernels of a step overlap (programmatic dependent launch), so a kernel's own start says little, and whatever watches
 // them from inside delays them. What is measured is the step cut short: recorded up to each of its kernels in turn, and
@@ -17,6 +17,12 @@
 
 namespace octet {
 
+// `batch_size` sequences, of each of which the last `num_new` of `num_tokens` tokens are computed: 1 in a decode step,
+// all in a step of whole prompts.
+struct ProfiledStep {
+  int64_t batch_size = 0, num_tokens = 0, num_new = 1;
+};
+
 struct StepProfile {
   struct Row {  // kernels of one name, op and shape
     std::string kernel, op, shape;
@@ -29,11 +35,10 @@ struct StepProfile {
   double step_us = 0;                 // the whole step, alone on the device
   double steps_us = 0;                // a step among others without a host between them
   int64_t peak_bytes_per_second = 0;  // of the device's memory
-  int64_t batch_size = 0, num_cached_tokens = 0;
+  ProfiledStep step;
 };
 
-// `queue` queues the step on the stream, its kernels observed by the observer it is given. num_cached_tokens: of all
-// sequences together.
-StepProfile profile_step(Stream stream, int64_t num_cached_tokens, const std::function<void(LaunchObserver&)>& queue);
+// `queue` queues the step on the stream, its kernels observed by the observer it is given.
+StepProfile profile_step(Stream stream, const ProfiledStep& step, const std::function<void(LaunchObserver&)>& queue);
 
 }  // namespace octet

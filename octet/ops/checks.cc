@@ -61,6 +61,25 @@ void GatherRowsOp::check() const {
   check.that(out.dtype == x.dtype, "out.dtype == x.dtype");
 }
 
+void MoveIntsOp::check() const {
+  ShapeCheck check(kName);
+  for (const IntMove& move : moves) {
+    if (!move.to) continue;
+    const ConstTensor* const ints[] = {&move.from, &move.to_index, &move.from_index};
+    check.dtype("to", move.to, {DType::kI32});
+    check.that(move.to.shape.rank() == 1 && move.from, "to and from are lists");
+    for (const ConstTensor* tensor : ints) {
+      if (!*tensor) continue;
+      check.dtype("from or an index", *tensor, {DType::kI32});
+      check.that(tensor->shape.rank() == 1, "from and the indices are lists");
+    }
+    const bool two = move.to_index && move.from_index;
+    check.that(!two || move.to_index.dim(0) == move.from_index.dim(0), "as many places to move from as to");
+    check.that(move.to_index || move.count() <= move.to.dim(0), "room in `to`");
+    check.that(move.from_index || move.count() <= move.from.dim(0), "enough in `from`");
+  }
+}
+
 void RmsNormOp::check() const {
   ShapeCheck check(kName);
   check_output(check, "out", out, {"T", "H"});

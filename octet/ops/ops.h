@@ -12,6 +12,7 @@
 #include "octet/ops/head_matmul.h"
 #include "octet/ops/latent_kv.h"
 #include "octet/ops/matmul.h"
+#include "octet/ops/move_ints.h"
 #include "octet/ops/op.h"
 #include "octet/ops/paged_attention.h"
 #include "octet/ops/quantize.h"
@@ -28,8 +29,8 @@ namespace octet {
 
 using KernelTable = BasicKernelTable<AllGatherOp, AllReduceOp, CombineExpertsOp, EmbeddingOp, ExpertMatmulOp,
                                      ExpertPermuteOp, ExpertSiluAndMulOp, GatherRowsOp, HeadMatmulOp, LatentKvOp,
-                                     MatmulOp, PagedAttentionOp, QuantizeOp, ReduceNormOp, RmsNormOp, RopeAttentionOp,
-                                     RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
+                                     MatmulOp, MoveIntsOp, PagedAttentionOp, QuantizeOp, ReduceNormOp, RmsNormOp,
+                                     RopeAttentionOp, RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
 
 // Most ops read activations only.
 inline OpReads reads_of(const auto&) { return {}; }

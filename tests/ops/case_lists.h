@@ -32,6 +32,8 @@ std::vector<Case<ExpertSiluAndMulOp>> cases();
 template <>
 std::vector<Case<GatherRowsOp>> cases();
 template <>
+std::vector<Case<MoveIntsOp>> cases();
+template <>
 std::vector<Case<HeadMatmulOp>> cases();
 template <>
 std::vector<Case<LatentKvOp>> cases();
@@ -71,6 +73,8 @@ template <>
 std::vector<Case<ExpertSiluAndMulOp>> large_cases();
 template <>
 std::vector<Case<GatherRowsOp>> large_cases();
+template <>
+std::vector<Case<MoveIntsOp>> large_cases();
 template <>
 std::vector<Case<HeadMatmulOp>> large_cases();
 template <>
@@ -112,6 +116,8 @@ struct Matrix {
 };
 EmbeddingOp make_embedding(CaseMemory& memory, DType out, DType table, Matrix size, int64_t first_id);
 GatherRowsOp make_gather_rows(CaseMemory& memory, DType dtype, Matrix x, int64_t num_rows);
+// Of up to `most` elements each: a copy, a scatter, and a gather or both of what the copy brought.
+MoveIntsOp make_move_ints(CaseMemory& memory, int64_t most);
 QuantizeOp make_quantize(CaseMemory& memory, DType x, const QuantFormat& out, Matrix size, const Fill& fill);
 RmsNormOp make_rms_norm(CaseMemory& memory, DType residual, const QuantFormat& out, Matrix size, bool adds);
 SiluAndMulOp make_silu_and_mul(CaseMemory& memory, DType x, const QuantFormat& out, Matrix size, float magnitude);

@@ -127,6 +127,15 @@ Tensor CaseMemory::in_out(std::string name, DType dtype, Shape shape, Bound boun
   return uploaded(block);
 }
 
+Tensor CaseMemory::in_out(std::string name, const std::vector<int32_t>& values) {
+  const Shape shape{static_cast<int64_t>(values.size())};
+  Block& block = add(std::move(name), DType::kI32, shape, Layout::kContiguous, kGuardBytes);
+  block.is_output = true;
+  std::memcpy(block.view.bytes, values.data(), values.size() * sizeof(int32_t));
+  block.initial = block.memory;
+  return uploaded(block);
+}
+
 Tensor CaseMemory::scratch(DType dtype, Shape shape, const Fill& fill) {
   Block& block = add("scratch", dtype, shape, Layout::kContiguous, kGuardBytes);
   block.is_scratch = true;

@@ -60,6 +60,9 @@ class CaseMemory {
   Tensor in_out(std::string name, DType dtype, Shape shape, Bound bound, const Fill& fill = normal_values,
                 Layout layout = Layout::kContiguous);
 
+  // The same of i32.
+  Tensor in_out(std::string name, const std::vector<int32_t>& values);
+
   // What a kernel may write or leave alone: restored before every call, never compared.
   Tensor scratch(DType dtype, Shape shape, const Fill& fill = normal_values);
   // Declares that no kernel before this one writes the argument in a step, so that this one may read it early.

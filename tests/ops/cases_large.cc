@@ -65,6 +65,11 @@ std::vector<Case<GatherRowsOp>> large_cases() {
 }
 
 template <>
+std::vector<Case<MoveIntsOp>> large_cases() {
+  return {{"a step of prompts", [](CaseMemory& m) { return make_move_ints(m, 60'000); }}};
+}
+
+template <>
 std::vector<Case<QuantizeOp>> large_cases() {
   std::vector<Case<QuantizeOp>> list;
   for (const QuantFormat& out : {kF8DynamicToken, kF8StaticTensor, kF8GivenToken, kF8DynamicGroup, kI8DynamicToken}) {

@@ -56,6 +56,45 @@ GatherRowsOp make_gather_rows(CaseMemory& m, DType dtype, Matrix x, int64_t num_
                       .rows = m.integers(Shape{num_rows}, rows)};
 }
 
+MoveIntsOp make_move_ints(CaseMemory& m, int64_t most) {
+  Random& random = m.random();
+  const auto numbers = [&](int64_t count, int64_t end) {
+    std::vector<int32_t> values(static_cast<size_t>(count));
+    for (int32_t& value : values) value = static_cast<int32_t>(random.between(0, end - 1));
+    return values;
+  };
+  // Every so manieth place of `end`: distinct ones.
+  const auto places = [&](int64_t count, int64_t end) {
+    std::vector<int32_t> values(static_cast<size_t>(count));
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<int32_t>(static_cast<int64_t>(i) * end / count);
+    return values;
+  };
+  const auto list = [&](const std::vector<int32_t>& values) {
+    return m.integers(Shape{static_cast<int64_t>(values.size())}, values);
+  };
+  const int64_t copied = random.between(1, most), scattered = random.between(1, most), both = random.between(1, copied);
+  const Tensor copy = m.output("copy", DType::kI32, Shape{copied}, kExact);
+  const Tensor table = m.in_out("table", numbers(scattered * 3, 1 << 30));
+  MoveIntsOp op;
+  op.moves[0] = {.to = copy, .from = list(numbers(copied, 1 << 30)), .to_index = {}, .from_index = {}};
+  op.moves[1] = {.to = table,
+                 .from = list(numbers(scattered, 1 << 30)),
+                 .to_index = list(places(scattered, scattered * 3)),
+                 .from_index = {}};
+  if (random.coin()) {
+    op.moves[2] = {.to = copy,
+                   .from = list(numbers(7, 1 << 30)),
+                   .to_index = list(places(both, copied)),
+                   .from_index = list(numbers(both, 7))};
+  } else {
+    op.moves[2] = {.to = m.output("gathered", DType::kI32, Shape{both}, kExact),
+                   .from = copy,
+                   .to_index = {},
+                   .from_index = list(numbers(both, copied))};
+  }
+  return op;
+}
+
 QuantizeOp make_quantize(CaseMemory& m, DType x, const QuantFormat& out, Matrix size, const Fill& fill) {
   // Not only close: the same codes and scales, to the bit.
   return QuantizeOp{.out = m.quant_output("out", out, size.rows, size.columns, kExact, 0.0, draw_layout(m.random())),
@@ -165,6 +204,15 @@ std::vector<Case<GatherRowsOp>> cases() {
                         return make_gather_rows(m, dtype, x, draw_rows(m.random()));
                       }});
     }
+  }
+  return list;
+}
+
+template <>
+std::vector<Case<MoveIntsOp>> cases() {
+  std::vector<Case<MoveIntsOp>> list;
+  for (int repeat = 0; repeat < 6; ++repeat) {
+    list.push_back({fmt::format("{}", repeat), [](CaseMemory& m) { return make_move_ints(m, 40); }});
   }
   return list;
 }

@@ -34,8 +34,8 @@ const Kernel<Op>& reference_kernel(const Op& op, const Launch& launch) {
 
 using AllOps =
     ::testing::Types<CombineExpertsOp, EmbeddingOp, ExpertMatmulOp, ExpertPermuteOp, ExpertSiluAndMulOp, GatherRowsOp,
-                     HeadMatmulOp, LatentKvOp, MatmulOp, PagedAttentionOp, QuantizeOp, RmsNormOp, RopeAttentionOp,
-                     RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
+                     HeadMatmulOp, LatentKvOp, MatmulOp, MoveIntsOp, PagedAttentionOp, QuantizeOp, RmsNormOp,
+                     RopeAttentionOp, RopeKvOp, RopeTableOp, RouteExpertsOp, SampleOp, SiluAndMulOp>;
 class OpNames {
  public:
   template <class Op>

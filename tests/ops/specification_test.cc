@@ -231,5 +231,25 @@ TEST(SpecificationTest, EmbeddingAndGatherRows) {
   EXPECT_EQ(out.values(), (std::vector<float>{5, 6, 5, 6, 1, 2, 3, 4}));
 }
 
+TEST(SpecificationTest, MoveInts) {
+  Ints to(Shape{4}), table(Shape{5}), from(Shape{3}), places(Shape{2}), sources(Shape{2});
+  table.values() = {0, 0, 0, 0, 0};
+  to.values() = {1, 1, 1, 1};
+  from.values() = {7, 8, 9};
+  places.values() = {3, 1};
+  sources.values() = {2, 0};
+  const Tensor t = to.as(DType::kI32), f = from.as(DType::kI32);
+  MoveIntsOp op;
+  op.moves[0] = {.to = t, .from = f, .to_index = {}, .from_index = {}};
+  op.moves[1] = {.to = table.as(DType::kI32),
+                 .from = f,
+                 .to_index = places.as(DType::kI32),
+                 .from_index = sources.as(DType::kI32)};
+  op.moves[2] = {.to = t, .from = table.as(DType::kI32), .to_index = {}, .from_index = places.as(DType::kI32)};
+  run_reference(op);
+  EXPECT_EQ(table.values(), (std::vector<int32_t>{0, 7, 0, 9, 0}));
+  EXPECT_EQ(to.values(), (std::vector<int32_t>{9, 7, 9, 1}));
+}
+
 }  // namespace
 }  // namespace octet

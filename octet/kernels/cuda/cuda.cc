@@ -14,6 +14,7 @@ void add_cuda_kernels(KernelTable& table) {
   table.of<ExpertPermuteOp>().push_back(cuda_expert_permute());
   table.of<ExpertSiluAndMulOp>().push_back(cuda_expert_silu_and_mul());
   table.of<GatherRowsOp>().push_back(cuda_gather_rows());
+  table.of<MoveIntsOp>().push_back(cuda_move_ints());
   table.of<HeadMatmulOp>().push_back(cuda_head_matmul_simple());
   table.of<LatentKvOp>().push_back(cuda_latent_kv());
   // Before tensor cores' rows, too.

@@ -14,6 +14,7 @@ Kernel<ExpertMatmulOp> cuda_expert_matmul_simple();
 Kernel<ExpertPermuteOp> cuda_expert_permute();
 Kernel<ExpertSiluAndMulOp> cuda_expert_silu_and_mul();
 Kernel<GatherRowsOp> cuda_gather_rows();
+Kernel<MoveIntsOp> cuda_move_ints();
 Kernel<HeadMatmulOp> cuda_head_matmul_simple();
 Kernel<LatentKvOp> cuda_latent_kv();
 Kernel<MatmulOp> cuda_matmul_narrow();

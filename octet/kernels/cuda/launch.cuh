@@ -2,10 +2,10 @@
 // the kernel before it in the stream drains. The contract of each kernel, without which it would race:
 //   - it calls wait_for_previous() before it reads or writes anything that another kernel writes or reads. Only what no
 //     kernel of a step writes may be read before: weights and their scales; the step's integers but for token ids, and
-//     the cache of tokens before the step. Between steps there are copies, which wait for all kernels before them and
-//     for which all kernels behind them wait;
-//     A kernel that reads a mixture's plan calls start_next() after wait_for_previous() only: so the kernel behind it
-//     may read the plan at once (but through L2: a processor's first cache may hold that of a step before);
+//     the cache of tokens before the step. Between steps there are copies and cuda.move_ints, which wait for all
+//     kernels before them and for which all kernels behind them wait; A kernel that reads a mixture's plan calls
+//     start_next() after wait_for_previous() only: so the kernel behind it may read the plan at once (but through L2: a
+//     processor's first cache may hold that of a step before);
 //   - it calls start_next() once its CTAs no longer need the whole SM (from any one thread per CTA; when it is never
 //     called the next kernel starts at the end);
 //   - wait_for_previous() waits for the whole kernel before, its memory included, and through it for all before that.
@@ -29,6 +29,7 @@ struct LaunchShape {
   dim3 block;
   int64_t shared_bytes = 0;  // dynamic; above 48 KiB allow_shared_bytes() must have been called for the kernel
   int cluster = 1;           // CTAs along x
+  bool overlaps = true;      // with the kernel before; else its CTAs start when that has ended
 };
 
 inline void check_cuda(cudaError_t status, std::string_view what) {
@@ -49,7 +50,7 @@ struct LaunchConfig {
 
   explicit LaunchConfig(const LaunchShape& shape, cudaStream_t stream = nullptr) {
     attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes[0].val.programmaticStreamSerializationAllowed = shape.overlaps ? 1 : 0;
     attributes[1].id = cudaLaunchAttributeClusterDimension;
     attributes[1].val.clusterDim.x = static_cast<unsigned>(shape.cluster);
     attributes[1].val.clusterDim.y = 1;

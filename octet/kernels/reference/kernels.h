@@ -13,6 +13,7 @@ Kernel<ExpertMatmulOp> reference_expert_matmul();
 Kernel<ExpertPermuteOp> reference_expert_permute();
 Kernel<ExpertSiluAndMulOp> reference_expert_silu_and_mul();
 Kernel<GatherRowsOp> reference_gather_rows();
+Kernel<MoveIntsOp> reference_move_ints();
 Kernel<HeadMatmulOp> reference_head_matmul();
 Kernel<LatentKvOp> reference_latent_kv();
 Kernel<MatmulOp> reference_matmul();

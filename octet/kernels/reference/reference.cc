@@ -13,6 +13,7 @@ void add_reference_kernels(KernelTable& table) {
   table.of<ExpertPermuteOp>().push_back(reference_expert_permute());
   table.of<ExpertSiluAndMulOp>().push_back(reference_expert_silu_and_mul());
   table.of<GatherRowsOp>().push_back(reference_gather_rows());
+  table.of<MoveIntsOp>().push_back(reference_move_ints());
   table.of<HeadMatmulOp>().push_back(reference_head_matmul());
   table.of<LatentKvOp>().push_back(reference_latent_kv());
   table.of<MatmulOp>().push_back(reference_matmul());
