@@ -168,12 +168,23 @@ __device__ Number load(const Arguments& a, const float* row, const Piece& piece,
   };
   int i = 4 * static_cast<int>(threadIdx.x);
   if (reinterpret_cast<uintptr_t>(row) % sizeof(float4) == 0) {  // a piece begins at a multiple of 4
-    for (; i + 4 <= piece.count; i += 4 * kThreads) {
-      const float4 values = *reinterpret_cast<const float4*>(row + piece.begin + i);
-      take(i, values.x);
-      take(i + 1, values.y);
-      take(i + 2, values.z);
-      take(i + 3, values.w);
+    constexpr int kAhead = 4;  // loads of a thread under way
+    for (; i + 4 <= piece.count; i += 4 * kThreads * kAhead) {
+      float4 values[kAhead];
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        const int at = i + 4 * kThreads * j;
+        if (at + 4 <= piece.count) values[j] = *reinterpret_cast<const float4*>(row + piece.begin + at);
+      }
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        const int at = i + 4 * kThreads * j;
+        if (at + 4 > piece.count) continue;
+        take(at, values[j].x);
+        take(at + 1, values[j].y);
+        take(at + 2, values[j].z);
+        take(at + 3, values[j].w);
+      }
     }
   }
   for (; i < piece.count; i += 4 * kThreads) {
