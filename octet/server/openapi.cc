@@ -85,8 +85,8 @@ constexpr std::string_view kGeneration = R"({
 
 constexpr std::string_view kSchemas = R"({
   "TokenIds": {"type": ["array", "null"], "items": {"type": "integer", "minimum": 0}},
-  "Content": {"anyOf": [{"type": ["string", "null"]}, {"type": "array", "items": {"type": "object", "required": ["type"],
-    "properties": {"type": {"type": "string"}, "text": {"type": "string"}}}}]},
+  "Content": {"anyOf": [{"type": ["string", "null"]}, {"type": "array", "minItems": 1, "items": {"type": "object",
+    "required": ["type", "text"], "properties": {"type": {"const": "text"}, "text": {"type": "string"}}}}]},
   "Tool": {"type": "object", "required": ["type", "function"], "properties": {"type": {"const": "function"},
     "function": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}}}}},
   "ChatMessages": {"type": "array", "minItems": 1, "items": {"type": "object", "required": ["role"], "properties": {

@@ -20,7 +20,7 @@ from serving import Server, make_tiny_model  # noqa: E402
 def tiny_server(octet, model, tmp_path_factory):
     """Random weights: for what does not depend on what is said."""
     server = Server(octet.program, make_tiny_model(model, tmp_path_factory.mktemp("clients") / "tiny"), "--load-format", "dummy",
-                    "--threads", 1, "--max-num-seqs", 16, "--max-model-len", 512)
+                    "--threads", 1, "--max-num-seqs", 16, "--max-model-len", 512, "--no-access-log")
     yield server
     assert server.stop() == 0, server.text_of_log()
 

@@ -20,15 +20,20 @@ def expected(real_server):
 
 def test_langchain(real_server, expected):
     langchain_openai = pytest.importorskip("langchain_openai")
-    chat = langchain_openai.ChatOpenAI(base_url=real_server.url + "/v1", api_key="none", model="smol", max_retries=0, timeout=60, **OPTIONS)
+
+    def chat_of(model="smol", **options):
+        return langchain_openai.ChatOpenAI(base_url=real_server.url + "/v1", api_key="none", model=model, max_retries=0, timeout=60,
+                                           **{**OPTIONS, **options})
+
+    chat = chat_of()
     answer = chat.invoke(QUESTION)
     assert answer.content == expected
     assert answer.usage_metadata["output_tokens"] > 0
     assert "".join(chunk.content for chunk in chat.stream(QUESTION)) == expected
-    city = chat.bind(max_tokens=96).with_structured_output(City, method="json_schema").invoke("Tell me about Paris.")
+    city = chat_of(max_tokens=96).with_structured_output(City, method="json_schema").invoke("Tell me about Paris.")
     assert isinstance(city, City)
     with pytest.raises(Exception, match="does not exist"):
-        chat.bind(model="no such model").invoke(QUESTION)
+        chat_of(model="no such model").invoke(QUESTION)
 
 
 def test_litellm(real_server, expected):
