@@ -36,7 +36,7 @@ TIMEOUT_S = 60
 CONTEXT = 1024
 WORDS = "the rain bread sea iron letter winter bees clock salt map river stone bird engine cloud lamp ship".split()
 CANARY = {"prompt": "The capital of France is", "max_tokens": 48, "temperature": 0, "ignore_eos": True, "logprobs": 2}
-SCHEMAS = [{"type": "object", "properties": {name: {"type": "string", "maxLength": 8}, "n": {"type": "integer", "minimum": 0, "maximum": 9}},
+SCHEMAS = [{"type": "object", "properties": {name: {"type": "string", "pattern": "^[a-z ]{1,8}$"}, "n": {"type": "integer", "minimum": 0, "maximum": 9}},
             "required": [name, "n"], "additionalProperties": False} for name in WORDS[1:7]]
 MALFORMED = [
     b"", b"{", b"[]", b"null", b'{"prompt":', b'{"prompt": 5}', b'{"prompt": [-1]}', b'{"prompt": "a", "max_tokens": 0}',
