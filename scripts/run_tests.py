@@ -158,7 +158,7 @@ def sanitizer_runs(tally):
 def fuzz_runs(tally):
     stage(f"Fuzzers, {FUZZ_SECONDS} s each")
     build(tally, "fuzz", "fuzz")
-    sources = sorted(ROOT.glob("octet/**/*_fuzz.cc"))
+    sources = sorted([*ROOT.glob("octet/**/*_fuzz.cc"), *ROOT.glob("tools/*_fuzz.cc")])
     tally.check("there are fuzzers", bool(sources))
     for source in sources:
         name = source.stem
