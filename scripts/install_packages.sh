@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building octet needs on Debian 12 and Ubuntu 24.04, and only what is missing.
 # Usage: scripts/install_packages.sh [--tests] [--all]
-#   --tests  also what ./test.sh needs          --all  also what ./test.sh --all needs (clang, its sanitizers, clang-tidy)
+#   --tests  also what ./test.sh needs          --all  also what ./test.sh --all needs (clang, its sanitizers, clang-tidy, Prometheus)
 # Installs nothing and needs no rights when everything is there already.
 set -euo pipefail
 
@@ -9,7 +9,7 @@ packages=(cmake ninja-build g++ ccache pkg-config git ca-certificates python3 py
           nlohmann-json3-dev libcli11-dev libfmt-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev
           libboost-dev prometheus-cpp-dev)
 tests=(libgtest-dev libgmock-dev python3-dev)
-slow=(clang clang-tidy llvm)
+slow=(clang clang-tidy llvm prometheus)
 
 for option in "$@"; do
   case $option in

@@ -13,6 +13,7 @@ import xml.etree.ElementTree as ElementTree
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 PYTHON = BUILD / "venv" / "bin" / "python"
+CLIENTS_PYTHON = BUILD / "clients-venv" / "bin" / "python"  # what tests/clients needs does not go together with the rest
 JOBS = str(os.cpu_count() or 1)
 FUZZ_SECONDS = 60
 
@@ -103,11 +104,11 @@ def ctest(tally, folder, env=None, wrapper=()):
             tally.check(f"{folder}: {name} (the program itself)", False)
 
 
-def pytest(tally, title, folder, env=None, timeout=None):
+def pytest(tally, title, folder, env=None, timeout=None, python=PYTHON):
     report = BUILD / "reports" / f"{title}.xml"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
-    succeeded = run(PYTHON, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", f"--junit-xml={report}", folder,
+    succeeded = run(python, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", f"--junit-xml={report}", folder,
                     env=env, timeout=timeout)
     if not report.is_file():
         tally.check(f"{title}: pytest wrote its report", False)
@@ -115,8 +116,8 @@ def pytest(tally, title, folder, env=None, timeout=None):
         tally.check(f"{title}: pytest (exit status)", False)
 
 
-def pip_install(*arguments):
-    return run(PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *arguments,
+def pip_install(*arguments, python=PYTHON):
+    return run(python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *arguments,
                env={"CMAKE_BUILD_PARALLEL_LEVEL": JOBS})
 
 
@@ -157,7 +158,7 @@ def sanitizer_runs(tally):
 def fuzz_runs(tally):
     stage(f"Fuzzers, {FUZZ_SECONDS} s each")
     build(tally, "fuzz", "fuzz")
-    sources = sorted(ROOT.glob("octet/**/*_fuzz.cc"))
+    sources = sorted([*ROOT.glob("octet/**/*_fuzz.cc"), *ROOT.glob("tools/*_fuzz.cc")])
     tally.check("there are fuzzers", bool(sources))
     for source in sources:
         name = source.stem
@@ -186,6 +187,18 @@ def slow_runs(tally, model):
         for program in sorted(ROOT.glob("tests/slow/*_vs_*.py")):
             tally.check(f"slow: {program.name}", run(PYTHON, program, "--octet", model["OCTET"]))
         pytest(tally, "slow", "tests/slow", env=model)
+    client_runs(tally, model)
+
+
+def client_runs(tally, model):
+    stage("Real clients: schemathesis, LangChain, LiteLLM")
+    if sys.version_info[:2] != (3, 11):
+        print("their packages are pinned for Python 3.11: skipped")
+        return
+    if not CLIENTS_PYTHON.is_file():
+        run("/usr/bin/python3", "-m", "venv", "--clear", BUILD / "clients-venv")
+    if tally.check("packages of the real clients", pip_install("--require-hashes", "-r", "scripts/pins/counterparties.txt", python=CLIENTS_PYTHON)):
+        pytest(tally, "clients", "tests/clients", env=model, python=CLIENTS_PYTHON)
 
 
 def main():

@@ -6,14 +6,13 @@
 #include <sstream>
 
 #include "octet/base/error.h"
-#include "octet/base/file.h"
 #include "octet/base/json.h"
 #include "octet/base/log.h"
 
 namespace octet {
 namespace {
 
-constexpr int64_t kMaxFileBytes = int64_t{4} << 30;
+constexpr int64_t kMaxOutputTokens = 2147483647;
 constexpr int kMaxTries = 10;                                                  // to find a text of so many tokens
 constexpr int64_t kMinTokens = 4, kMaxPromptTokens = 1024, kMaxTokens = 2048;  // vLLM's, of ShareGPT
 
@@ -99,9 +98,10 @@ std::vector<BenchPrompt> random_prompts(const RandomDataset& dataset, int64_t co
   return prompts;
 }
 
-std::vector<BenchPrompt> sharegpt_prompts(const std::string& path, int64_t count, std::optional<int64_t> output_len,
-                                          uint64_t seed, const Tokenizer& tokenizer) {
-  Json file = Json::parse(read_file(path, kMaxFileBytes), nullptr, false);
+std::vector<BenchPrompt> sharegpt_prompts(const std::string& text, const std::string& path, int64_t count,
+                                          std::optional<int64_t> output_len, uint64_t seed,
+                                          const Tokenizer& tokenizer) {
+  const Json file = Json::parse(text, nullptr, false);
   if (!file.is_array()) fail(ErrorCode::kInvalid, "{}: must be a JSON list of conversations", path);
   std::vector<const Json*> order;
   for (const Json& entry : file) {
@@ -126,10 +126,10 @@ std::vector<BenchPrompt> sharegpt_prompts(const std::string& path, int64_t count
   return prompts;
 }
 
-std::vector<BenchPrompt> custom_prompts(const std::string& path, int64_t count, std::optional<int64_t> output_len,
-                                        const Tokenizer& tokenizer) {
+std::vector<BenchPrompt> custom_prompts(const std::string& text, const std::string& path, int64_t count,
+                                        std::optional<int64_t> output_len, const Tokenizer& tokenizer) {
   constexpr int64_t kOutputLen = 256;
-  std::istringstream lines(read_file(path, kMaxFileBytes));
+  std::istringstream lines(text);
   std::vector<BenchPrompt> prompts;
   int64_t number = 0;
   for (std::string line; static_cast<int64_t>(prompts.size()) < count && std::getline(lines, line);) {
@@ -139,11 +139,14 @@ std::vector<BenchPrompt> custom_prompts(const std::string& path, int64_t count, 
     if (!json.is_object() || !json.contains("prompt") || !json["prompt"].is_string()) {
       fail(ErrorCode::kInvalid, "{}: line {}: must be an object with a string \"prompt\"", path, number);
     }
-    const auto own = json.find("output_tokens");
-    const bool has_own = own != json.end() && own->is_number_integer();
-    const int64_t output = output_len ? *output_len : has_own ? own->get<int64_t>() : kOutputLen;
-    const std::string text = json["prompt"];
-    prompts.push_back({.text = text, .num_tokens = num_tokens(tokenizer, text), .output_len = output});
+    const Json own = json.value("output_tokens", Json());
+    if (!own.is_null() && (!own.is_number_integer() || own < 1 || own > kMaxOutputTokens)) {
+      fail(ErrorCode::kInvalid, "{}: line {}: output_tokens must be a whole number from 1 to {}", path, number,
+           kMaxOutputTokens);
+    }
+    const int64_t output = output_len ? *output_len : own.is_null() ? kOutputLen : own.get<int64_t>();
+    const std::string prompt = json["prompt"];
+    prompts.push_back({.text = prompt, .num_tokens = num_tokens(tokenizer, prompt), .output_len = output});
   }
   repeat_to(prompts, count, path);
   return prompts;

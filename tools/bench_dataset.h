@@ -25,15 +25,16 @@ struct RandomDataset {
 // `prefix_len` tokens are common to all.
 std::vector<BenchPrompt> random_prompts(const RandomDataset& dataset, int64_t count, const Tokenizer& tokenizer);
 
-// A ShareGPT file: a JSON list of {"conversations": [{"value"}, {"value"}, ...]}. The first turn is the prompt, the
-// second one's length the output's unless `output_len` says it. As vLLM has it, in an order drawn by `seed`: at least 4
-// and at most 1024 prompt tokens, at least 4 output tokens, at most 2048 together. Repeated when there are too few.
-std::vector<BenchPrompt> sharegpt_prompts(const std::string& path, int64_t count, std::optional<int64_t> output_len,
-                                          uint64_t seed, const Tokenizer& tokenizer);
+// The text of a ShareGPT file, which errors call `path`: a JSON list of {"conversations": [{"value"}, {"value"}, ...]}.
+// The first turn is the prompt, the second one's length the output's unless `output_len` says it. As vLLM has it, in an
+// order drawn by `seed`: at least 4 and at most 1024 prompt tokens, at least 4 output tokens, at most 2048 together.
+// Repeated when there are too few.
+std::vector<BenchPrompt> sharegpt_prompts(const std::string& text, const std::string& path, int64_t count,
+                                          std::optional<int64_t> output_len, uint64_t seed, const Tokenizer& tokenizer);
 
-// JSON lines of {"prompt", "output_tokens"}; `output_len` for lines without the latter. Repeated when there are too
-// few.
-std::vector<BenchPrompt> custom_prompts(const std::string& path, int64_t count, std::optional<int64_t> output_len,
-                                        const Tokenizer& tokenizer);
+// The text of a file of JSON lines {"prompt", "output_tokens"}; `output_len` for lines without the latter. Repeated
+// when there are too few.
+std::vector<BenchPrompt> custom_prompts(const std::string& text, const std::string& path, int64_t count,
+                                        std::optional<int64_t> output_len, const Tokenizer& tokenizer);
 
 }  // namespace octet

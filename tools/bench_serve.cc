@@ -22,6 +22,8 @@
 namespace octet {
 namespace {
 
+constexpr int64_t kMaxDatasetBytes = int64_t{4} << 30;
+
 struct ServeBench {
   std::string backend = "openai", base_url, host = "127.0.0.1", endpoint, model, tokenizer, api_key;
   int port = 8000;
@@ -144,8 +146,9 @@ std::vector<BenchPrompt> ServeBench::prompts(const Tokenizer& words) const {
     return random_prompts(dataset, num_prompts, words);
   }
   if (dataset_path.empty()) fail(ErrorCode::kUsage, "--dataset-path: is needed with --dataset-name {}", dataset_name);
-  if (dataset_name == "sharegpt") return sharegpt_prompts(dataset_path, num_prompts, output_len, seed, words);
-  return custom_prompts(dataset_path, num_prompts, output_len, words);
+  const std::string text = read_file(dataset_path, kMaxDatasetBytes);
+  if (dataset_name == "sharegpt") return sharegpt_prompts(text, dataset_path, num_prompts, output_len, seed, words);
+  return custom_prompts(text, dataset_path, num_prompts, output_len, words);
 }
 
 Json ServeBench::common_body() const {

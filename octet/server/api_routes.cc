@@ -7,6 +7,7 @@
 #include "octet/server/messages_answer.h"
 #include "octet/server/messages_request.h"
 #include "octet/server/openai_answer.h"
+#include "octet/server/openapi.h"
 
 namespace octet {
 namespace {
@@ -110,6 +111,7 @@ std::vector<Route> ApiServer::routes() {
       {"GET", "/version", kOpen, kInline, Needs::kNothing, to(&ApiServer::get_version)},
       {"GET", "/load", kKey, kInline, Needs::kNothing, to(&ApiServer::get_load)},
       {"GET", "/metrics", kKey, kWorker, Needs::kNothing, to(&ApiServer::get_metrics)},
+      {"GET", "/openapi.json", kKey, kWorker, Needs::kNothing, to(&ApiServer::get_openapi)},
       {"GET", "/v1/models", kKey, kInline, Needs::kModel, to(&ApiServer::get_models)},
       {"GET", "/v1/models/*", kKey, kInline, Needs::kModel, to(&ApiServer::get_model)},
       {"GET", "/tokenizer_info", kKey, kInline, Needs::kModel, to(&ApiServer::get_tokenizer_info)},
@@ -151,6 +153,8 @@ void ApiServer::get_metrics(Call& call) {
                     .headers = {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}},
                     .body = metrics_.text(engine ? &*engine : nullptr, admission_.num_rejected())});
 }
+
+void ApiServer::get_openapi(Call& call) { send_json(call, 200, openapi_document(build::kVersion)); }
 
 void ApiServer::get_models(Call& call) {
   const ServedModel* served = model();

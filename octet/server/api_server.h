@@ -41,6 +41,7 @@ class ApiServer final : public HttpApp {
 
   Lifecycle& lifecycle() { return lifecycle_; }
   ServerMetrics& metrics() { return metrics_; }
+  const RouteTable& route_table() const { return route_table_; }
   // Once, before the lifecycle's kReady. Kept until this ends.
   void set_model(std::unique_ptr<const ServedModel> model);
   const ServedModel* model() const { return model_.load(); }  // nullptr while it loads
@@ -73,6 +74,7 @@ class ApiServer final : public HttpApp {
   void get_model(Call& call);
   void get_load(Call& call);
   void get_metrics(Call& call);
+  void get_openapi(Call& call);
   void get_tokenizer_info(Call& call);
   void post_completions(Call& call);
   void post_chat(Call& call);

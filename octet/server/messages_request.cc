@@ -121,6 +121,9 @@ Json chat_messages(Fields& fields, const RequestLimits& limits) {
       fail_field(message.path_of("role"), "must be user or assistant, was \"{}\"", shortened(role, 40));
     }
     if (!content) fail_missing(message.path_of("content"));
+    if (role == "user" && content->is_array() && content->empty()) {
+      fail_field(message.path_of("content"), "must not be empty");
+    }
     if (content->is_string()) {
       chat.push_back({{"role", role}, {"content", *content}});
     } else if (role == "user") {

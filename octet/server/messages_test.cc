@@ -108,6 +108,7 @@ TEST(MessagesRequest, RefusesFields) {
            {list(R"([{"role":"system","content":"x"}])"), bad, "messages[0].role"},
            {list(R"([{"role":"user"}])"), missing, "messages[0].content"},
            {list(R"([{"role":"user","content":7}])"), bad, "messages[0].content"},
+           {user(""), bad, "messages[0].content"},
            {user("{}"), missing, "messages[0].content[0].type"},
            {user(R"({"type":"text"})"), missing, "messages[0].content[0].text"},
            {user(R"({"type":"image","source":{}})"), unknown, "messages[0].content[0]"},

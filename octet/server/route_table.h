@@ -43,6 +43,7 @@ class RouteTable {
     std::string tail;
     std::string allowed_methods;  // of the path: "GET, HEAD, OPTIONS"; empty: no such path
   };
+  const std::vector<Route>& routes() const { return routes_; }
   Match match(std::string_view method, std::string_view path) const;
 
  private:

@@ -209,6 +209,10 @@ def test_bad_arguments(octet, scripted, tmp_path):
         broken.write_text(text)
         result = octet("bench", "serve", "--port", port, "--dataset-name", "sharegpt", "--dataset-path", broken)
         assert result.returncode not in (0, -6, -11) and str(broken) in result.stderr, text
+    for tokens in ("0", "-1", "1.5", '"9"', "4294967296", "18446744073709551615"):
+        broken.write_text('{"prompt": "one"}\n{"prompt": "two", "output_tokens": %s}\n' % tokens)
+        result = octet("bench", "serve", "--port", port, "--dataset-name", "custom", "--dataset-path", broken)
+        assert result.returncode not in (0, -6, -11) and f"{broken}: line 2: output_tokens" in result.stderr, tokens
     scripted.failing = set(range(1, 100))
     result = octet("bench", "serve", "--port", port, "--num-prompts", 2)
     assert result.returncode != 0 and "HTTP 400" in result.stderr
