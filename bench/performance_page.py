@@ -45,6 +45,16 @@ def bar_plot(path, title, unit, groups):
                     f'<rect width="100%" height="100%" fill="white"/>\n<text x="10" y="20" font-size="14">{title} ({unit})</text>\n{body}\n</svg>\n')
 
 
+def commits_of(results):
+    """The commit of the first case, and which cases are of others."""
+    cases = {}
+    for name, case in results.items():
+        first = case["results"][0] if isinstance(case["results"], list) else case["results"]
+        cases.setdefault(first["build"]["commit"], []).append(name)
+    newest, *others = cases
+    return newest + "".join(f" ({', '.join(cases[commit])}: {commit})" for commit in others)
+
+
 def latency_rows(results):
     for name, case in results.items():
         parts = name.split(".")
@@ -81,7 +91,7 @@ def main():
     ratio = lambda a, b: None if not b else a / b
     text = f"""# Performance
 
-One {first["device"].split(" (")[0]}, octet {first["build"]["commit"]}; written by `bench/performance_page.py` from
+One {first["device"].split(" (")[0]}, octet {commits_of(results)}; written by `bench/performance_page.py` from
 `{source.relative_to(ROOT)}`, which holds every number and command (`bench/gpu/serving.py`). Random weights of the published shapes, random
 prompts, greedy, nothing shared between requests; weights E4M3 (one scale a tensor), activations quantised per token while running, lm_head BF16
 unless it says otherwise. Floor: the bytes that a step must read at {PEER["read_bandwidth"] / 1e12:.2f} TB/s. vLLM's column is not of the same run:
