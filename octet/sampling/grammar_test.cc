@@ -65,6 +65,21 @@ TEST_F(GrammarTest, MasksByBytesAndEndsOnlyWhereTheLanguageDoes) {
   EXPECT_EQ(allowed(*state), (Ids{}));  // nothing follows the end
 }
 
+// JSON has no raw control characters in strings.
+TEST_F(GrammarTest, StringsWithALengthHaveNoControlCharacters) {
+  GrammarVocabulary vocabulary;
+  vocabulary.token_bytes = {"\"", "a", "\t", "a\x01", "\n", "\x7f", ""};
+  vocabulary.token_bytes.resize(40, "abcd");
+  vocabulary.eos_token_ids = {6};
+  const auto builder = make_grammar_builder(vocabulary);
+  for (const char* schema :
+       {R"({"type":"string","maxLength":3})", R"({"type":"string","minLength":0,"maxLength":2})"}) {
+    const auto state = builder->build({Kind::kJsonSchema, schema})->start();
+    state->accept(0);
+    EXPECT_EQ(allowed(*state), (Ids{0, 1, 5})) << schema;
+  }
+}
+
 TEST_F(GrammarTest, ATokenThatIsNotAllowedLeavesNothing) {
   const auto state = builder_->build({Kind::kRegex, "ab"})->start();
   state->accept(1);

@@ -168,7 +168,7 @@ __device__ Number load(const Arguments& a, const float* row, const Piece& piece,
   };
   int i = 4 * static_cast<int>(threadIdx.x);
   if (reinterpret_cast<uintptr_t>(row) % sizeof(float4) == 0) {  // a piece begins at a multiple of 4
-    constexpr int kAhead = 4;  // loads of a thread under way
+    constexpr int kAhead = 4;                                    // loads of a thread under way
     for (; i + 4 <= piece.count; i += 4 * kThreads * kAhead) {
       float4 values[kAhead];
 #pragma unroll

@@ -25,10 +25,25 @@ double thread_seconds() {
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 
+// Of all tokens, which may be part of an answer in JSON; null: any.
+using TokenMask = std::shared_ptr<const std::vector<uint32_t>>;
+
+// Tokens without control characters but line feeds. xgrammar's strings with a length allow the others raw, which JSON
+// does not; between its parts spaces and line feeds are enough.
+TokenMask make_json_tokens(const std::vector<std::string>& token_bytes) {
+  std::vector<uint32_t> mask((token_bytes.size() + 31) / 32);
+  for (size_t id = 0; id < token_bytes.size(); ++id) {
+    const bool fits = std::none_of(token_bytes[id].begin(), token_bytes[id].end(),
+                                   [](char c) { return static_cast<unsigned char>(c) < 0x20 && c != '\n'; });
+    if (fits) mask[id / 32] |= uint32_t{1} << (id % 32);
+  }
+  return std::make_shared<const std::vector<uint32_t>>(std::move(mask));
+}
+
 class XgrammarState final : public GrammarState {
  public:
-  XgrammarState(const xgrammar::CompiledGrammar& grammar, int32_t vocab_size)
-      : matcher_(grammar), vocab_size_(vocab_size) {}
+  XgrammarState(const xgrammar::CompiledGrammar& grammar, int32_t vocab_size, TokenMask tokens)
+      : matcher_(grammar), vocab_size_(vocab_size), tokens_(std::move(tokens)) {}
 
   void next_tokens(std::span<uint32_t> mask) override {
     OCTET_CHECK(static_cast<int64_t>(mask.size()) == (int64_t{vocab_size_} + 31) / 32);
@@ -49,6 +64,7 @@ class XgrammarState final : public GrammarState {
       give_up(error.what(), mask);
     }
     if (thread_seconds() - start > kMaxTokenSeconds) give_up("the grammar is too ambiguous", mask);
+    for (size_t i = 0; tokens_ != nullptr && i < mask.size(); ++i) mask[i] &= (*tokens_)[i];
   }
 
   void accept(int32_t token_id) override {
@@ -72,21 +88,23 @@ class XgrammarState final : public GrammarState {
 
   xgrammar::GrammarMatcher matcher_;
   int32_t vocab_size_;
+  TokenMask tokens_;
   bool failed_ = false;
 };
 
 class XgrammarGrammar final : public Grammar {
  public:
-  XgrammarGrammar(xgrammar::CompiledGrammar grammar, int32_t vocab_size)
-      : grammar_(std::move(grammar)), vocab_size_(vocab_size) {}
+  XgrammarGrammar(xgrammar::CompiledGrammar grammar, int32_t vocab_size, TokenMask tokens)
+      : grammar_(std::move(grammar)), vocab_size_(vocab_size), tokens_(std::move(tokens)) {}
   std::unique_ptr<GrammarState> start() const override {
-    return std::make_unique<XgrammarState>(grammar_, vocab_size_);
+    return std::make_unique<XgrammarState>(grammar_, vocab_size_, tokens_);
   }
   int64_t num_bytes() const override { return static_cast<int64_t>(grammar_.MemorySizeBytes()); }
 
  private:
   xgrammar::CompiledGrammar grammar_;
   int32_t vocab_size_;
+  TokenMask tokens_;
 };
 
 class XgrammarBuilder final : public GrammarBuilder {
@@ -94,13 +112,16 @@ class XgrammarBuilder final : public GrammarBuilder {
   explicit XgrammarBuilder(const GrammarVocabulary& vocabulary)
       : info_(vocabulary.token_bytes, xgrammar::VocabType::RAW, static_cast<int>(vocabulary.token_bytes.size()),
               vocabulary.eos_token_ids),
-        vocab_size_(static_cast<int32_t>(vocabulary.token_bytes.size())) {}
+        vocab_size_(static_cast<int32_t>(vocabulary.token_bytes.size())),
+        json_tokens_(make_json_tokens(vocabulary.token_bytes)) {}
 
   std::shared_ptr<const Grammar> build(const GrammarSpec& spec) const override {
     try {
       // A compiler of its own for each: its cache is not ours, and a failed one leaves nothing behind.
       xgrammar::GrammarCompiler compiler(info_, 1, false);
-      const auto grammar = std::make_shared<XgrammarGrammar>(compiler.CompileGrammar(parse(spec)), vocab_size_);
+      const bool is_json = spec.kind == GrammarSpec::Kind::kJson || spec.kind == GrammarSpec::Kind::kJsonSchema;
+      const auto grammar = std::make_shared<XgrammarGrammar>(compiler.CompileGrammar(parse(spec)), vocab_size_,
+                                                             is_json ? json_tokens_ : nullptr);
       check_not_empty(*grammar);
       return grammar;
     } catch (const Error&) {
@@ -157,6 +178,7 @@ class XgrammarBuilder final : public GrammarBuilder {
 
   xgrammar::TokenizerInfo info_;
   int32_t vocab_size_;
+  TokenMask json_tokens_;
 };
 
 }  // namespace
