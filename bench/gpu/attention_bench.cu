@@ -301,6 +301,9 @@ void time_all(Bench& bench, bool layers, bool decode, bool prefill) {
       time_decode(bench, "64 of 4k", std::vector<int32_t>(64, 4096), read);
       time_decode(bench, "128 of 256", std::vector<int32_t>(128, 256), read);
       time_decode(bench, "512 of 1500", std::vector<int32_t>(512, 1500), read);
+      std::vector<int32_t> filled_up(226, 2100);  // as a recorded step of 256 is
+      filled_up.resize(256, 1);
+      time_decode(bench, "226 of 2100 and 30 of 1", filled_up, read);
       time_decode(bench, "64 of 1k", std::vector<int32_t>(64, 1024), read);
       time_decode(bench, "256 of 1k to 4k", ragged(bench, 256, 1024, 4096), read);
       for (const int32_t length : {128, 1024, 4096, 32768, 131072}) {

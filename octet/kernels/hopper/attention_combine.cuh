@@ -115,7 +115,7 @@ struct RowPartials {
   __device__ HeadPartials of_head(int head) const {
     const int row = first_row + head % group;
     const int head_block = head / group * row_blocks + row / kRows;
-    const int begin = line_start + head_block * steps;
+    const int begin = line_start + head_block * (kUnitCost + steps) + kUnitCost;
     return {.first = int64_t{unit_start + head_block} * kRows + row % kRows,
             .stride = kRows,
             .begin = begin / share,

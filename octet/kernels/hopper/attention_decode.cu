@@ -111,9 +111,9 @@ struct Call {
 };
 
 // Columns of a unit: eight are enough where every sequence has one row, the usual decode step.
-int64_t columns_of(const PagedAttentionOp& op) {
-  const bool one_row = op.q.dim(0) == op.num_sequences() && op.num_heads() / op.num_kv_heads() <= 8;
-  return op.head_dim() == 256 || one_row ? 8 : 16;
+int64_t columns_of(const PagedAttentionOp& op, int64_t max_rows) {
+  const bool one_row = max_rows == 1 || op.q.dim(0) == op.num_sequences();
+  return op.head_dim() == 256 || (one_row && op.num_heads() / op.num_kv_heads() <= 8) ? 8 : 16;
 }
 
 template <class T, int kHeadDim, int kQueryBlocks>
@@ -132,7 +132,7 @@ void launch_decode(const Call& call) {
 template <class T, int kHeadDim>
 void run_as(const Call& call) {
   if constexpr (kHeadDim < 256) {
-    if (columns_of(call.op) == 16) return launch_decode<T, kHeadDim, 2>(call);
+    if (columns_of(call.op, call.max_rows) == 16) return launch_decode<T, kHeadDim, 2>(call);
   }
   launch_decode<T, kHeadDim, 1>(call);
 }
@@ -145,12 +145,13 @@ void run_on(const Call& call) {
 }
 
 // Whether the line's length and the partial results of so many rows have room.
-std::string declines_size(const PagedAttentionOp& op, const Launch& launch, int64_t rows) {
+std::string declines_size(const PagedAttentionOp& op, const Launch& launch, int64_t max_rows) {
+  const int64_t rows = std::min(op.q.dim(0), op.num_sequences() * max_rows);
   constexpr int64_t kMostCtasPerSm = 3, kMostSteps = 1 << 30;
-  const int64_t columns = columns_of(op), group = op.num_heads() / op.num_kv_heads();
+  const int64_t columns = columns_of(op, max_rows), group = op.num_heads() / op.num_kv_heads();
   const int64_t units = op.num_kv_heads() * ((rows * group + columns - 1) / columns + op.num_sequences());
   const int64_t steps = (op.block_table.dim(1) * op.block_size() + kStepKeys - 1) / kStepKeys;
-  if (units > kMostSteps / std::max<int64_t>(1, steps)) {
+  if (units > kMostSteps / (kUnitCost + steps)) {
     return fmt::format("takes at most {} steps of {} keys, not those of {} rows of {} keys", kMostSteps, kStepKeys,
                        rows, op.block_table.dim(1) * op.block_size());
   }
@@ -193,10 +194,7 @@ std::string declines_attention_decode(const PagedAttentionOp& op, const Launch& 
     return fmt::format("keeps a CTA's part of a row in {} bytes: too little for {} heads of {}", kMaxRowBytes,
                        op.num_heads(), d);
   }
-  if (std::string reason = declines_size(op, launch, std::min(op.q.dim(0), op.num_sequences() * max_rows));
-      !reason.empty()) {
-    return reason;
-  }
+  if (std::string reason = declines_size(op, launch, max_rows); !reason.empty()) return reason;
   if (std::string reason = declines_row_end(op); !reason.empty()) return reason;
   return declines_quantized(op, launch);
 }

@@ -23,8 +23,6 @@ namespace {
 
 using namespace prefill;
 
-constexpr int kDecodeRows = 16;  // (new tokens x heads of the group) of a sequence that attention_decode makes
-
 template <class S>
 __global__ void __launch_bounds__(kThreads, 1)
     attention_tiles(const __grid_constant__ AttentionInput in, const __grid_constant__ AttentionOutput output,
@@ -105,7 +103,12 @@ void run_quantize_rows(const PagedAttentionOp& op, const Launch& launch, int64_t
   });
 }
 
-int64_t max_decode_rows(const PagedAttentionOp& op) { return kDecodeRows / (op.num_heads() / op.num_kv_heads()); }
+// Sequences of so many rows are left to attention_decode. Where so many rows are a prompt's, the others mostly have
+// one, and attention_decode is fastest when it knows that.
+int64_t max_decode_rows(const PagedAttentionOp& op) {
+  const int64_t most = kDecodeRows / (op.num_heads() / op.num_kv_heads());
+  return op.q.dim(0) > most * op.num_sequences() ? std::min<int64_t>(most, 1) : most;
+}
 
 // What the shapes alone say of a batch of one sequence.
 bool only_decode(const PagedAttentionOp& op) { return op.num_sequences() == 1 && op.q.dim(0) <= max_decode_rows(op); }
