@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 
 #include "octet/base/error.h"
+#include "octet/base/thread_pool.h"
 #include "octet/evaluate/score.h"
 
 namespace octet {
@@ -18,33 +18,42 @@ struct Totals {
   int64_t num_scored = 0;
 };
 
-void score_window(Engine& model, Engine& reference, const std::vector<int32_t>& window, Totals& totals) {
-  const auto vocab = static_cast<size_t>(reference.model_config().vocab_size);
+// [window.size(), vocab] logits of every position.
+std::vector<float> window_logits(Engine& engine, const std::vector<int32_t>& window) {
+  const auto vocab = static_cast<size_t>(engine.model_config().vocab_size);
   std::vector<float> rows(window.size() * vocab);
-  for_each_logits(reference, window, [&](int64_t position, std::span<const float> logits) {
+  for_each_logits(engine, window, [&](int64_t position, std::span<const float> logits) {
     if (logits.size() != vocab) fail(ErrorCode::kInternal, "{} logits, the vocabulary has {}", logits.size(), vocab);
     std::copy(logits.begin(), logits.end(), rows.begin() + position * static_cast<int64_t>(vocab));
   });
-  std::mutex mutex;
-  double window_sum = 0.0;
-  for_each_logits(model, window, [&](int64_t position, std::span<const float> logits) {
-    const std::span<const float> expected(rows.data() + static_cast<size_t>(position) * vocab, vocab);
-    const RowDivergence row = row_divergence(expected, logits);
-    const bool scored = position + 1 < static_cast<int64_t>(window.size());
-    double nll = 0.0, reference_nll = 0.0;
-    if (scored) {
-      const auto next = static_cast<size_t>(window[static_cast<size_t>(position) + 1]);
-      nll = log_sum_exp(logits) - static_cast<double>(logits[next]);
-      reference_nll = log_sum_exp(expected) - static_cast<double>(expected[next]);
+  return rows;
+}
+
+// Rows are compared here, by all threads, and not as the engine brings them: it has one thread for that.
+void score_window(Engine& model, Engine& reference, const std::vector<int32_t>& window, ThreadPool& threads,
+                  Totals& totals) {
+  const auto vocab = static_cast<size_t>(reference.model_config().vocab_size);
+  const std::vector<float> expected = window_logits(reference, window), found = window_logits(model, window);
+  const auto row_of = [&](const std::vector<float>& rows, size_t i) {
+    return std::span(rows).subspan(i * vocab, vocab);
+  };
+  std::vector<RowDivergence> rows(window.size());
+  threads.parallel_for(static_cast<int64_t>(rows.size()), 1, [&](int, int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      rows[i] = row_divergence(row_of(expected, i), row_of(found, i));
     }
-    std::lock_guard lock(mutex);
-    totals.kl.push_back(row.kl);
-    totals.num_same += row.same_top1;
-    totals.num_scored += scored;
-    totals.nll += nll;
-    totals.reference_nll += reference_nll;
-    window_sum += row.kl;
   });
+  double window_sum = 0.0;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    totals.kl.push_back(rows[i].kl);
+    totals.num_same += rows[i].same_top1;
+    window_sum += rows[i].kl;
+    if (i + 1 == rows.size()) continue;
+    const auto next = static_cast<size_t>(window[i + 1]);
+    ++totals.num_scored;
+    totals.nll += rows[i].log_sum_exp - static_cast<double>(row_of(found, i)[next]);
+    totals.reference_nll += rows[i].reference_log_sum_exp - static_cast<double>(row_of(expected, i)[next]);
+  }
   totals.window_means.push_back(window_sum / static_cast<double>(window.size()));
 }
 
@@ -66,10 +75,11 @@ KlDivergenceResult kl_divergence(Engine& model, Engine& reference, std::span<con
   if (vocab != reference_vocab) {
     fail(ErrorCode::kInvalid, "the model has {} tokens in its vocabulary, the reference {}", vocab, reference_vocab);
   }
+  ThreadPool threads(ThreadPool::default_num_threads());
   Totals totals;
   KlDivergenceResult result;
   for (const std::vector<int32_t>& window : windows) {
-    score_window(model, reference, window, totals);
+    score_window(model, reference, window, threads, totals);
     ++result.num_windows;
     if (on_window) on_window(result.num_windows);
   }

@@ -54,8 +54,8 @@ void ModelComparison::add(ConstTensor logits, std::span<const int32_t> sample, i
       row.scored = next < sample.size();
       if (!row.scored) continue;
       const auto token = static_cast<size_t>(sample[next]);
-      row.nll = log_sum_exp(ours) - static_cast<double>(ours[token]);
-      row.source_nll = log_sum_exp(expected) - static_cast<double>(expected[token]);
+      row.nll = row.divergence.log_sum_exp - static_cast<double>(ours[token]);
+      row.source_nll = row.divergence.reference_log_sum_exp - static_cast<double>(expected[token]);
     }
   });
   for (const Row& row : found) {

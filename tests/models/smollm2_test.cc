@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "model_runner.h"
+#include "octet/sampling/logit_divergence.h"
 
 namespace octet {
 namespace {
@@ -80,9 +81,8 @@ TEST(SmolLm2OnGpu, LogitsOfTransformers) {
   }
 }
 
-// Each scheme on the GPU beside itself on the CPU, over the prompts and the CPU's own greedy continuations of them: as
-// far apart as BF16 activations, and with FP8 the flips of codes that follow from them, bring them.
-class SmolLm2Scheme : public testing::TestWithParam<std::string> {
+// On the GPU and on the CPU, beside the plain weights on the CPU, over the prompts and the CPU's greedy continuations.
+class SmolLm2OnBoth : public testing::Test {
  protected:
   static constexpr int kNewTokens = 48;
   void SetUp() override {
@@ -92,11 +92,11 @@ class SmolLm2Scheme : public testing::TestWithParam<std::string> {
     }
     make_current(parse_device("cuda"));
   }
-  static RunnerOptions options(Device device) {
+  static RunnerOptions options(Device device, const std::string& quantization) {
     return RunnerOptions{.folder = model_folder(),
                          .plain_dtype = DType::kBF16,
                          .kv_dtype = DType::kBF16,
-                         .quant = {.quantization = GetParam() == "bf16" ? "" : GetParam()},
+                         .quant = {.quantization = quantization},
                          .kernels = KernelSelection::kFastest,
                          .device = device,
                          .num_sequences = 6,
@@ -105,50 +105,74 @@ class SmolLm2Scheme : public testing::TestWithParam<std::string> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Schemes, SmolLm2Scheme, testing::Values("bf16", "fp8", "fp8_tensor"));
-
-// KL divergence of two rows of logits, in nats.
-double divergence(const float* p, const float* q, int64_t count) {
-  const auto log_total = [count](const float* x) {
-    const double most = *std::max_element(x, x + count);
-    double sum = 0.0;
-    for (int64_t i = 0; i < count; ++i) sum += std::exp(x[i] - most);
-    return most + std::log(sum);
-  };
-  const double of_p = log_total(p), of_q = log_total(q);
-  double sum = 0.0;
-  for (int64_t i = 0; i < count; ++i) sum += std::exp(p[i] - of_p) * ((p[i] - of_p) - (q[i] - of_q));
-  return sum;
-}
-
-TEST_P(SmolLm2Scheme, OnGpuAsOnCpu) {
-  const Json golden = read_json_file(std::string(OCTET_SOURCE_DIR) + "/tests/golden/models/smollm2.json");
-  ModelRunner on_cpu(options(Device{})), on_gpu(options(parse_device("cuda")));
-  const int64_t v = on_cpu.vocab_size();
-  double sum = 0.0;
+// How far a model is from another, over positions.
+struct Distance {
+  double sum = 0.0;  // of KL divergences, in nats
   int64_t count = 0, same = 0;
+
+  void add(std::span<const float> reference, std::span<const float> found) {
+    const RowDivergence row = row_divergence(reference, found);
+    sum += row.kl;
+    same += row.same_top1;
+    ++count;
+  }
+  double mean() const { return sum / static_cast<double>(count); }
+  double agreement() const { return static_cast<double>(same) / static_cast<double>(count); }
+};
+
+// Of a model on the CPU and one on the GPU, each from `plain`, and of the GPU's from the CPU's.
+struct Distances {
+  Distance cpu, gpu, between;
+};
+
+Distances compare(ModelRunner& plain, ModelRunner& on_cpu, ModelRunner& on_gpu, int num_new) {
+  const Json golden = read_json_file(std::string(OCTET_SOURCE_DIR) + "/tests/golden/models/smollm2.json");
+  const auto v = static_cast<size_t>(plain.vocab_size());
+  Distances distances;
   int sequence = 0;
   for (const Json& prompt : golden.at("prompts")) {
     auto ids = prompt.at("input_ids").get<std::vector<int32_t>>();
-    const std::vector<int32_t> greedy = on_cpu.generate(ids, 64, kNewTokens, sequence);
+    const std::vector<int32_t> greedy = plain.generate(ids, 64, num_new, sequence);
     ids.insert(ids.end(), greedy.begin(), greedy.end());
-    const std::vector<float> expected = on_cpu.step({Piece{sequence + 1, ids}});
-    const std::vector<float> found = on_gpu.step({Piece{sequence + 1, ids}});
+    const std::vector<float> expected = plain.step({Piece{sequence + 1, ids}});
+    const std::vector<float> of_cpu = on_cpu.step({Piece{sequence + 1, ids}});
+    const std::vector<float> of_gpu = on_gpu.step({Piece{sequence + 1, ids}});
     sequence += 2;
-    for (int64_t row = 0; row < static_cast<int64_t>(ids.size()); ++row, ++count) {
-      const float* e = expected.data() + row * v;
-      const float* f = found.data() + row * v;
-      sum += divergence(e, f, v);
-      const auto chosen = std::max_element(f, f + v) - f;
-      const float lead = *std::max_element(e, e + v) - e[chosen];
-      same += lead == 0.0f ? 1 : 0;
-      EXPECT_LT(lead, 1.5f) << "token " << row << ": the GPU chooses what the CPU finds much less likely";
+    for (size_t row = 0; row < ids.size(); ++row) {
+      const auto at = [&](const std::vector<float>& all) { return std::span(all).subspan(row * v, v); };
+      distances.cpu.add(at(expected), at(of_cpu));
+      distances.gpu.add(at(expected), at(of_gpu));
+      distances.between.add(at(of_cpu), at(of_gpu));
     }
   }
-  RecordProperty("mean_divergence", std::to_string(sum / static_cast<double>(count)));
-  RecordProperty("same_choice", std::to_string(static_cast<double>(same) / static_cast<double>(count)));
-  EXPECT_LT(sum / static_cast<double>(count), GetParam() == "bf16" ? 0.002 : 0.02);
-  EXPECT_GT(static_cast<double>(same) / static_cast<double>(count), GetParam() == "bf16" ? 0.97 : 0.9);
+  return distances;
+}
+
+TEST_F(SmolLm2OnBoth, PlainWeightsAreAsFarApartAsBf16ActivationsBringThem) {
+  ModelRunner plain(options(Device{}, "")), on_gpu(options(parse_device("cuda"), ""));
+  const Distances found = compare(plain, plain, on_gpu, kNewTokens);
+  EXPECT_LT(found.gpu.mean(), 0.002);
+  EXPECT_GT(found.gpu.agreement(), 0.97);
+}
+
+class SmolLm2Scheme : public SmolLm2OnBoth, public testing::WithParamInterface<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Schemes, SmolLm2Scheme, testing::Values("fp8", "fp8_tensor", "int8"));
+
+// Activations rounded to BF16 before they are quantised fall into other codes now and then, and two runs of a scheme
+// that differ in that are about as far from each other as each is from the plain model: the reference kernels on the
+// CPU, given BF16 activations, are 0.025 to 0.047 from themselves given F32. So the GPU shall lose as little as the
+// CPU.
+TEST_P(SmolLm2Scheme, LosesOnTheGpuWhatItLosesOnTheCpu) {
+  ModelRunner plain(options(Device{}, "")), on_cpu(options(Device{}, GetParam())),
+      on_gpu(options(parse_device("cuda"), GetParam()));
+  const Distances found = compare(plain, on_cpu, on_gpu, kNewTokens);
+  EXPECT_GT(found.cpu.mean(), 0.0);
+  EXPECT_LT(found.gpu.mean(), 1.3 * found.cpu.mean());
+  EXPECT_LT(found.between.mean(), 1.2 * found.cpu.mean());
+  EXPECT_GT(found.gpu.agreement(), found.cpu.agreement() - 0.04);
+  std::printf("%s: KL from the plain model %.4f (CPU), %.4f (GPU), of GPU from CPU %.4f; same choice %.3f, %.3f\n",
+              GetParam().c_str(), found.cpu.mean(), found.gpu.mean(), found.between.mean(), found.cpu.agreement(),
+              found.gpu.agreement());
 }
 
 }  // namespace
