@@ -16,19 +16,14 @@
 #include "octet/api/llm.h"
 #include "octet/base/build_facts.h"
 #include "octet/base/log.h"
+#include "python/bind_async.h"
 #include "python/bind_quantize.h"
+#include "python/prompt_value.h"
 
 namespace nb = nanobind;
 
 namespace octet {
 namespace {
-
-using PromptValue = std::variant<std::string, std::vector<int32_t>>;
-
-Prompt to_prompt(PromptValue value) {
-  if (auto* text = std::get_if<std::string>(&value)) return Prompt::of_text(std::move(*text));
-  return Prompt::of_token_ids(std::move(std::get<std::vector<int32_t>>(value)));
-}
 
 Json json_argument(const std::string& text, const char* what) {
   return text.empty() ? Json(nullptr) : parse_json(text, what);
@@ -208,11 +203,13 @@ auto engine_field(Value EngineOptions::*field) {
 void bind_options(nb::module_& m) {
   const auto option = [](auto field) { return engine_field<LlmOptions>(field); };
   nb::class_<LlmOptions>(m, "LlmOptions")
-      .def("__init__",
-           [](LlmOptions* self) {
-             new (self) LlmOptions();
-             self->engine.workload = EngineOptions::Workload::kOffline;
-           })
+      .def(
+          "__init__",
+          [](LlmOptions* self, bool offline) {
+            new (self) LlmOptions();
+            if (offline) self->engine.workload = EngineOptions::Workload::kOffline;
+          },
+          nb::arg("offline"))
       .def_rw("model", &LlmOptions::model)
       .def_rw("revision", &LlmOptions::revision)
       .def_rw("tokenizer", &LlmOptions::tokenizer)
@@ -328,6 +325,7 @@ NB_MODULE(_octet, m) {
   octet::bind_outputs(m);
   octet::bind_options(m);
   octet::bind_llm(m);
+  octet::bind_async(m);
   octet::bind_quantize(m);
   m.def("set_quiet",
         [](bool quiet) { octet::set_log_level(quiet ? octet::LogLevel::kWarning : octet::LogLevel::kInfo); });

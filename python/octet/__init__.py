@@ -9,14 +9,18 @@ Needs neither numpy, torch nor transformers.
 """
 
 from ._octet import OctetError, __version__
+from .async_llm import AsyncEngineArgs, AsyncLLM, AsyncLLMEngine
 from .llm import LLM
 from .outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from .quantize import quantize
-from .sampling_params import SamplingParams
+from .sampling_params import RequestOutputKind, SamplingParams
 from .structured_outputs import GuidedDecodingParams, StructuredOutputsParams
 from .tokenizer import Tokenizer
 
 __all__ = [
+    "AsyncEngineArgs",
+    "AsyncLLM",
+    "AsyncLLMEngine",
     "LLM",
     "CompletionOutput",
     "GuidedDecodingParams",
@@ -24,6 +28,7 @@ __all__ = [
     "OctetError",
     "RequestMetrics",
     "RequestOutput",
+    "RequestOutputKind",
     "SamplingParams",
     "StructuredOutputsParams",
     "Tokenizer",

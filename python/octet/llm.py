@@ -63,6 +63,8 @@ class LLM:
     kv_cache_dtype_skip_layers (indices, or "sliding_window").
     """
 
+    _offline = True  # nobody waits for single tokens: a GPU's steps may be large
+
     def __init__(
         self,
         model: str,
@@ -86,7 +88,7 @@ class LLM:
         scheduling_policy: str = "fcfs",
         **kwargs: Any,
     ) -> None:
-        options = _octet.LlmOptions()
+        options = _octet.LlmOptions(self._offline)
         options.model = str(model)
         options.revision = revision or ""
         options.tokenizer = str(tokenizer) if tokenizer else ""
@@ -113,7 +115,7 @@ class LLM:
                 warnings.warn(f"LLM: {name} is ignored: {_IGNORED[name]}", stacklevel=2)
             else:
                 raise TypeError(f"LLM: unknown argument {name!r}")
-        self._native = _octet.Llm(options)
+        self._native: _octet.Llm = _octet.Llm(options)
 
     def generate(
         self,

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Mapping, Sequence
 
 from . import _octet
 from .structured_outputs import StructuredOutputsParams
+
+
+class RequestOutputKind(enum.Enum):
+    """What each output of AsyncLLM.generate holds."""
+
+    CUMULATIVE = 0  # everything so far
+    DELTA = 1  # what is new since the last
+    FINAL_ONLY = 2  # everything, once
 
 
 @dataclasses.dataclass
@@ -41,6 +50,7 @@ class SamplingParams:
     allowed_token_ids: Sequence[int] | None = None
     structured_outputs: StructuredOutputsParams | None = None
     guided_decoding: StructuredOutputsParams | None = None  # vLLM's older name of it
+    output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE  # AsyncLLM's; LLM returns everything at the end
 
     def _native(self) -> _octet.SamplingParams:
         native = _octet.SamplingParams()
