@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building octet needs on Debian 12 and Ubuntu 24.04, and only what is missing.
 # Usage: scripts/install_packages.sh [--tests] [--all]
-#   --tests  also what ./test.sh needs          --all  also what ./test.sh --all needs (clang, its sanitizers, clang-tidy, Prometheus)
+#   --tests  also what ./test.sh needs          --all  also what ./test.sh --all needs (clang, its sanitizers, clang-tidy, Prometheus, Chromium)
 # Installs nothing and needs no rights when everything is there already.
 set -euo pipefail
 
@@ -10,6 +10,8 @@ packages=(cmake ninja-build g++ ccache pkg-config git ca-certificates python3 py
           libboost-dev prometheus-cpp-dev)
 tests=(libgtest-dev libgmock-dev python3-dev)
 slow=(clang clang-tidy llvm prometheus)
+# Ubuntu has Chromium as a snap alone: the test of the page is skipped there.
+if [[ $(. /etc/os-release; echo "$ID") == debian ]]; then slow+=(chromium chromium-driver); fi
 
 for option in "$@"; do
   case $option in

@@ -65,6 +65,7 @@ void ServeCommand::add_to(CLI::App& app) {
              ->envname("OCTET_API_KEY")
              ->delimiter(','));
   server(app.add_option("--api-key-file", api_key_file, "keys, one a line, # for comments"));
+  server(app.add_flag("--ui,!--no-ui", options.api.page, "a page at / to chat and to watch the server (on)"));
   server(app.add_option("--allowed-origins", origins,
                         "origins of web pages that may read answers (CORS): a,b or a JSON list; * for all"));
   server(app.add_option("--shutdown-timeout", shutdown_timeout, "seconds for running requests after SIGTERM")

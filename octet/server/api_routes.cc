@@ -8,6 +8,8 @@
 #include "octet/server/messages_request.h"
 #include "octet/server/openai_answer.h"
 #include "octet/server/openapi.h"
+#include "octet/server/page_route.h"
+#include "octet/server/server_status.h"
 
 namespace octet {
 namespace {
@@ -102,7 +104,7 @@ std::vector<Route> ApiServer::routes() {
   constexpr auto kInline = Where::kInline;
   constexpr auto kWorker = Where::kWorker;
   constexpr auto kAnthropic = ErrorWording::kAnthropic;
-  return {
+  std::vector<Route> routes = {
       {"GET", "/health", kOpen, kInline, Needs::kNothing, to(&ApiServer::get_health)},
       {"GET", "/ready", kOpen, kInline, Needs::kNothing, to(&ApiServer::get_health)},
       {"GET", "/live", kOpen, kInline, Needs::kNothing, to(&ApiServer::get_live)},
@@ -112,6 +114,7 @@ std::vector<Route> ApiServer::routes() {
       {"GET", "/load", kKey, kInline, Needs::kNothing, to(&ApiServer::get_load)},
       {"GET", "/metrics", kKey, kWorker, Needs::kNothing, to(&ApiServer::get_metrics)},
       {"GET", "/openapi.json", kKey, kWorker, Needs::kNothing, to(&ApiServer::get_openapi)},
+      {"GET", "/api/status", kKey, kWorker, Needs::kNothing, to(&ApiServer::get_status)},
       {"GET", "/v1/models", kKey, kInline, Needs::kModel, to(&ApiServer::get_models)},
       {"GET", "/v1/models/*", kKey, kInline, Needs::kModel, to(&ApiServer::get_model)},
       {"GET", "/tokenizer_info", kKey, kInline, Needs::kModel, to(&ApiServer::get_tokenizer_info)},
@@ -127,6 +130,11 @@ std::vector<Route> ApiServer::routes() {
       {"POST", "/v1/embeddings", kKey, kInline, Needs::kNothing, missing},
       {"POST", "/v1/responses", kKey, kInline, Needs::kNothing, missing},
   };
+  if (!options_.page) return routes;
+  for (const char* path : {"/", "/page/*"}) {
+    routes.push_back({"GET", path, kOpen, kInline, Needs::kNothing, to(&ApiServer::get_page)});
+  }
+  return routes;
 }
 
 void ApiServer::send_json(Call& call, int status, const Json& body) { call.reply->send(json_response(status, body)); }
@@ -155,6 +163,30 @@ void ApiServer::get_metrics(Call& call) {
 }
 
 void ApiServer::get_openapi(Call& call) { send_json(call, 200, openapi_document(build::kVersion)); }
+
+void ApiServer::get_page(Call& call) {
+  for (const PageFile& file : page_files()) {
+    if (file.path == call.request->path) return call.reply->send(page_response(file, *call.request));
+  }
+  throw ApiError(404, "not_found_error", "Not Found");
+}
+
+void ApiServer::get_status(Call& call) {
+  std::vector<RequestStatus> requests;
+  const auto now = std::chrono::steady_clock::now();
+  for (const std::weak_ptr<Generation>& weak : generations()) {
+    const auto generation = weak.lock();
+    if (!generation) continue;
+    if (auto status = generation->status(now)) requests.push_back(*std::move(status));
+  }
+  send_json(call, 200,
+            status_json({.lifecycle = lifecycle_,
+                         .model = model(),
+                         .engine = engine_metrics(),
+                         .uptime = now - started_,
+                         .num_rejected = admission_.num_rejected(),
+                         .requests = requests}));
+}
 
 void ApiServer::get_models(Call& call) {
   const ServedModel* served = model();

@@ -85,26 +85,21 @@ bool ApiServer::faulty() const {
   return served && served->llm().engine().fault().has_value();
 }
 
+std::vector<std::weak_ptr<Generation>> ApiServer::generations() {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(generations_, [](const auto& weak) { return weak.expired(); });
+  return generations_;
+}
+
 void ApiServer::abort_all() {
-  std::vector<std::weak_ptr<Generation>> generations;
-  {
-    const std::lock_guard lock(mutex_);
-    generations = generations_;
-  }
-  for (const auto& weak : generations) {
+  for (const auto& weak : generations()) {
     if (const auto generation = weak.lock()) generation->abort();
   }
 }
 
 void ApiServer::tick() {
-  std::vector<std::weak_ptr<Generation>> generations;
-  {
-    const std::lock_guard lock(mutex_);
-    std::erase_if(generations_, [](const auto& weak) { return weak.expired(); });
-    generations = generations_;
-  }
   const auto now = std::chrono::steady_clock::now();
-  for (const auto& weak : generations) {
+  for (const auto& weak : generations()) {
     const auto generation = weak.lock();
     if (!generation) continue;
     generation->keep_alive(now);

@@ -27,6 +27,7 @@ struct ApiOptions {
   std::string root_path;                 // a prefix that a proxy leaves on paths
   std::vector<std::string> quiet_paths;  // without a line in the access log
   bool access_log = true;
+  bool page = true;                          // at "/"
   int64_t max_sequences = 1280;              // running and waiting together
   int64_t max_waiting_tokens = 0;            // of prompts without a first token; 0: 4 times what the KV cache holds
   std::chrono::seconds max_queue_time{600};  // then a request that no step has begun on is given up; 0: never
@@ -64,6 +65,7 @@ class ApiServer final : public HttpApp {
   std::optional<ApiError> check_state(const Route& route) const;
   HttpResponse decorated(HttpResponse response, const HttpRequest& request, const std::string& request_id) const;
   std::optional<EngineMetrics> engine_metrics() const;
+  std::vector<std::weak_ptr<Generation>> generations();
 
   // The routes, api_routes.cc.
   void send_json(Call& call, int status, const Json& body);
@@ -75,6 +77,8 @@ class ApiServer final : public HttpApp {
   void get_load(Call& call);
   void get_metrics(Call& call);
   void get_openapi(Call& call);
+  void get_page(Call& call);
+  void get_status(Call& call);
   void get_tokenizer_info(Call& call);
   void post_completions(Call& call);
   void post_chat(Call& call);
@@ -89,6 +93,7 @@ class ApiServer final : public HttpApp {
   void generate(Call& call, const ServedModel& model, GenerationJob job);
 
   const ApiOptions options_;
+  const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   const ApiKeys keys_;
   const CorsPolicy cors_;
   Lifecycle lifecycle_;

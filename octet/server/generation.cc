@@ -158,6 +158,17 @@ void Generation::take(size_t prompt, const RequestOutput& output, std::span<cons
   if (--num_open_ == 0) job_.ticket = {};
 }
 
+std::optional<RequestStatus> Generation::status(Clock::time_point now) {
+  const std::lock_guard lock(mutex_);
+  if (gone_ || finished_) return std::nullopt;
+  return RequestStatus{.id = job_.request_id,
+                       .age_seconds = std::chrono::duration<double>(now - job_.arrival).count(),
+                       .has_begun = std::ranges::any_of(last_token_us_, [](int64_t us) { return us > 0; }),
+                       .prompt_tokens = num_prompt_tokens_,
+                       .cached_tokens = num_cached_tokens_,
+                       .output_tokens = num_output_tokens_};
+}
+
 // What stands before a choice's own text, known with the first event.
 void Generation::open_choices(size_t prompt, const RequestOutput& output) {
   for (int32_t index = 0; index < job_.request.sampling.n; ++index) {

@@ -20,6 +20,14 @@
 
 namespace octet {
 
+// A request as somebody who watches the server sees it.
+struct RequestStatus {
+  std::string id;
+  double age_seconds = 0.0;
+  bool has_begun = false;  // its first token is there
+  int64_t prompt_tokens = 0, cached_tokens = 0, output_tokens = 0;
+};
+
 struct GenerationJob {
   GenerationRequest request;
   std::vector<Prompt> prompts;
@@ -44,6 +52,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
   void abort();
   // Ends what came before `arrived` and waits for its first step: 503 to the client.
   void end_waiting(std::chrono::steady_clock::time_point arrived);
+  // Nothing once it has been answered.
+  std::optional<RequestStatus> status(std::chrono::steady_clock::time_point now);
   // A comment to a stream that has been silent, so that proxies keep it open.
   void keep_alive(std::chrono::steady_clock::time_point now);
 

@@ -1,5 +1,7 @@
 #include "octet/server/openapi.h"
 
+#include <algorithm>
+#include <iterator>
 #include <string_view>
 
 namespace octet {
@@ -25,6 +27,9 @@ constexpr Operation kOperations[] = {
     {"get", "/load", "How many requests are being answered", nullptr, kJson},
     {"get", "/metrics", "Prometheus' text format, under vLLM's names", nullptr, "text/plain"},
     {"get", "/openapi.json", "This document", nullptr, kJson},
+    {"get", "/api/status", "What the page shows: model, engine, requests", nullptr, kJson},
+    {"get", "/", "A page to chat and to watch the server", nullptr, "text/html"},
+    {"get", "/page/{file}", "Its files", nullptr, "text/javascript"},
     {"get", "/v1/models", "The names of the model", nullptr, kJson},
     {"get", "/v1/models/{name}", "One name of the model", nullptr, kJson},
     {"get", "/tokenizer_info", "Special tokens and the chat template", nullptr, kJson},
@@ -163,12 +168,13 @@ Json operation_json(const Operation& row) {
     const std::string reference = std::string("#/components/schemas/") + row.body;
     operation["requestBody"] = {{"required", true}, {"content", {{kJson, {{"schema", {{"$ref", reference}}}}}}}};
   }
-  if (path.ends_with("{name}")) {
+  if (const size_t brace = path.find('{'); brace != std::string_view::npos) {
+    const std::string name(path.substr(brace + 1, path.size() - brace - 2));
     operation["parameters"] =
-        Json::array({{{"name", "name"}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}}}}});
+        Json::array({{{"name", name}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}}}}});
   }
-  const bool is_open =
-      path == "/health" || path == "/ready" || path == "/live" || path == "/ping" || path == "/version";
+  constexpr std::string_view kOpen[] = {"/health", "/ready", "/live", "/ping", "/version", "/", "/page/{file}"};
+  const bool is_open = std::ranges::find(kOpen, path) != std::end(kOpen);
   if (is_open) operation["security"] = Json::array();
   return operation;
 }
