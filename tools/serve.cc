@@ -15,7 +15,7 @@ struct ServeCommand {
   ServeOptions options;
   std::string port = "8000", api_key_file, log_format = "text", log_level = "info", max_body = "32M";
   std::vector<std::string> api_keys;
-  std::string origins;
+  std::string origins, pooler_config;
   int64_t max_queued = 0, max_queue_time = 600, shutdown_timeout = 30, stall_timeout = 60, stats_interval = 10,
           idle_timeout = 75;
   bool no_stats = false;
@@ -71,6 +71,9 @@ void ServeCommand::add_to(CLI::App& app) {
              ->capture_default_str());
   server(app.add_option("--stall-timeout", stall_timeout, "seconds without a step after which /health says stalled")
              ->capture_default_str());
+  server(app.add_option(
+      "--pooler-config", pooler_config,
+      "how /v1/embeddings makes vectors: {\"pooling_type\": \"MEAN\" or \"LAST\", \"normalize\": true}"));
   const auto limits = [&](CLI::Option* option) { option->capture_default_str()->group("Limits"); };
   limits(app.add_option("--max-num-queued-reqs", max_queued, "sequences that may wait; 0: 4 * max-num-seqs"));
   limits(app.add_option("--max-num-queued-tokens", options.api.max_waiting_tokens,
@@ -113,6 +116,7 @@ void ServeCommand::run() {
                 : log_level == "error"   ? LogLevel::kError
                                          : LogLevel::kInfo);
   options.llm = model.options();
+  options.llm.pooler_config = pooler_config;
   const EngineOptions& engine = options.llm.engine;
   options.http.port = parse_port(port);
   options.http.limits.max_body_bytes = parse_count(max_body);

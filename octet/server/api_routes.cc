@@ -3,6 +3,7 @@
 
 #include "octet/base/build_facts.h"
 #include "octet/server/api_server.h"
+#include "octet/server/embedding_answer.h"
 #include "octet/server/json_body.h"
 #include "octet/server/messages_answer.h"
 #include "octet/server/messages_request.h"
@@ -120,11 +121,11 @@ std::vector<Route> ApiServer::routes() {
       {"POST", "/v1/messages", kKey, kWorker, Needs::kPlace, to(&ApiServer::post_messages), kAnthropic},
       {"POST", "/v1/messages/count_tokens", kKey, kWorker, Needs::kModel, to(&ApiServer::post_count_tokens),
        kAnthropic},
+      {"POST", "/v1/embeddings", kKey, kWorker, Needs::kPlace, to(&ApiServer::post_embeddings)},
       {"POST", "/v1/completions/render", kKey, kWorker, Needs::kModel, to(&ApiServer::post_completions_render)},
       {"POST", "/v1/chat/completions/render", kKey, kWorker, Needs::kModel, to(&ApiServer::post_chat_render)},
       {"POST", "/tokenize", kKey, kWorker, Needs::kModel, to(&ApiServer::post_tokenize)},
       {"POST", "/detokenize", kKey, kWorker, Needs::kModel, to(&ApiServer::post_detokenize)},
-      {"POST", "/v1/embeddings", kKey, kInline, Needs::kNothing, missing},
       {"POST", "/v1/responses", kKey, kInline, Needs::kNothing, missing},
   };
 }
@@ -229,6 +230,22 @@ void ApiServer::post_chat(Call& call) {
 void ApiServer::post_messages(Call& call) {
   ChatRequest request = read_messages_request(parse_body(std::move(call.request->body)), model()->facts());
   answer_chat(call, std::move(request), messages_format());
+}
+
+void ApiServer::post_embeddings(Call& call) {
+  const ServedModel* served = model();
+  const EmbeddingRequest request = read_embedding(parse_body(std::move(call.request->body)), served->facts());
+  call.request->body_reservation.reset();
+  const PoolingChoice pooling = served->llm().pooling();
+  GenerationJob job;
+  job.ticket = enter(static_cast<int64_t>(request.texts.prompts.size()));
+  job.prompts = served->prompts(request.texts);
+  job.pooling = pooling.type;
+  job.format = embedding_format({.encoding = request.encoding,
+                                 .dimensions = request.dimensions,
+                                 .normalize = request.normalize.value_or(pooling.normalize)});
+  job.request = request.texts.generation;
+  generate(call, *served, std::move(job));
 }
 
 void ApiServer::post_count_tokens(Call& call) {

@@ -80,6 +80,7 @@ class ApiServer final : public HttpApp {
   void post_chat(Call& call);
   void post_messages(Call& call);
   void post_count_tokens(Call& call);
+  void post_embeddings(Call& call);
   void post_completions_render(Call& call);
   void post_chat_render(Call& call);
   void post_tokenize(Call& call);

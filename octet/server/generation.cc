@@ -60,7 +60,8 @@ void Generation::start() {
     if (self->job_.request.stream) self->flush();
   };
   reply_->watch(std::move(events));
-  const SubmitOptions options{.priority = job_.request.priority, .cache_salt = job_.request.cache_salt};
+  const SubmitOptions options{
+      .priority = job_.request.priority, .cache_salt = job_.request.cache_salt, .pooling = job_.pooling};
   for (size_t i = 0; i < job_.prompts.size(); ++i) {
     const auto on_output = [self = shared_from_this(), i](const RequestOutput& output,
                                                           std::span<const OutputDelta> deltas) {
@@ -133,6 +134,8 @@ void Generation::on_output(size_t prompt, const RequestOutput& output, std::span
     if (waited_too_long_) return fail_with({503, "queue_timeout", "The request has waited too long for its turn."});
     if (job_.request.stream) return flush();
     if (num_open_ == 0) send_whole();
+  } catch (const ApiError& error) {
+    fail_with(error);
   } catch (const std::exception& error) {  // this request's fault, not the output thread's
     log_line(LogLevel::kError, fmt::format("answering failed: {}", error.what()), {{"request_id", job_.request_id}});
     fail_with(failure(""));
@@ -152,6 +155,7 @@ void Generation::take(size_t prompt, const RequestOutput& output, std::span<cons
   }
   measure(prompt, output, has_tokens);
   if (!output.finished) return;
+  if (job_.pooling) choice(prompt, 0).news.pooled = output.pooled;
   waited_too_long_ = waited_too_long_ || (output.times.first_scheduled_us == 0 && !aborted_);
   times_ = output.times;
   metrics_.request_finished(output, std::chrono::duration<double>(Clock::now() - job_.arrival).count());

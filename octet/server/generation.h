@@ -27,6 +27,7 @@ struct GenerationJob {
   std::optional<OutputSplitter> splitter;  // of a chat's choices, each of which gets a copy
   bool include_reasoning = true;
   bool calls_named_tool = false;
+  std::optional<PoolingType> pooling;  // its answer is vectors
   std::unique_ptr<AnswerFormat> format;
   std::string request_id;
   std::chrono::steady_clock::time_point arrival;

@@ -32,6 +32,7 @@ constexpr Operation kOperations[] = {
     {"post", "/v1/chat/completions", "Chat completion; text/event-stream with stream", "Chat", kJson},
     {"post", "/v1/messages", "Anthropic's messages; text/event-stream with stream", "Messages", kJson},
     {"post", "/v1/messages/count_tokens", "Tokens of a messages request", "CountTokens", kJson},
+    {"post", "/v1/embeddings", "Vectors of texts", "Embedding", kJson},
     {"post", "/v1/completions/render", "The prompts of a completion and their ids", "Completion", kJson},
     {"post", "/v1/chat/completions/render", "The prompt of a chat and its ids", "Chat", kJson},
     {"post", "/tokenize", "Ids of a text or of messages", "Tokenize", kJson},
@@ -128,6 +129,14 @@ constexpr std::string_view kSchemas = R"({
   "Detokenize": {"type": "object", "required": ["tokens"], "properties": {
     "model": {"type": ["string", "null"]},
     "tokens": {"type": "array", "items": {"type": "integer", "minimum": 0}}}},
+  "Embedding": {"type": "object", "required": ["input"], "properties": {
+    "model": {"type": ["string", "null"]},
+    "encoding_format": {"enum": ["float", "base64", null]},
+    "dimensions": {"type": ["integer", "null"], "minimum": 1},
+    "normalize": {"type": ["boolean", "null"]},
+    "truncate_prompt_tokens": {"type": ["integer", "null"], "minimum": -1},
+    "add_special_tokens": {"type": ["boolean", "null"]},
+    "user": {"type": ["string", "null"]}}},
   "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "object", "required": ["message", "type"],
     "properties": {"message": {"type": "string"}, "type": {"type": "string"}, "param": {"type": ["string", "null"]}}}}}
 })";
@@ -136,6 +145,7 @@ Json schemas() {
   Json all = parse_json(kSchemas, "openapi.cc");
   const Json generation = parse_json(kGeneration, "openapi.cc");
   for (const char* name : {"Completion", "Chat"}) all[name]["properties"].update(generation);
+  all["Embedding"]["properties"]["input"] = all["Completion"]["properties"]["prompt"];
   all["Completion"]["properties"]["max_tokens"]["minimum"] = 0;  // with echo
   Json& messages = all["Messages"] = all["CountTokens"];
   messages["required"].push_back("max_tokens");
