@@ -14,7 +14,7 @@ struct ServeCommand {
   ModelFlags model;
   ServeOptions options;
   std::string port = "8000", api_key_file, log_format = "text", log_level = "info", max_body = "32M";
-  std::vector<std::string> api_keys;
+  std::vector<std::string> api_keys, admin_api_keys;
   std::string origins, pooler_config;
   int64_t max_queued = 0, max_queue_time = 600, shutdown_timeout = 30, stall_timeout = 60, stats_interval = 10,
           idle_timeout = 75;
@@ -63,6 +63,10 @@ void ServeCommand::add_to(CLI::App& app) {
   server(app.add_option("--served-model-name", options.model_names, "names of the model for clients (default: MODEL)"));
   server(app.add_option("--api-key", api_keys, "key that clients must send; may be given several times")
              ->envname("OCTET_API_KEY")
+             ->delimiter(','));
+  server(app.add_option("--admin-api-key", admin_api_keys,
+                        "key for /abort_requests and /reset_prefix_cache, which are not there without")
+             ->envname("OCTET_ADMIN_API_KEY")
              ->delimiter(','));
   server(app.add_option("--api-key-file", api_key_file, "keys, one a line, # for comments"));
   server(app.add_option("--allowed-origins", origins,
@@ -122,6 +126,7 @@ void ServeCommand::run() {
   options.http.limits.max_body_bytes = parse_count(max_body);
   options.http.limits.idle_timeout = std::chrono::seconds(idle_timeout);
   options.api.api_keys = api_keys;
+  options.api.admin_api_keys = admin_api_keys;
   if (!api_key_file.empty()) {
     for (std::string& key : read_key_file(api_key_file)) options.api.api_keys.push_back(std::move(key));
   }

@@ -9,6 +9,8 @@
 #include "octet/server/messages_request.h"
 #include "octet/server/openai_answer.h"
 #include "octet/server/openapi.h"
+#include "octet/server/responses_answer.h"
+#include "octet/server/responses_request.h"
 
 namespace octet {
 namespace {
@@ -95,11 +97,9 @@ std::vector<Route> ApiServer::routes() {
   const auto to = [this](void (ApiServer::*method)(Call&)) {
     return [this, method](Call& call) { (this->*method)(call); };
   };
-  const auto missing = [](Call& call) {
-    throw ApiError(501, "not_supported_error", fmt::format("octet does not serve {}.", call.request->path));
-  };
   constexpr auto kOpen = Access::kOpen;
   constexpr auto kKey = Access::kKey;
+  constexpr auto kAdmin = Access::kAdmin;
   constexpr auto kInline = Where::kInline;
   constexpr auto kWorker = Where::kWorker;
   constexpr auto kAnthropic = ErrorWording::kAnthropic;
@@ -121,12 +121,16 @@ std::vector<Route> ApiServer::routes() {
       {"POST", "/v1/messages", kKey, kWorker, Needs::kPlace, to(&ApiServer::post_messages), kAnthropic},
       {"POST", "/v1/messages/count_tokens", kKey, kWorker, Needs::kModel, to(&ApiServer::post_count_tokens),
        kAnthropic},
+      {"POST", "/v1/responses", kKey, kWorker, Needs::kPlace, to(&ApiServer::post_responses)},
       {"POST", "/v1/embeddings", kKey, kWorker, Needs::kPlace, to(&ApiServer::post_embeddings)},
       {"POST", "/v1/completions/render", kKey, kWorker, Needs::kModel, to(&ApiServer::post_completions_render)},
       {"POST", "/v1/chat/completions/render", kKey, kWorker, Needs::kModel, to(&ApiServer::post_chat_render)},
+      {"GET", "/health_generate", kKey, kWorker, Needs::kModel, to(&ApiServer::get_health_generate)},
+      {"GET", "/server_info", kKey, kInline, Needs::kModel, to(&ApiServer::get_server_info)},
+      {"POST", "/abort_requests", kAdmin, kWorker, Needs::kModel, to(&ApiServer::post_abort_requests)},
+      {"POST", "/reset_prefix_cache", kAdmin, kWorker, Needs::kModel, to(&ApiServer::post_reset_prefix_cache)},
       {"POST", "/tokenize", kKey, kWorker, Needs::kModel, to(&ApiServer::post_tokenize)},
       {"POST", "/detokenize", kKey, kWorker, Needs::kModel, to(&ApiServer::post_detokenize)},
-      {"POST", "/v1/responses", kKey, kInline, Needs::kNothing, missing},
   };
 }
 
@@ -230,6 +234,13 @@ void ApiServer::post_chat(Call& call) {
 void ApiServer::post_messages(Call& call) {
   ChatRequest request = read_messages_request(parse_body(std::move(call.request->body)), model()->facts());
   answer_chat(call, std::move(request), messages_format());
+}
+
+void ApiServer::post_responses(Call& call) {
+  const ServedModel* served = model();
+  ResponsesRequest request = read_responses_request(parse_body(std::move(call.request->body)), served->facts());
+  auto format = responses_format(std::move(request.echo), answer_options(request.chat.generation, *served));
+  answer_chat(call, std::move(request.chat), std::move(format));
 }
 
 void ApiServer::post_embeddings(Call& call) {

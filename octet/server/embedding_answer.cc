@@ -42,7 +42,7 @@ class EmbeddingFormat final : public AnswerFormat {
  private:
   Json embedding(const ChoiceNews& news) const {
     if (news.finish_reason == FinishReason::kAbort) {
-      throw ApiError(503, "server_shutting_down", "The request was ended before it was done.");
+      throw ApiError(503, "request_aborted", "The request was ended before it was done.");
     }
     const std::vector<float> vector = finished_embedding(news.pooled, options_.dimensions, options_.normalize);
     const bool broken = std::any_of(vector.begin(), vector.end(), [](float x) { return !std::isfinite(x); });

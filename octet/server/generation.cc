@@ -110,6 +110,17 @@ void Generation::abort() {
   abort_in_engine();
 }
 
+bool Generation::is_called(std::string_view id) const {
+  const std::string prefix = job_.format->id_prefix();
+  if (id.starts_with(prefix) && id.substr(prefix.size()) == job_.request_id) return true;
+  return id == job_.request_id;
+}
+
+bool Generation::finished() {
+  const std::lock_guard lock(mutex_);
+  return finished_ || gone_;
+}
+
 void Generation::end_waiting(Clock::time_point arrived) {
   if (job_.arrival > arrived) return;
   std::vector<std::string> ids;

@@ -45,6 +45,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
   void abort();
   // Ends what came before `arrived` and waits for its first step: 503 to the client.
   void end_waiting(std::chrono::steady_clock::time_point arrived);
+  // `id` is the request's, or its answer's ("chatcmpl-...").
+  bool is_called(std::string_view id) const;
+  bool finished();
   // A comment to a stream that has been silent, so that proxies keep it open.
   void keep_alive(std::chrono::steady_clock::time_point now);
 
