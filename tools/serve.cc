@@ -16,6 +16,7 @@ struct ServeCommand {
   std::string port = "8000", api_key_file, log_format = "text", log_level = "info", max_body = "32M";
   std::vector<std::string> api_keys, admin_api_keys;
   std::string origins, pooler_config;
+  int client_certificates = 0;
   int64_t max_queued = 0, max_queue_time = 600, shutdown_timeout = 30, stall_timeout = 60, stats_interval = 10,
           idle_timeout = 75;
   bool no_stats = false;
@@ -75,6 +76,16 @@ void ServeCommand::add_to(CLI::App& app) {
              ->capture_default_str());
   server(app.add_option("--stall-timeout", stall_timeout, "seconds without a step after which /health says stalled")
              ->capture_default_str());
+  server(
+      app.add_option("--ssl-certfile", options.http.tls.certificate_file, "PEM certificates: HTTPS instead of HTTP"));
+  server(app.add_option("--ssl-keyfile", options.http.tls.key_file, "their PEM key (default: in --ssl-certfile)"));
+  server(app.add_option("--ssl-ca-certs", options.http.tls.ca_file, "PEM certificates of who vouches for clients"));
+  server(
+      app.add_option("--ssl-cert-reqs", client_certificates, "certificates of clients: 0 none, 1 checked, 2 required")
+          ->check(CLI::Range(0, 2))
+          ->capture_default_str());
+  server(app.add_option("--ssl-ciphers", options.http.tls.ciphers, "of TLS 1.2, in OpenSSL's notation"));
+  server(app.add_flag("--enable-ssl-refresh", options.http.tls.refresh, "read the files again when they change"));
   server(app.add_option(
       "--pooler-config", pooler_config,
       "how /v1/embeddings makes vectors: {\"pooling_type\": \"MEAN\" or \"LAST\", \"normalize\": true}"));
@@ -99,6 +110,8 @@ void ServeCommand::add_to(CLI::App& app) {
   logs(app.add_flag("--access-log,!--no-access-log", options.api.access_log, "a line for each request (on)"));
   logs(app.add_option("--disable-access-log-for-endpoints", options.api.quiet_paths, "paths without such a line")
            ->delimiter(','));
+  logs(app.add_option("--otlp-traces-endpoint", options.api.traces_endpoint,
+                      "OpenTelemetry collector for a span a request: http://HOST:4318 (OTLP/HTTP)"));
   logs(app.add_option("--log-stats-interval", stats_interval, "seconds between lines with throughputs")
            ->capture_default_str());
   logs(app.add_flag("--disable-log-stats", no_stats, "none of them"));
@@ -123,6 +136,10 @@ void ServeCommand::run() {
   options.llm.pooler_config = pooler_config;
   const EngineOptions& engine = options.llm.engine;
   options.http.port = parse_port(port);
+  options.http.tls.clients = static_cast<TlsOptions::ClientCertificates>(client_certificates);
+  if (options.http.tls.certificate_file.empty() && !options.http.tls.key_file.empty()) {
+    fail(ErrorCode::kUsage, "--ssl-keyfile: needs --ssl-certfile");
+  }
   options.http.limits.max_body_bytes = parse_count(max_body);
   options.http.limits.idle_timeout = std::chrono::seconds(idle_timeout);
   options.api.api_keys = api_keys;

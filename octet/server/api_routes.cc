@@ -156,7 +156,7 @@ void ApiServer::get_metrics(Call& call) {
   const auto engine = engine_metrics();
   call.reply->send({.status = 200,
                     .headers = {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}},
-                    .body = metrics_.text(engine ? &*engine : nullptr, admission_.num_rejected())});
+                    .body = metrics_.text(engine ? &*engine : nullptr, server_counts())});
 }
 
 void ApiServer::get_openapi(Call& call) { send_json(call, 200, openapi_document(build::kVersion)); }
@@ -190,6 +190,15 @@ void ApiServer::get_tokenizer_info(Call& call) {
   send_json(call, 200, body);
 }
 
+ServerCounts ApiServer::server_counts() const {
+  ServerCounts counts{.rejected = admission_.num_rejected(), .traces_exported = {}, .traces_dropped = {}};
+  if (tracer_) {
+    counts.traces_exported = tracer_->num_exported();
+    counts.traces_dropped = tracer_->num_dropped();
+  }
+  return counts;
+}
+
 Admission::Ticket ApiServer::enter(int64_t num_sequences) {
   auto ticket = admission_.enter(num_sequences);
   if (!ticket) throw ApiError(503, "queue_full", admission_.full().value_or("The server is full."));
@@ -200,6 +209,10 @@ void ApiServer::generate(Call& call, const ServedModel& served, GenerationJob jo
   job.arrival = call.request->arrival;
   const bool named = call.request->header("x-request-id").empty() && !job.request.request_id.empty();
   job.request_id = named ? job.request.request_id : call.request_id;
+  if (tracer_) {
+    job.trace = trace_of(call.request->header("traceparent"), call.request->header("tracestate"));
+    job.tracer = tracer_.get();
+  }
   for (const Prompt& prompt : job.prompts) {
     job.ticket.add_waiting_tokens(static_cast<int64_t>(prompt.token_ids.size()));
   }

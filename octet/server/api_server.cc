@@ -3,7 +3,9 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <cstdlib>
 
+#include "octet/base/build_facts.h"
 #include "octet/base/log.h"
 
 namespace octet {
@@ -53,6 +55,12 @@ ApiError not_found(const HttpRequest& request) {
   return {404, "not_found", fmt::format("There is no {}.", shortened(request.path))};
 }
 
+std::unique_ptr<TraceExporter> make_tracer(const std::string& endpoint) {
+  if (endpoint.empty()) return nullptr;
+  const char* name = std::getenv("OTEL_SERVICE_NAME");  // OpenTelemetry's own
+  return std::make_unique<TraceExporter>(endpoint, name && *name ? name : "octet", build::kVersion);
+}
+
 }  // namespace
 
 ApiServer::ApiServer(const ApiOptions& options)
@@ -62,6 +70,7 @@ ApiServer::ApiServer(const ApiOptions& options)
       cors_(options.allowed_origins),
       lifecycle_(options.stall_timeout),
       admission_(options.max_sequences),
+      tracer_(make_tracer(options.traces_endpoint)),
       route_table_(routes()),
       workers_(options.num_workers, kMaxWaitingWork) {}
 

@@ -31,6 +31,7 @@ struct ApiOptions {
   int64_t max_sequences = 1280;              // running and waiting together
   int64_t max_waiting_tokens = 0;            // of prompts without a first token; 0: 4 times what the KV cache holds
   std::chrono::seconds max_queue_time{600};  // then a request that no step has begun on is given up; 0: never
+  std::string traces_endpoint;               // of an OpenTelemetry collector; empty: no traces
   int num_workers = 2;
   std::chrono::seconds stall_timeout{60};
 };
@@ -67,6 +68,7 @@ class ApiServer final : public HttpApp {
   std::optional<ApiError> check_access(const Route& route, const HttpRequest& request) const;
   std::optional<EngineMetrics> engine_metrics() const;
   std::vector<std::shared_ptr<Generation>> living();
+  ServerCounts server_counts() const;
 
   // The routes, api_routes.cc.
   void send_json(Call& call, int status, const Json& body);
@@ -103,6 +105,7 @@ class ApiServer final : public HttpApp {
   Lifecycle lifecycle_;
   Admission admission_;
   ServerMetrics metrics_;
+  std::unique_ptr<TraceExporter> tracer_;  // nullptr without an endpoint
   RouteTable route_table_;
 
   std::mutex mutex_;  // guards generations_

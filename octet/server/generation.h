@@ -17,6 +17,7 @@
 #include "octet/server/http_reply.h"
 #include "octet/server/served_model.h"
 #include "octet/server/server_metrics.h"
+#include "octet/server/trace_exporter.h"
 
 namespace octet {
 
@@ -30,6 +31,8 @@ struct GenerationJob {
   std::optional<PoolingType> pooling;  // its answer is vectors
   std::unique_ptr<AnswerFormat> format;
   std::string request_id;
+  std::optional<TraceParent> trace;  // that its span belongs to; nothing: none is made
+  TraceExporter* tracer = nullptr;   // with `trace`; outlives it
   std::chrono::steady_clock::time_point arrival;
   Admission::Ticket ticket;
 };
@@ -64,6 +67,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   void open_choices(size_t prompt, const RequestOutput& output);
   void take_delta(size_t prompt, const RequestOutput& output, const OutputDelta& delta);
   void take_text(Choice& choice, const OutputDelta& delta, bool ends);
+  void trace(const RequestOutput& last);
   void measure(size_t prompt, const RequestOutput& output, bool has_tokens);
   void leave();
   void flush();
