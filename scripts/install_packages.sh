@@ -6,7 +6,7 @@
 set -euo pipefail
 
 packages=(cmake ninja-build g++ ccache pkg-config git ca-certificates python3 python3-venv
-          nlohmann-json3-dev libcli11-dev libfmt-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev
+          nlohmann-json3-dev libcli11-dev libfmt-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libssl-dev
           libboost-dev prometheus-cpp-dev)
 tests=(libgtest-dev libgmock-dev python3-dev)
 slow=(clang clang-tidy llvm prometheus)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Records what Hugging Face transformers computes, for tests/models: tiny random checkpoints of every variant of the Llama
 family and of the mixtures of experts with their hidden states, logits and greedy tokens (tests/golden/models/<variant>/), the frequencies of every kind of
-RoPE scaling (tests/golden/models/rope.json), and some logits of SmolLM2-135M-Instruct (tests/golden/models/smollm2.json).
+RoPE scaling (tests/golden/models/rope.json), some logits of SmolLM2-135M-Instruct (tests/golden/models/smollm2.json) and its
+hidden states pooled (tests/golden/models/smollm2_embeddings.json).
 
 Everything runs in F32 on a CPU with eager attention. Needs torch 2.11.0 and transformers 5.23.0 (other versions are refused),
 which are not needed to run the tests.
@@ -10,6 +11,7 @@ which are not needed to run the tests.
   scripts/make_golden.py fp8              (after variants: linears with FP8 weights and activations, computed from dequantised values)
   scripts/make_golden.py rope
   scripts/make_golden.py smollm2 FOLDER
+  scripts/make_golden.py embeddings FOLDER
 """
 import argparse
 import hashlib
@@ -404,6 +406,25 @@ def record_smollm2(folder):
     print("smollm2.json:", [row["greedy"][:8] for row in rows])
 
 
+EMBEDDED_TEXTS = ["The capital of France is Paris.", "a", "Une phrase en français, and one in English; " * 12]
+
+
+@torch.no_grad()
+def record_embeddings(folder):
+    """Hidden states after the final norm: the last token's and their mean, not normalised."""
+    model = load(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    rows = []
+    for text in EMBEDDED_TEXTS:
+        ids = tokenizer(text).input_ids
+        hidden = model.model(torch.tensor([ids])).last_hidden_state[0].double()
+        last, mean = ([float(f"{x:.6g}") for x in vector.tolist()] for vector in (hidden[-1], hidden.mean(0)))
+        rows.append(dict(text=text, input_ids=ids, last=last, mean=mean))
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    (OUT / "smollm2_embeddings.json").write_text('{"made_with": %s, "texts": [\n%s\n]}\n' % (json.dumps(PINS), lines))
+    print("smollm2_embeddings.json:", [len(row["input_ids"]) for row in rows])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -411,6 +432,7 @@ def main():
     commands.add_parser("fp8")
     commands.add_parser("rope")
     commands.add_parser("smollm2").add_argument("folder")
+    commands.add_parser("embeddings").add_argument("folder")
     arguments = parser.parse_args()
     check_pins()
     torch.set_num_threads(1)
@@ -425,6 +447,8 @@ def main():
         record_fp8_stored_experts()
     elif arguments.command == "rope":
         record_rope()
+    elif arguments.command == "embeddings":
+        record_embeddings(arguments.folder)
     else:
         record_smollm2(arguments.folder)
 

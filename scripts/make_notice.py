@@ -8,7 +8,7 @@ import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DEBIAN = ["libcli11-dev", "libfmt-dev", "nlohmann-json3-dev", "libpcre2-dev", "libutf8proc-dev", "libcurl4-openssl-dev", "prometheus-cpp-dev"]
+DEBIAN = ["libcli11-dev", "libfmt-dev", "nlohmann-json3-dev", "libpcre2-dev", "libutf8proc-dev", "libcurl4-openssl-dev", "libssl-dev", "prometheus-cpp-dev"]
 HEAD = """octet
 Copyright 2026 the octet authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 

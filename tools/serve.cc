@@ -14,8 +14,9 @@ struct ServeCommand {
   ModelFlags model;
   ServeOptions options;
   std::string port = "8000", api_key_file, log_format = "text", log_level = "info", max_body = "32M";
-  std::vector<std::string> api_keys;
-  std::string origins;
+  std::vector<std::string> api_keys, admin_api_keys;
+  std::string origins, pooler_config;
+  int client_certificates = 0;
   int64_t max_queued = 0, max_queue_time = 600, shutdown_timeout = 30, stall_timeout = 60, stats_interval = 10,
           idle_timeout = 75;
   bool no_stats = false;
@@ -64,6 +65,10 @@ void ServeCommand::add_to(CLI::App& app) {
   server(app.add_option("--api-key", api_keys, "key that clients must send; may be given several times")
              ->envname("OCTET_API_KEY")
              ->delimiter(','));
+  server(app.add_option("--admin-api-key", admin_api_keys,
+                        "key for /abort_requests and /reset_prefix_cache, which are not there without")
+             ->envname("OCTET_ADMIN_API_KEY")
+             ->delimiter(','));
   server(app.add_option("--api-key-file", api_key_file, "keys, one a line, # for comments"));
   server(app.add_flag("--ui,!--no-ui", options.api.page, "a page at / to chat and to watch the server (on)"));
   server(app.add_option("--allowed-origins", origins,
@@ -72,6 +77,19 @@ void ServeCommand::add_to(CLI::App& app) {
              ->capture_default_str());
   server(app.add_option("--stall-timeout", stall_timeout, "seconds without a step after which /health says stalled")
              ->capture_default_str());
+  server(
+      app.add_option("--ssl-certfile", options.http.tls.certificate_file, "PEM certificates: HTTPS instead of HTTP"));
+  server(app.add_option("--ssl-keyfile", options.http.tls.key_file, "their PEM key (default: in --ssl-certfile)"));
+  server(app.add_option("--ssl-ca-certs", options.http.tls.ca_file, "PEM certificates of who vouches for clients"));
+  server(
+      app.add_option("--ssl-cert-reqs", client_certificates, "certificates of clients: 0 none, 1 checked, 2 required")
+          ->check(CLI::Range(0, 2))
+          ->capture_default_str());
+  server(app.add_option("--ssl-ciphers", options.http.tls.ciphers, "of TLS 1.2, in OpenSSL's notation"));
+  server(app.add_flag("--enable-ssl-refresh", options.http.tls.refresh, "read the files again when they change"));
+  server(app.add_option(
+      "--pooler-config", pooler_config,
+      "how /v1/embeddings makes vectors: {\"pooling_type\": \"MEAN\" or \"LAST\", \"normalize\": true}"));
   const auto limits = [&](CLI::Option* option) { option->capture_default_str()->group("Limits"); };
   limits(app.add_option("--max-num-queued-reqs", max_queued, "sequences that may wait; 0: 4 * max-num-seqs"));
   limits(app.add_option("--max-num-queued-tokens", options.api.max_waiting_tokens,
@@ -93,6 +111,8 @@ void ServeCommand::add_to(CLI::App& app) {
   logs(app.add_flag("--access-log,!--no-access-log", options.api.access_log, "a line for each request (on)"));
   logs(app.add_option("--disable-access-log-for-endpoints", options.api.quiet_paths, "paths without such a line")
            ->delimiter(','));
+  logs(app.add_option("--otlp-traces-endpoint", options.api.traces_endpoint,
+                      "OpenTelemetry collector for a span a request: http://HOST:4318 (OTLP/HTTP)"));
   logs(app.add_option("--log-stats-interval", stats_interval, "seconds between lines with throughputs")
            ->capture_default_str());
   logs(app.add_flag("--disable-log-stats", no_stats, "none of them"));
@@ -114,11 +134,17 @@ void ServeCommand::run() {
                 : log_level == "error"   ? LogLevel::kError
                                          : LogLevel::kInfo);
   options.llm = model.options();
+  options.llm.pooler_config = pooler_config;
   const EngineOptions& engine = options.llm.engine;
   options.http.port = parse_port(port);
+  options.http.tls.clients = static_cast<TlsOptions::ClientCertificates>(client_certificates);
+  if (options.http.tls.certificate_file.empty() && !options.http.tls.key_file.empty()) {
+    fail(ErrorCode::kUsage, "--ssl-keyfile: needs --ssl-certfile");
+  }
   options.http.limits.max_body_bytes = parse_count(max_body);
   options.http.limits.idle_timeout = std::chrono::seconds(idle_timeout);
   options.api.api_keys = api_keys;
+  options.api.admin_api_keys = admin_api_keys;
   if (!api_key_file.empty()) {
     for (std::string& key : read_key_file(api_key_file)) options.api.api_keys.push_back(std::move(key));
   }

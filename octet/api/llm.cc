@@ -32,6 +32,11 @@ struct PendingEvent {
   RequestEvent event;
 };
 
+// What was ended before has rows of a part of its prompt only.
+void take_pooled(const Pooler& pooler, OutputStream& stream) {
+  if (stream.output().outputs.front().finish_reason == FinishReason::kLength) stream.set_pooled(pooler.pooled());
+}
+
 }  // namespace
 
 Prompt Prompt::of_text(std::string value) {
@@ -45,6 +50,7 @@ struct Llm::State {
   struct Live {
     OutputStream stream;
     OnOutput on_output;
+    std::shared_ptr<const Pooler> pooler;  // nullptr: none is asked for
   };
 
   explicit State(const LlmOptions& options);
@@ -61,6 +67,7 @@ struct Llm::State {
   std::optional<ChatTemplate> chat_template;
   std::map<std::string, std::string> special_tokens;
   GenerationConfig generation_config;
+  std::string pooler_config;
   std::vector<int32_t> eos_token_ids;
   std::atomic<int64_t> next_request{0};
 
@@ -75,7 +82,9 @@ struct Llm::State {
   std::thread output_thread;
 };
 
-Llm::State::State(const LlmOptions& options) : folder(resolve_model(options.model, options.revision)) {
+Llm::State::State(const LlmOptions& options)
+    : folder(resolve_model(options.model, options.revision)), pooler_config(options.pooler_config) {
+  if (!pooler_config.empty()) PoolingChoice::of_config(pooler_config, {});  // what is wrong with it is known at once
   generation_config = GenerationConfig::from_folder(folder);
   if (options.tokenizing == LlmOptions::Tokenizing::kOn) load_text(options);
   EngineOptions engine_options = options.engine;
@@ -157,9 +166,26 @@ void Llm::State::deliver(PendingEvent pending) {
   request->stream.apply(pending.event, deltas);
   // The engine's answer to the last of these ends the request for the caller as well.
   for (const int32_t index : request->stream.newly_stopped()) engine->abort_sequence(pending.request_id, index);
+  if (pending.event.finished && request->pooler) take_pooled(*request->pooler, request->stream);
   if (deltas.empty() && !pending.event.finished) return;  // that answer for one of several sequences
   request->on_output(request->stream.output(), deltas);
 }
+
+namespace {
+
+// Makes the request show what its pooler needs. The engine hands rows over before the events that follow from them.
+std::shared_ptr<const Pooler> pool(const SubmitOptions& options, Request& request) {
+  if (!options.pooling) return nullptr;
+  if (request.sampling.max_tokens != 0 || request.sampling.n != 1) {
+    fail(ErrorCode::kInvalid, "pooling needs max_tokens 0 and n 1");
+  }
+  auto pooler = std::make_shared<Pooler>(*options.pooling);
+  request.row_scope = *options.pooling == PoolingType::kMean ? Request::RowScope::kAll : Request::RowScope::kLast;
+  request.on_hidden = [pooler](int64_t, std::span<const float> hidden) { pooler->add(hidden); };
+  return pooler;
+}
+
+}  // namespace
 
 Llm::Llm(const LlmOptions& options) : state_(std::make_unique<State>(options)) {}
 Llm::~Llm() = default;
@@ -168,6 +194,11 @@ const Tokenizer* Llm::tokenizer() const { return state_->tokenizer ? &*state_->t
 const std::string& Llm::model_folder() const { return state_->folder; }
 Engine& Llm::engine() { return *state_->engine; }
 const std::vector<int32_t>& Llm::eos_token_ids() const { return state_->eos_token_ids; }
+
+PoolingChoice Llm::pooling() const {
+  if (state_->pooler_config.empty()) return PoolingChoice::of_folder(state_->folder);
+  return PoolingChoice::of_config(state_->pooler_config, {});
+}
 
 SamplingParams Llm::default_sampling_params() const {
   const GenerationConfig& config = state_->generation_config;
@@ -270,8 +301,9 @@ std::string Llm::submit(const Prompt& prompt, const SamplingParams& params, OnOu
   start.request_id = request.id;
   start.prompt = prompt.text;
   start.prompt_token_ids = request.prompt_token_ids;
-  auto live = std::make_shared<State::Live>(
-      State::Live{.stream = OutputStream(tokenizer(), params, std::move(start)), .on_output = std::move(on_output)});
+  auto live = std::make_shared<State::Live>(State::Live{.stream = OutputStream(tokenizer(), params, std::move(start)),
+                                                        .on_output = std::move(on_output),
+                                                        .pooler = pool(options, request)});
   {
     std::lock_guard lock(state.mutex);
     state.live.emplace(request.id, std::move(live));

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "octet/api/output.h"
+#include "octet/api/pooling.h"
 #include "octet/engine/engine.h"
 #include "octet/text/chat_template.h"
 #include "octet/text/tokenizer.h"
@@ -22,7 +23,8 @@ struct LlmOptions {
   std::string tokenizer;                                                       // folder or name; empty: the model's
   enum class Tokenizing : uint8_t { kOn, kOff } tokenizing = Tokenizing::kOn;  // kOff: token ids in, token ids out
   std::optional<std::string> chat_template;                                    // Jinja source instead of the model's
-  EngineOptions engine;                                                        // engine.model_folder is set by Llm
+  std::string pooler_config;  // JSON, see PoolingChoice::of_config; empty: as the model's files say
+  EngineOptions engine;       // engine.model_folder is set by Llm
 };
 
 // A prompt as text or as token ids.
@@ -46,7 +48,8 @@ struct ChatOptions {
 // How the engine treats a request among others.
 struct SubmitOptions {
   int32_t priority = 0;
-  std::string cache_salt;  // requests with other salts share no cached prefix with it
+  std::string cache_salt;              // requests with other salts share no cached prefix with it
+  std::optional<PoolingType> pooling;  // fills RequestOutput::pooled; for requests with max_tokens 0 and n 1
 };
 
 // New text of one sequence.
@@ -79,6 +82,9 @@ class Llm {
   const std::map<std::string, std::string>& special_tokens() const;
   // The chat template's Jinja text; nullptr when the model has none.
   const std::string* chat_template_source() const;
+
+  // How the model's vectors of texts are made. Throws Error{kUnsupported} where its files ask for another way.
+  PoolingChoice pooling() const;
 
   // What SamplingParams::grammar is compiled to, from a cache; submit() calls it. Throws Error{kInvalid} and
   // Error{kUnsupported} that say what is wrong with the spec. Takes at most 5 s.

@@ -33,6 +33,7 @@ struct RequestOutput {
   std::vector<int32_t> prompt_token_ids;
   std::vector<PositionLogprobs> prompt_logprobs;
   std::vector<CompletionOutput> outputs;  // by index
+  std::vector<float> pooled;              // with SubmitOptions::pooling, once finished; empty when it was ended before
   int32_t num_cached_tokens = 0;
   RequestTimes times;
   bool finished = false;

@@ -21,6 +21,7 @@ class OutputStream {
   // Applies an event; what is new goes to `deltas`. Sequences that a stop string ended ignore their later tokens.
   void apply(const RequestEvent& event, std::vector<OutputDelta>& deltas);
   const RequestOutput& output() const { return output_; }
+  void set_pooled(std::vector<float> pooled) { output_.pooled = std::move(pooled); }
   // The sequences that the last event's tokens ended by a stop string, which is known here only: the engine still works
   // on them.
   const std::vector<int32_t>& newly_stopped() const { return newly_stopped_; }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 
 #include "octet/base/error.h"
 #include "octet/engine/client_for_test.h"
@@ -99,7 +100,7 @@ TEST_F(EngineTest, ScoresPrompts) {
   for (int round = 0; round < 2; ++round) {              // the second time the cache holds the prompt
     std::map<int64_t, std::vector<float>> rows;
     Request request = make_request("a", prompt, {.temperature = 0.0, .max_tokens = 0, .prompt_logprobs = 1});
-    request.logits_scope = Request::LogitsScope::kAll;
+    request.row_scope = Request::RowScope::kAll;
     request.on_logits = [&](int64_t position, std::span<const float> logits) {
       rows[position].assign(logits.begin(), logits.end());
     };
@@ -123,12 +124,62 @@ TEST_F(EngineTest, ScoresPrompts) {
   }
 }
 
+// Every position once and in order, in chunks and from a cache that holds the prompt.
+TEST_F(EngineTest, ShowsHiddenStatesOfPrompts) {
+  std::vector<float> whole;
+  for (const int32_t step_tokens : {64, 7}) {
+    EngineOptions options = model_.options();
+    options.max_num_batched_tokens = step_tokens;
+    Engine engine(options);
+    for (int round = 0; round < 2; ++round) {
+      std::vector<int64_t> positions;
+      std::vector<float> rows;
+      Request request = make_request("a", prompt_of(30, 2), {.temperature = 0.0, .max_tokens = 0});
+      request.row_scope = Request::RowScope::kAll;
+      request.on_hidden = [&](int64_t position, std::span<const float> hidden) {
+        positions.push_back(position);
+        rows.insert(rows.end(), hidden.begin(), hidden.end());
+      };
+      Client client;
+      client.submit(engine, std::move(request));
+      const Answer answer = client.wait()["a"];
+      EXPECT_EQ(answer.reason, FinishReason::kLength);
+      EXPECT_EQ(answer.num_cached_tokens, 0);
+      std::vector<int64_t> expected(30);
+      std::iota(expected.begin(), expected.end(), 0);
+      EXPECT_EQ(positions, expected);
+      ASSERT_EQ(rows.size(), 30U * 64U);
+      if (whole.empty()) whole = rows;
+      EXPECT_EQ(rows, whole);
+    }
+  }
+}
+
+// The last row is computed although the cache holds the prompt; the others come from it.
+TEST_F(EngineTest, ShowsTheLastHiddenState) {
+  Engine engine(model_.options());
+  std::vector<std::vector<float>> rows;
+  for (int round = 0; round < 2; ++round) {
+    Request request = make_request("a", prompt_of(30, 2), {.temperature = 0.0, .max_tokens = 0});
+    request.row_scope = Request::RowScope::kLast;
+    request.on_hidden = [&](int64_t position, std::span<const float> hidden) {
+      EXPECT_EQ(position, 29);
+      rows.emplace_back(hidden.begin(), hidden.end());
+    };
+    Client client;
+    client.submit(engine, std::move(request));
+    EXPECT_EQ(client.wait()["a"].num_cached_tokens, round == 0 ? 0 : 28);
+  }
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0], rows[1]);
+}
+
 TEST_F(EngineTest, LastLogitsOnly) {
   Engine engine(model_.options());
   std::vector<int64_t> positions;
   std::vector<float> row;
   Request request = make_request("a", prompt_of(20, 0), {.temperature = 0.0, .max_tokens = 1});
-  request.logits_scope = Request::LogitsScope::kLast;
+  request.row_scope = Request::RowScope::kLast;
   request.on_logits = [&](int64_t position, std::span<const float> logits) {
     positions.push_back(position);
     row.assign(logits.begin(), logits.end());

@@ -53,9 +53,11 @@ struct Request {
   std::string cache_salt;                  // mixed into the first block's hash: requests with other salts share nothing
   // Called on the engine's thread, in order; must be quick and must not throw.
   std::function<void(RequestEvent)> on_event;
-  // Receives logits rows of the prompt (row = position) when set; called on a rank's thread before the step ends.
-  enum class LogitsScope : uint8_t { kNone, kLast, kAll } logits_scope = LogitsScope::kNone;
+  // Which rows of the prompt (row = position) the functions below receive. Of each row they are called once, in order,
+  // on a rank's thread before the step ends; kAll takes no row from the prefix cache.
+  enum class RowScope : uint8_t { kNone, kLast, kAll } row_scope = RowScope::kNone;
   std::function<void(int64_t position, std::span<const float> logits)> on_logits;
+  std::function<void(int64_t position, std::span<const float> hidden)> on_hidden;  // after the final norm
 };
 
 }  // namespace octet

@@ -101,6 +101,7 @@ void Runner::reserve(const StepLimits& limits, const KvCacheChoice& choice, int6
   choice.set_scales(*kv_);
   if (choice.calculates()) scales_to_calculate_ = choice;
   staging_.emplace(device, batch_limits(limits, block_size));
+  host_hidden_.emplace(device, hidden_size_);
   host_logits_.emplace(device, model_->vocab_size(), max_logit_rows_);
   if (!limits.record_steps || !supports_graphs(device)) return;
   record_graphs(std::min({limits.max_sequences, limits.max_tokens, max_logit_rows_}));
@@ -162,6 +163,10 @@ StepResult Runner::finish() {
   const std::span<const LogitRow> rows = step.rows;
   StepResult result;
   result.chunks.resize(step.chunks.size());
+  if (comm_.rank() == 0 && step.hidden) {
+    host_hidden_->show(step.chunks, step.hidden, backend_.launch().stream,
+                       [&](SequenceId id) -> const Request& { return *states_.at(id).request; });
+  }
   for (size_t begin = 0; begin < rows.size(); begin += static_cast<size_t>(max_logit_rows_)) {
     if (begin > 0) {
       step.outputs = slice_outputs(step, static_cast<int64_t>(begin));
@@ -237,8 +242,9 @@ std::vector<Runner::LogitRow> Runner::logit_rows(const StepPlan& plan) const {
                       .sampled = sampled});
     };
     const int64_t last = chunk.sample == StepChunk::Sample::kYes ? chunk.end() - 1 : -1;
-    if (chunk.score_begin != kNothingScored) {
-      const auto length = static_cast<int64_t>(states_.at(chunk.sequence).request->prompt_token_ids.size());
+    const Request& request = *states_.at(chunk.sequence).request;
+    if (chunk.score_begin != kNothingScored && (request.sampling.prompt_logprobs || request.on_logits)) {
+      const auto length = static_cast<int64_t>(request.prompt_token_ids.size());
       for (int64_t p = chunk.score_begin; p < std::min(chunk.end(), length); ++p) add(p, true, p == last);
     }
     if (last >= 0 && (rows.empty() || rows.back().position != last || rows.back().chunk != static_cast<int32_t>(c)))
@@ -371,6 +377,8 @@ const DecodeGraphs::Recorded* Runner::graph_for(const StepPlan& plan, std::span<
   const size_t count = plan.chunks.size();
   if (plan.num_tokens != static_cast<int64_t>(count) || rows.size() != count) return nullptr;
   for (size_t i = 0; i < count; ++i) {
+    // Recorded steps keep no hidden states; a chunk that scores may want them. Every rank decides by the plan alone.
+    if (plan.chunks[i].score_begin != kNothingScored) return nullptr;
     if (rows[i].row != static_cast<int32_t>(i)) return nullptr;
   }
   return graphs_.find(static_cast<int64_t>(count));

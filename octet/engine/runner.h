@@ -17,6 +17,7 @@
 #include "octet/device/stream.h"
 #include "octet/engine/batch_staging.h"
 #include "octet/engine/decode_graphs.h"
+#include "octet/engine/host_hidden.h"
 #include "octet/engine/host_logits.h"
 #include "octet/engine/kv_choice.h"
 #include "octet/engine/parameter_store.h"
@@ -158,6 +159,7 @@ class Runner {
   std::optional<KvCacheChoice> scales_to_calculate_;  // with the first step
   std::optional<Arena> arena_;
   std::optional<BatchStaging> staging_;
+  std::optional<HostHidden> host_hidden_;
   std::optional<HostLogits> host_logits_;
   DecodeGraphs graphs_;
   std::deque<UnderWay> under_way_;                 // at most two; the later one has begun behind the other

@@ -11,7 +11,7 @@ namespace {
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool wants_every_row(const Request& request) {
-  return request.sampling.prompt_logprobs.has_value() || request.logits_scope == Request::LogitsScope::kAll;
+  return request.sampling.prompt_logprobs.has_value() || request.row_scope == Request::RowScope::kAll;
 }
 
 }  // namespace
@@ -231,7 +231,7 @@ void Scheduler::score(Sequence& sequence, StepChunk& chunk) const {
   int64_t begin = kNothingScored;
   if (wants_every_row(*sequence.request)) {
     begin = std::max(sequence.num_scored, chunk.begin);
-  } else if (sequence.request->logits_scope == Request::LogitsScope::kLast) {
+  } else if (sequence.request->row_scope == Request::RowScope::kLast) {
     begin = length - 1;
   }
   if (begin >= chunk.end()) return;

@@ -67,7 +67,7 @@ class Scheduler {
   std::vector<SequenceUpdate> abort(const std::string& request_id, FinishReason reason = FinishReason::kAbort,
                                     const std::string& error = "");
   // Ends one sequence with kAbort; the others go on. Nothing when the id is unknown or the sequence has ended. Prompt
-  // log-probabilities and on_logits come with sequence 0, and end with it.
+  // log-probabilities, on_logits and on_hidden come with sequence 0, and end with it.
   std::vector<SequenceUpdate> abort_sequence(const std::string& request_id, int32_t index);
   // abort() if no sequence of the request has begun to run.
   std::vector<SequenceUpdate> abort_waiting(const std::string& request_id);

@@ -30,7 +30,7 @@ struct Sequence {
   int64_t max_tokens = 0;           // prompt and output together may not become longer
   int64_t num_computed_tokens = 0;  // whose KV is in the cache once the steps planned so far have run
   int32_t num_pending = 0;          // tokens that planned, uncommitted steps will sample
-  int64_t num_scored = 0;           // prompt rows that went to prompt_logprobs and on_logits
+  int64_t num_scored = 0;           // prompt rows that prompt_logprobs, on_logits and on_hidden have seen
   int64_t num_cached_tokens = 0;    // prompt tokens found in the cache at first admission
   std::vector<BlockId> blocks;
   std::vector<BlockHash> hashes;  // names of the first full blocks, made when needed

@@ -29,7 +29,7 @@ struct StepChunk {
   int32_t first_block = 0;  // the sequence's block table in StepPlan::block_ids
   int32_t num_blocks = 0;
   enum class Sample : uint8_t { kNo, kYes } sample = Sample::kNo;  // a token from the last row
-  int64_t score_begin = kNothingScored;  // rows from this position on go to prompt_logprobs and on_logits
+  int64_t score_begin = kNothingScored;  // rows from here on go to prompt_logprobs, on_logits, on_hidden
   int64_t end() const { return begin + num_tokens; }
 };
 

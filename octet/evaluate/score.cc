@@ -15,7 +15,7 @@ void for_each_logits(Engine& engine, std::span<const int32_t> token_ids,
   request.sampling.temperature = 0.0;
   request.sampling.max_tokens = 1;
   request.sampling.ignore_eos = true;
-  request.logits_scope = Request::LogitsScope::kAll;
+  request.row_scope = Request::RowScope::kAll;
   request.on_logits = on_row;
   request.on_event = [&finished, error = std::string()](const RequestEvent& event) mutable {
     for (const SequenceDelta& delta : event.deltas) {

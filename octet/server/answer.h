@@ -33,7 +33,8 @@ struct ChoiceNews {
   std::vector<PositionLogprobs> logprobs;  // of token_ids, when asked for
   FinishReason finish_reason = FinishReason::kNone;
   StopReason stop_reason;
-  int64_t text_offset = 0;  // characters that have gone out before
+  std::vector<float> pooled;  // of a text that is embedded
+  int64_t text_offset = 0;    // characters that have gone out before
 };
 
 // Of news.calls: those that begin one.

@@ -3,12 +3,15 @@
 
 #include "octet/base/build_facts.h"
 #include "octet/server/api_server.h"
+#include "octet/server/embedding_answer.h"
 #include "octet/server/json_body.h"
 #include "octet/server/messages_answer.h"
 #include "octet/server/messages_request.h"
 #include "octet/server/openai_answer.h"
 #include "octet/server/openapi.h"
 #include "octet/server/page_route.h"
+#include "octet/server/responses_answer.h"
+#include "octet/server/responses_request.h"
 #include "octet/server/server_status.h"
 
 namespace octet {
@@ -96,11 +99,9 @@ std::vector<Route> ApiServer::routes() {
   const auto to = [this](void (ApiServer::*method)(Call&)) {
     return [this, method](Call& call) { (this->*method)(call); };
   };
-  const auto missing = [](Call& call) {
-    throw ApiError(501, "not_supported_error", fmt::format("octet does not serve {}.", call.request->path));
-  };
   constexpr auto kOpen = Access::kOpen;
   constexpr auto kKey = Access::kKey;
+  constexpr auto kAdmin = Access::kAdmin;
   constexpr auto kInline = Where::kInline;
   constexpr auto kWorker = Where::kWorker;
   constexpr auto kAnthropic = ErrorWording::kAnthropic;
@@ -123,12 +124,16 @@ std::vector<Route> ApiServer::routes() {
       {"POST", "/v1/messages", kKey, kWorker, Needs::kPlace, to(&ApiServer::post_messages), kAnthropic},
       {"POST", "/v1/messages/count_tokens", kKey, kWorker, Needs::kModel, to(&ApiServer::post_count_tokens),
        kAnthropic},
+      {"POST", "/v1/responses", kKey, kWorker, Needs::kPlace, to(&ApiServer::post_responses)},
+      {"POST", "/v1/embeddings", kKey, kWorker, Needs::kPlace, to(&ApiServer::post_embeddings)},
       {"POST", "/v1/completions/render", kKey, kWorker, Needs::kModel, to(&ApiServer::post_completions_render)},
       {"POST", "/v1/chat/completions/render", kKey, kWorker, Needs::kModel, to(&ApiServer::post_chat_render)},
+      {"GET", "/health_generate", kKey, kWorker, Needs::kModel, to(&ApiServer::get_health_generate)},
+      {"GET", "/server_info", kKey, kInline, Needs::kModel, to(&ApiServer::get_server_info)},
+      {"POST", "/abort_requests", kAdmin, kWorker, Needs::kModel, to(&ApiServer::post_abort_requests)},
+      {"POST", "/reset_prefix_cache", kAdmin, kWorker, Needs::kModel, to(&ApiServer::post_reset_prefix_cache)},
       {"POST", "/tokenize", kKey, kWorker, Needs::kModel, to(&ApiServer::post_tokenize)},
       {"POST", "/detokenize", kKey, kWorker, Needs::kModel, to(&ApiServer::post_detokenize)},
-      {"POST", "/v1/embeddings", kKey, kInline, Needs::kNothing, missing},
-      {"POST", "/v1/responses", kKey, kInline, Needs::kNothing, missing},
   };
   if (!options_.page) return routes;
   for (const char* path : {"/", "/page/*"}) {
@@ -159,7 +164,7 @@ void ApiServer::get_metrics(Call& call) {
   const auto engine = engine_metrics();
   call.reply->send({.status = 200,
                     .headers = {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}},
-                    .body = metrics_.text(engine ? &*engine : nullptr, admission_.num_rejected())});
+                    .body = metrics_.text(engine ? &*engine : nullptr, server_counts())});
 }
 
 void ApiServer::get_openapi(Call& call) { send_json(call, 200, openapi_document(build::kVersion)); }
@@ -174,9 +179,7 @@ void ApiServer::get_page(Call& call) {
 void ApiServer::get_status(Call& call) {
   std::vector<RequestStatus> requests;
   const auto now = std::chrono::steady_clock::now();
-  for (const std::weak_ptr<Generation>& weak : generations()) {
-    const auto generation = weak.lock();
-    if (!generation) continue;
+  for (const auto& generation : living()) {
     if (auto status = generation->status(now)) requests.push_back(*std::move(status));
   }
   send_json(call, 200,
@@ -217,6 +220,15 @@ void ApiServer::get_tokenizer_info(Call& call) {
   send_json(call, 200, body);
 }
 
+ServerCounts ApiServer::server_counts() const {
+  ServerCounts counts{.rejected = admission_.num_rejected(), .traces_exported = {}, .traces_dropped = {}};
+  if (tracer_) {
+    counts.traces_exported = tracer_->num_exported();
+    counts.traces_dropped = tracer_->num_dropped();
+  }
+  return counts;
+}
+
 Admission::Ticket ApiServer::enter(int64_t num_sequences) {
   auto ticket = admission_.enter(num_sequences);
   if (!ticket) throw ApiError(503, "queue_full", admission_.full().value_or("The server is full."));
@@ -227,6 +239,10 @@ void ApiServer::generate(Call& call, const ServedModel& served, GenerationJob jo
   job.arrival = call.request->arrival;
   const bool named = call.request->header("x-request-id").empty() && !job.request.request_id.empty();
   job.request_id = named ? job.request.request_id : call.request_id;
+  if (tracer_) {
+    job.trace = trace_of(call.request->header("traceparent"), call.request->header("tracestate"));
+    job.tracer = tracer_.get();
+  }
   for (const Prompt& prompt : job.prompts) {
     job.ticket.add_waiting_tokens(static_cast<int64_t>(prompt.token_ids.size()));
   }
@@ -261,6 +277,29 @@ void ApiServer::post_chat(Call& call) {
 void ApiServer::post_messages(Call& call) {
   ChatRequest request = read_messages_request(parse_body(std::move(call.request->body)), model()->facts());
   answer_chat(call, std::move(request), messages_format());
+}
+
+void ApiServer::post_responses(Call& call) {
+  const ServedModel* served = model();
+  ResponsesRequest request = read_responses_request(parse_body(std::move(call.request->body)), served->facts());
+  auto format = responses_format(std::move(request.echo), answer_options(request.chat.generation, *served));
+  answer_chat(call, std::move(request.chat), std::move(format));
+}
+
+void ApiServer::post_embeddings(Call& call) {
+  const ServedModel* served = model();
+  const EmbeddingRequest request = read_embedding(parse_body(std::move(call.request->body)), served->facts());
+  call.request->body_reservation.reset();
+  const PoolingChoice pooling = served->llm().pooling();
+  GenerationJob job;
+  job.ticket = enter(static_cast<int64_t>(request.texts.prompts.size()));
+  job.prompts = served->prompts(request.texts);
+  job.pooling = pooling.type;
+  job.format = embedding_format({.encoding = request.encoding,
+                                 .dimensions = request.dimensions,
+                                 .normalize = request.normalize.value_or(pooling.normalize)});
+  job.request = request.texts.generation;
+  generate(call, *served, std::move(job));
 }
 
 void ApiServer::post_count_tokens(Call& call) {

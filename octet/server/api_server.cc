@@ -3,7 +3,9 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <cstdlib>
 
+#include "octet/base/build_facts.h"
 #include "octet/base/log.h"
 
 namespace octet {
@@ -53,14 +55,22 @@ ApiError not_found(const HttpRequest& request) {
   return {404, "not_found", fmt::format("There is no {}.", shortened(request.path))};
 }
 
+std::unique_ptr<TraceExporter> make_tracer(const std::string& endpoint) {
+  if (endpoint.empty()) return nullptr;
+  const char* name = std::getenv("OTEL_SERVICE_NAME");  // OpenTelemetry's own
+  return std::make_unique<TraceExporter>(endpoint, name && *name ? name : "octet", build::kVersion);
+}
+
 }  // namespace
 
 ApiServer::ApiServer(const ApiOptions& options)
     : options_(options),
       keys_(options.api_keys),
+      admin_keys_(options.admin_api_keys),
       cors_(options.allowed_origins),
       lifecycle_(options.stall_timeout),
       admission_(options.max_sequences),
+      tracer_(make_tracer(options.traces_endpoint)),
       route_table_(routes()),
       workers_(options.num_workers, kMaxWaitingWork) {}
 
@@ -85,23 +95,26 @@ bool ApiServer::faulty() const {
   return served && served->llm().engine().fault().has_value();
 }
 
-std::vector<std::weak_ptr<Generation>> ApiServer::generations() {
+std::vector<std::shared_ptr<Generation>> ApiServer::living() {
+  std::vector<std::shared_ptr<Generation>> living;
   const std::lock_guard lock(mutex_);
-  std::erase_if(generations_, [](const auto& weak) { return weak.expired(); });
-  return generations_;
+  for (const auto& weak : generations_) {
+    if (auto generation = weak.lock()) living.push_back(std::move(generation));
+  }
+  return living;
 }
 
 void ApiServer::abort_all() {
-  for (const auto& weak : generations()) {
-    if (const auto generation = weak.lock()) generation->abort();
-  }
+  for (const auto& generation : living()) generation->abort();
 }
 
 void ApiServer::tick() {
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(generations_, [](const auto& weak) { return weak.expired(); });
+  }
   const auto now = std::chrono::steady_clock::now();
-  for (const auto& weak : generations()) {
-    const auto generation = weak.lock();
-    if (!generation) continue;
+  for (const auto& generation : living()) {
     generation->keep_alive(now);
     if (options_.max_queue_time.count() > 0) generation->end_waiting(now - options_.max_queue_time);
   }
@@ -114,6 +127,17 @@ RouteTable::Match ApiServer::match(const HttpRequest& request) const {
     if (path.empty()) path = "/";
   }
   return route_table_.match(request.method, path);
+}
+
+std::optional<ApiError> ApiServer::check_access(const Route& route, const HttpRequest& request) const {
+  const bool is_admin = admin_keys_.required() && admin_keys_.allow(request);
+  if (route.access == Route::Access::kOpen || is_admin) return std::nullopt;
+  const bool may_ask = keys_.allow(request);
+  if (route.access == Route::Access::kKey && may_ask) return std::nullopt;
+  if (route.access == Route::Access::kAdmin && keys_.required() && may_ask) {
+    return ApiError(403, "permission_error", "This route needs the server's admin key.");
+  }
+  return ApiError(401, "invalid_api_key", "A valid API key is needed: Authorization: Bearer KEY.");
 }
 
 std::optional<ApiError> ApiServer::check_state(const Route& route) const {
@@ -143,7 +167,8 @@ HttpResponse ApiServer::decorated(HttpResponse response, const HttpRequest& requ
 }
 
 std::optional<HttpResponse> ApiServer::check_head(const HttpRequest& request) {
-  const RouteTable::Match found = match(request);
+  RouteTable::Match found = match(request);
+  if (found.route && found.route->access == Route::Access::kAdmin && !admin_keys_.required()) found = {};
   if (auto response = cors_.preflight(request, found.allowed_methods)) return response;
   const auto refused = [&](const ApiError& error) {
     const ErrorWording wording = found.route ? found.route->errors : ErrorWording::kOpenAi;
@@ -159,9 +184,7 @@ std::optional<HttpResponse> ApiServer::check_head(const HttpRequest& request) {
     error.headers.emplace_back("Allow", found.allowed_methods);
     return refused(error);
   }
-  if (found.route->access == Route::Access::kKey && !keys_.allow(request)) {
-    return refused({401, "invalid_api_key", "A valid API key is needed: Authorization: Bearer KEY."});
-  }
+  if (const auto error = check_access(*found.route, request)) return refused(*error);
   if (const auto error = check_state(*found.route)) {
     if (error->code == "queue_full") admission_.count_rejected();
     HttpResponse response = refused(*error);

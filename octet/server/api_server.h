@@ -23,6 +23,7 @@ namespace octet {
 
 struct ApiOptions {
   std::vector<std::string> api_keys;
+  std::vector<std::string> admin_api_keys;  // without one there are no routes for those who run the server
   std::vector<std::string> allowed_origins;
   std::string root_path;                 // a prefix that a proxy leaves on paths
   std::vector<std::string> quiet_paths;  // without a line in the access log
@@ -31,6 +32,7 @@ struct ApiOptions {
   int64_t max_sequences = 1280;              // running and waiting together
   int64_t max_waiting_tokens = 0;            // of prompts without a first token; 0: 4 times what the KV cache holds
   std::chrono::seconds max_queue_time{600};  // then a request that no step has begun on is given up; 0: never
+  std::string traces_endpoint;               // of an OpenTelemetry collector; empty: no traces
   int num_workers = 2;
   std::chrono::seconds stall_timeout{60};
 };
@@ -64,8 +66,10 @@ class ApiServer final : public HttpApp {
   RouteTable::Match match(const HttpRequest& request) const;
   std::optional<ApiError> check_state(const Route& route) const;
   HttpResponse decorated(HttpResponse response, const HttpRequest& request, const std::string& request_id) const;
+  std::optional<ApiError> check_access(const Route& route, const HttpRequest& request) const;
   std::optional<EngineMetrics> engine_metrics() const;
-  std::vector<std::weak_ptr<Generation>> generations();
+  std::vector<std::shared_ptr<Generation>> living();
+  ServerCounts server_counts() const;
 
   // The routes, api_routes.cc.
   void send_json(Call& call, int status, const Json& body);
@@ -84,21 +88,28 @@ class ApiServer final : public HttpApp {
   void post_chat(Call& call);
   void post_messages(Call& call);
   void post_count_tokens(Call& call);
+  void post_responses(Call& call);
+  void post_embeddings(Call& call);
   void post_completions_render(Call& call);
   void post_chat_render(Call& call);
   void post_tokenize(Call& call);
   void post_detokenize(Call& call);
+  void get_server_info(Call& call);  // these four: admin_routes.cc
+  void get_health_generate(Call& call);
+  void post_reset_prefix_cache(Call& call);
+  void post_abort_requests(Call& call);
   void answer_chat(Call& call, ChatRequest request, std::unique_ptr<AnswerFormat> format);
   Admission::Ticket enter(int64_t num_sequences);
   void generate(Call& call, const ServedModel& model, GenerationJob job);
 
   const ApiOptions options_;
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
-  const ApiKeys keys_;
+  const ApiKeys keys_, admin_keys_;
   const CorsPolicy cors_;
   Lifecycle lifecycle_;
   Admission admission_;
   ServerMetrics metrics_;
+  std::unique_ptr<TraceExporter> tracer_;  // nullptr without an endpoint
   RouteTable route_table_;
 
   std::mutex mutex_;  // guards generations_

@@ -15,6 +15,7 @@ using PromptInput = std::variant<std::string, std::vector<int32_t>>;
 struct CompletionRequest {
   GenerationRequest generation;
   std::vector<PromptInput> prompts;  // at least one, none empty
+  std::string prompts_field = "prompt";
 };
 
 // Throws ApiError.

@@ -60,7 +60,8 @@ void Generation::start() {
     if (self->job_.request.stream) self->flush();
   };
   reply_->watch(std::move(events));
-  const SubmitOptions options{.priority = job_.request.priority, .cache_salt = job_.request.cache_salt};
+  const SubmitOptions options{
+      .priority = job_.request.priority, .cache_salt = job_.request.cache_salt, .pooling = job_.pooling};
   for (size_t i = 0; i < job_.prompts.size(); ++i) {
     const auto on_output = [self = shared_from_this(), i](const RequestOutput& output,
                                                           std::span<const OutputDelta> deltas) {
@@ -109,6 +110,17 @@ void Generation::abort() {
   abort_in_engine();
 }
 
+bool Generation::is_called(std::string_view id) const {
+  const std::string prefix = job_.format->id_prefix();
+  if (id.starts_with(prefix) && id.substr(prefix.size()) == job_.request_id) return true;
+  return id == job_.request_id;
+}
+
+bool Generation::finished() {
+  const std::lock_guard lock(mutex_);
+  return finished_ || gone_;
+}
+
 void Generation::end_waiting(Clock::time_point arrived) {
   if (job_.arrival > arrived) return;
   std::vector<std::string> ids;
@@ -133,6 +145,8 @@ void Generation::on_output(size_t prompt, const RequestOutput& output, std::span
     if (waited_too_long_) return fail_with({503, "queue_timeout", "The request has waited too long for its turn."});
     if (job_.request.stream) return flush();
     if (num_open_ == 0) send_whole();
+  } catch (const ApiError& error) {
+    fail_with(error);
   } catch (const std::exception& error) {  // this request's fault, not the output thread's
     log_line(LogLevel::kError, fmt::format("answering failed: {}", error.what()), {{"request_id", job_.request_id}});
     fail_with(failure(""));
@@ -152,10 +166,49 @@ void Generation::take(size_t prompt, const RequestOutput& output, std::span<cons
   }
   measure(prompt, output, has_tokens);
   if (!output.finished) return;
+  if (job_.pooling) choice(prompt, 0).news.pooled = output.pooled;
   waited_too_long_ = waited_too_long_ || (output.times.first_scheduled_us == 0 && !aborted_);
   times_ = output.times;
   metrics_.request_finished(output, std::chrono::duration<double>(Clock::now() - job_.arrival).count());
-  if (--num_open_ == 0) job_.ticket = {};
+  if (--num_open_ > 0) return;
+  job_.ticket = {};
+  if (job_.trace) trace(output);
+}
+
+// The names are vLLM's. Times are those of the prompt that ended last, in seconds.
+void Generation::trace(const RequestOutput& last) {
+  const auto now = Clock::now();
+  const auto ns = [](auto duration) { return std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count(); };
+  const int64_t end_ns = ns(std::chrono::system_clock::now().time_since_epoch());
+  const SamplingParams& sampling = job_.request.sampling;
+  TraceSpan span{.parent = *job_.trace,
+                 .span_id = random_hex(8),
+                 .name = "llm_request",
+                 .start_unix_ns = end_ns - ns(now - job_.arrival),
+                 .end_unix_ns = end_ns,
+                 .attributes = {{"gen_ai.request.id", job_.format->id_prefix() + job_.request_id},
+                                {"gen_ai.response.model", job_.request.model},
+                                {"gen_ai.request.temperature", sampling.temperature},
+                                {"gen_ai.request.top_p", sampling.top_p},
+                                {"gen_ai.request.n", int64_t{sampling.n}},
+                                {"gen_ai.usage.num_sequences", static_cast<int64_t>(choices_.size())},
+                                {"gen_ai.usage.prompt_tokens", num_prompt_tokens_},
+                                {"gen_ai.usage.completion_tokens", num_output_tokens_},
+                                {"gen_ai.latency.e2e", std::chrono::duration<double>(now - job_.arrival).count()}},
+                 .error = {}};
+  const auto add_seconds = [&](const char* name, int64_t from_us, int64_t to_us) {
+    if (from_us > 0 && to_us > 0) span.attributes.emplace_back(name, milliseconds(from_us, to_us) / 1e3);
+  };
+  if (sampling.max_tokens) span.attributes.emplace_back("gen_ai.request.max_tokens", int64_t{*sampling.max_tokens});
+  add_seconds("gen_ai.latency.time_in_queue", times_.arrival_us, times_.first_scheduled_us);
+  add_seconds("gen_ai.latency.time_to_first_token", times_.arrival_us, times_.first_token_us);
+  add_seconds("gen_ai.latency.time_in_model_prefill", times_.first_scheduled_us, times_.first_token_us);
+  add_seconds("gen_ai.latency.time_in_model_decode", times_.first_token_us, times_.last_token_us);
+  add_seconds("gen_ai.latency.time_in_model_inference", times_.first_scheduled_us, times_.last_token_us);
+  for (const CompletionOutput& sequence : last.outputs) {
+    if (sequence.finish_reason == FinishReason::kError) span.error = sequence.error;
+  }
+  job_.tracer->offer(std::move(span));
 }
 
 std::optional<RequestStatus> Generation::status(Clock::time_point now) {

@@ -17,6 +17,7 @@
 #include "octet/server/http_reply.h"
 #include "octet/server/served_model.h"
 #include "octet/server/server_metrics.h"
+#include "octet/server/trace_exporter.h"
 
 namespace octet {
 
@@ -35,8 +36,11 @@ struct GenerationJob {
   std::optional<OutputSplitter> splitter;  // of a chat's choices, each of which gets a copy
   bool include_reasoning = true;
   bool calls_named_tool = false;
+  std::optional<PoolingType> pooling;  // its answer is vectors
   std::unique_ptr<AnswerFormat> format;
   std::string request_id;
+  std::optional<TraceParent> trace;  // that its span belongs to; nothing: none is made
+  TraceExporter* tracer = nullptr;   // with `trace`; outlives it
   std::chrono::steady_clock::time_point arrival;
   Admission::Ticket ticket;
 };
@@ -54,6 +58,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
   void end_waiting(std::chrono::steady_clock::time_point arrived);
   // Nothing once it has been answered.
   std::optional<RequestStatus> status(std::chrono::steady_clock::time_point now);
+  // `id` is the request's, or its answer's ("chatcmpl-...").
+  bool is_called(std::string_view id) const;
+  bool finished();
   // A comment to a stream that has been silent, so that proxies keep it open.
   void keep_alive(std::chrono::steady_clock::time_point now);
 
@@ -70,6 +77,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   void open_choices(size_t prompt, const RequestOutput& output);
   void take_delta(size_t prompt, const RequestOutput& output, const OutputDelta& delta);
   void take_text(Choice& choice, const OutputDelta& delta, bool ends);
+  void trace(const RequestOutput& last);
   void measure(size_t prompt, const RequestOutput& output, bool has_tokens);
   void leave();
   void flush();

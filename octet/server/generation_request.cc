@@ -125,7 +125,14 @@ bool is_id(const std::string& text) {
   return std::all_of(text.begin(), text.end(), [](unsigned char c) { return c > ' ' && c < 0x7F; });
 }
 
-void read_scheduling(Fields& fields, const ModelFacts& facts, GenerationRequest& request) {
+}  // namespace
+
+void read_prompt_handling(Fields& fields, const ModelFacts& facts, GenerationRequest& request) {
+  request.truncate_prompt_tokens = fields.integer("truncate_prompt_tokens", -1, facts.max_model_len);
+  if (request.truncate_prompt_tokens == 0) fail_field("truncate_prompt_tokens", "must be -1 or at least 1");
+  if (const auto side = fields.string("truncation_side"); side && *side != "left") {
+    fail_unsupported("truncation_side", "only \"left\" is supported");
+  }
   const int64_t priority = fields.integer("priority", INT32_MIN, INT32_MAX).value_or(0);
   if (priority != 0 && !facts.has_priorities) {
     fail_field("priority", "must be 0: the server runs with --scheduling-policy fcfs, was {}", priority);
@@ -138,8 +145,6 @@ void read_scheduling(Fields& fields, const ModelFacts& facts, GenerationRequest&
   request.request_id = fields.string("request_id", kMaxIdBytes).value_or("");
   if (!is_id(request.request_id)) fail_field("request_id", "must be printable ASCII without spaces");
 }
-
-}  // namespace
 
 void refuse_unsupported(Fields& fields, int64_t n) {
   for (const char* name : kUnsupported) {
@@ -185,12 +190,7 @@ GenerationRequest read_generation(Fields& fields, const ModelFacts& facts) {
   request.echo = fields.boolean("echo").value_or(false);
   request.return_token_ids = fields.boolean("return_token_ids").value_or(false);
   request.return_tokens_as_token_ids = fields.boolean("return_tokens_as_token_ids").value_or(false);
-  request.truncate_prompt_tokens = fields.integer("truncate_prompt_tokens", -1, facts.max_model_len);
-  if (request.truncate_prompt_tokens == 0) fail_field("truncate_prompt_tokens", "must be -1 or at least 1");
-  if (const auto side = fields.string("truncation_side"); side && *side != "left") {
-    fail_unsupported("truncation_side", "only \"left\" is supported");
-  }
-  read_scheduling(fields, facts, request);
+  read_prompt_handling(fields, facts, request);
   for (const char* name : {"user", "metadata", "store", "service_tier", "session_id", "vllm_xargs"}) fields.raw(name);
   return request;
 }

@@ -24,6 +24,12 @@ struct RequestLimits {
   int64_t max_messages = 10'000;
 };
 
+struct EmbeddingFacts {
+  int64_t size = 0;                            // of a vector
+  bool is_matryoshka = false;                  // it may be cut short
+  std::vector<int64_t> matryoshka_dimensions;  // to these lengths; empty: to any
+};
+
 struct ModelFacts {
   std::vector<std::string> names;  // the first is the model's own
   int64_t vocab_size = 0;
@@ -32,6 +38,7 @@ struct ModelFacts {
   bool has_priorities = false;
   ToolStyle tool_style = ToolStyle::kNone;  // how the chat template calls tools
   RequestLimits limits;
+  EmbeddingFacts embedding;
 };
 
 struct GenerationRequest {
@@ -55,6 +62,8 @@ struct GenerationRequest {
 
 // Everything but prompts and messages. Throws ApiError.
 GenerationRequest read_generation(Fields& fields, const ModelFacts& facts);
+// Truncation of prompts, priority, cache salt and id: what requests that generate nothing have too. Throws ApiError.
+void read_prompt_handling(Fields& fields, const ModelFacts& facts, GenerationRequest& request);
 // Takes the client's limit, if it gave one, and refuses a min_tokens beyond the limit that then holds.
 void take_max_tokens(std::optional<int64_t> given, GenerationRequest& generation);
 // Logs, when debugging is on, what a request said that nobody reads.

@@ -22,6 +22,21 @@ bool has_to_wait(const error_code& error) {
   return error == asio::error::would_block || error == asio::error::try_again || error == asio::error::interrupted;
 }
 
+error_code error_of(TlsSession::Outcome outcome) {
+  switch (outcome) {
+    case TlsSession::Outcome::kDone:
+      return {};
+    case TlsSession::Outcome::kWantsRead:
+    case TlsSession::Outcome::kWantsWrite:
+      return asio::error::would_block;
+    case TlsSession::Outcome::kEnd:
+      return asio::error::eof;
+    case TlsSession::Outcome::kFailed:
+      break;
+  }
+  return asio::error::connection_reset;
+}
+
 }  // namespace
 
 void HttpCore::wake(std::shared_ptr<HttpExchange> exchange) {
@@ -42,8 +57,31 @@ void HttpCore::wake(std::shared_ptr<HttpExchange> exchange) {
   });
 }
 
-HttpConnection::HttpConnection(std::shared_ptr<HttpCore> core, Socket socket, std::string peer)
-    : core_(std::move(core)), socket_(std::move(socket)), peer_(std::move(peer)), timer_(core_->io) {}
+HttpConnection::HttpConnection(std::shared_ptr<HttpCore> core, Socket socket, std::unique_ptr<TlsSession> tls,
+                               std::string peer)
+    : core_(std::move(core)),
+      socket_(std::move(socket)),
+      tls_(std::move(tls)),
+      peer_(std::move(peer)),
+      timer_(core_->io) {}
+
+size_t HttpConnection::read_some(error_code& error) {
+  if (!tls_) return socket_.read_some(asio::buffer(core_->scratch), error);
+  const TlsSession::Result result = tls_->read(core_->scratch.data(), core_->scratch.size());
+  error = error_of(result.outcome);
+  read_wait_ = result.outcome == TlsSession::Outcome::kWantsWrite ? Socket::wait_write : Socket::wait_read;
+  return result.count;
+}
+
+size_t HttpConnection::write_some(error_code& error) {
+  const char* from = out_.data() + out_offset_;
+  const size_t size = out_.size() - out_offset_;
+  if (!tls_) return socket_.write_some(asio::buffer(from, size), error);
+  const TlsSession::Result result = tls_->write(from, size);
+  error = error_of(result.outcome);
+  write_wait_ = result.outcome == TlsSession::Outcome::kWantsRead ? Socket::wait_read : Socket::wait_write;
+  return result.count;
+}
 
 void HttpConnection::start() {
   set_deadline(Clock::now() + core_->limits.idle_timeout);
@@ -53,7 +91,7 @@ void HttpConnection::start() {
 void HttpConnection::wait_readable() {
   if (reading_ || input_ended_ || state_ == State::kClosed || in_.size() >= kMaxUnparsedBytes) return;
   reading_ = true;
-  socket_.async_wait(Socket::wait_read, [self = shared_from_this()](const error_code& error) {
+  socket_.async_wait(read_wait_, [self = shared_from_this()](const error_code& error) {
     self->reading_ = false;
     if (self->state_ == State::kClosed) return;
     if (error) return self->close();
@@ -64,7 +102,7 @@ void HttpConnection::wait_readable() {
 void HttpConnection::on_readable() {
   for (int i = 0; i < kReadsPerWake && in_.size() < kMaxUnparsedBytes; ++i) {
     error_code error;
-    const size_t count = socket_.read_some(asio::buffer(core_->scratch), error);
+    const size_t count = read_some(error);
     if (has_to_wait(error)) break;
     if (error == asio::error::eof) {
       input_ended_ = true;
@@ -213,13 +251,13 @@ void HttpConnection::flush() {
       }
     }
     error_code error;
-    out_offset_ += socket_.write_some(asio::buffer(out_.data() + out_offset_, out_.size() - out_offset_), error);
+    out_offset_ += write_some(error);
     if (has_to_wait(error)) break;
     if (error) return close();
   }
   set_deadline(Clock::now() + core_->limits.write_timeout);
   writing_ = true;
-  socket_.async_wait(Socket::wait_write, [self = shared_from_this()](const error_code& error) {
+  socket_.async_wait(write_wait_, [self = shared_from_this()](const error_code& error) {
     self->writing_ = false;
     if (self->state_ == State::kClosed) return;
     if (error) return self->close();
@@ -248,6 +286,7 @@ void HttpConnection::linger() {
   state_ = State::kLingering;
   in_ = {};
   error_code ignored;
+  if (tls_) tls_->end();
   socket_.shutdown(Socket::shutdown_send, ignored);
   set_deadline(Clock::now() + kLingerTimeout);
   wait_readable();
@@ -296,6 +335,7 @@ void HttpConnection::close() {
     exchange->leave();
   }
   error_code ignored;
+  if (tls_) tls_->end();
   socket_.close(ignored);
   timer_.cancel();
   parser_.reset();

@@ -17,6 +17,7 @@
 #include "octet/server/http_exchange.h"
 #include "octet/server/http_parser.h"
 #include "octet/server/http_server.h"
+#include "octet/server/tls.h"
 
 namespace octet {
 
@@ -48,7 +49,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   using Socket = boost::asio::generic::stream_protocol::socket;
   using Clock = std::chrono::steady_clock;
 
-  HttpConnection(std::shared_ptr<HttpCore> core, Socket socket, std::string peer);
+  // `tls`: of the socket, or nullptr.
+  HttpConnection(std::shared_ptr<HttpCore> core, Socket socket, std::unique_ptr<TlsSession> tls, std::string peer);
   void start();
   // Sends what the exchange has, if it is the one being served.
   void pump(const HttpExchange& exchange);
@@ -59,6 +61,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  private:
   enum class State : uint8_t { kHead, kBody, kServing, kLingering, kClosed };
 
+  // As the socket's, through TLS if there is any; also set what the socket is to be waited for next.
+  size_t read_some(boost::system::error_code& error);
+  size_t write_some(boost::system::error_code& error);
   void wait_readable();
   void on_readable();
   void proceed();
@@ -77,6 +82,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
   std::shared_ptr<HttpCore> core_;
   Socket socket_;
+  std::unique_ptr<TlsSession> tls_;
+  Socket::wait_type read_wait_ = Socket::wait_read, write_wait_ = Socket::wait_write;
   const std::string peer_;
   boost::asio::steady_timer timer_;
   Clock::time_point deadline_ = Clock::time_point::max();

@@ -79,7 +79,9 @@ struct HttpServer::State {
       : options(options_in),
         core(std::make_shared<HttpCore>(limits_of(options_in), app)),
         acceptor(core->io),
-        pause(core->io) {}
+        pause(core->io) {
+    if (!options.tls.certificate_file.empty()) tls.emplace(options.tls);
+  }
 
   static HttpLimits limits_of(const HttpServerOptions& options) {
     HttpLimits limits = options.limits;
@@ -94,6 +96,7 @@ struct HttpServer::State {
   std::shared_ptr<HttpCore> core;
   asio::basic_socket_acceptor<Stream> acceptor;
   asio::steady_timer pause;
+  std::optional<TlsCredentials> tls;  // of the I/O thread
   std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work;
   std::thread thread;
   uint16_t port = 0;
@@ -142,6 +145,7 @@ void HttpServer::State::take(HttpConnection::Socket socket, const Stream::endpoi
   error_code error;
   socket.non_blocking(true, error);
   if (core->num_connections.load() >= core->limits.max_connections) {
+    if (tls) return;  // no answer without a handshake: it is closed
     const HttpResponse full = core->app.refuse(503, "too many connections");
     const std::string text = fmt::format(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
@@ -151,7 +155,10 @@ void HttpServer::State::take(HttpConnection::Socket socket, const Stream::endpoi
     return;
   }
   if (options.unix_socket.empty()) socket.set_option(tcp::no_delay(true), error);
-  const auto connection = std::make_shared<HttpConnection>(core, std::move(socket), peer_name(peer));
+  std::unique_ptr<TlsSession> session;
+  if (tls && !(session = tls->open(socket.native_handle()))) return;
+  const auto connection =
+      std::make_shared<HttpConnection>(core, std::move(socket), std::move(session), peer_name(peer));
   core->connections.insert(connection);
   core->num_connections.fetch_add(1);
   connection->start();
@@ -216,8 +223,9 @@ std::string HttpServer::url() const {
   const HttpServerOptions& options = state_->options;
   if (!options.unix_socket.empty()) return "unix:" + options.unix_socket;
   const bool ipv6 = options.host.find(':') != std::string::npos;
-  return ipv6 ? fmt::format("http://[{}]:{}", options.host, state_->port)
-              : fmt::format("http://{}:{}", options.host, state_->port);
+  const char* scheme = state_->tls ? "https" : "http";
+  return ipv6 ? fmt::format("{}://[{}]:{}", scheme, options.host, state_->port)
+              : fmt::format("{}://{}:{}", scheme, options.host, state_->port);
 }
 
 uint16_t HttpServer::port() const { return state_->port; }

@@ -12,6 +12,7 @@
 
 #include "octet/server/http_message.h"
 #include "octet/server/http_reply.h"
+#include "octet/server/tls.h"
 
 namespace octet {
 
@@ -38,11 +39,13 @@ struct HttpServerOptions {
   uint16_t port = 8000;     // 0: any free one
   std::string unix_socket;  // a path: instead of host and port
   HttpLimits limits;
+  TlsOptions tls;
 };
 
 class HttpServer {
  public:
-  // Listens at once; accepts from the call of run() on. Throws Error{kIo} naming the address. `app` outlives this.
+  // Listens at once; accepts from the call of run() on. Throws Error{kIo} naming the address, and what TlsCredentials
+  // throws. `app` outlives this.
   HttpServer(const HttpServerOptions& options, HttpApp& app);
   ~HttpServer();  // closes every connection; on_gone is called for those that were served
   HttpServer(const HttpServer&) = delete;
@@ -51,7 +54,7 @@ class HttpServer {
   void start();
   // Ends the I/O thread after what has been answered was sent, or after `patience`.
   void stop(std::chrono::milliseconds patience);
-  // "http://127.0.0.1:8000" or "unix:/path".
+  // "http://127.0.0.1:8000", "https://127.0.0.1:8000" or "unix:/path".
   std::string url() const;
   uint16_t port() const;
   int64_t num_connections() const;

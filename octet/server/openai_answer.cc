@@ -137,6 +137,33 @@ class CompletionFormat final : public OpenAiFormat {
   const TokenSpelling spelling_;
 };
 
+Json token_json(const TokenLogprob& token, const TokenSpelling& spelling) {
+  const std::string bytes = spelling.bytes(token.token_id);
+  Json list = Json::array();
+  for (const char c : bytes) list.push_back(static_cast<unsigned char>(c));
+  return {{"token", spelling.text(token.token_id)}, {"logprob", finite(token.logprob)}, {"bytes", std::move(list)}};
+}
+
+}  // namespace
+
+Json chat_logprobs(const ChoiceNews& news, const AnswerOptions& options) {
+  const TokenSpelling spelling(options);
+  Json content = Json::array();
+  for (const PositionLogprobs& position : news.logprobs) {
+    if (position.empty()) continue;
+    Json entry = token_json(position.front(), spelling);
+    Json top = Json::array();
+    for (size_t i = 1; i < position.size() && static_cast<int32_t>(i) <= options.num_logprobs; ++i) {
+      top.push_back(token_json(position[i], spelling));
+    }
+    entry["top_logprobs"] = std::move(top);
+    content.push_back(std::move(entry));
+  }
+  return content;
+}
+
+namespace {
+
 class ChatFormat final : public OpenAiFormat {
  public:
   explicit ChatFormat(const AnswerOptions& options) : OpenAiFormat(options), spelling_(this->options()) {}
@@ -243,26 +270,8 @@ class ChatFormat final : public OpenAiFormat {
     if (options().return_token_ids) choice["token_ids"] = news.token_ids;
   }
 
-  Json token_json(const TokenLogprob& token) const {
-    const std::string bytes = spelling_.bytes(token.token_id);
-    Json list = Json::array();
-    for (const char c : bytes) list.push_back(static_cast<unsigned char>(c));
-    return {{"token", spelling_.text(token.token_id)}, {"logprob", finite(token.logprob)}, {"bytes", std::move(list)}};
-  }
-
   Json logprobs_json(const ChoiceNews& news) const {
-    Json content = Json::array();
-    for (const PositionLogprobs& position : news.logprobs) {
-      if (position.empty()) continue;
-      Json entry = token_json(position.front());
-      Json top = Json::array();
-      for (size_t i = 1; i < position.size() && static_cast<int32_t>(i) <= options().num_logprobs; ++i) {
-        top.push_back(token_json(position[i]));
-      }
-      entry["top_logprobs"] = std::move(top);
-      content.push_back(std::move(entry));
-    }
-    return {{"content", std::move(content)}, {"refusal", nullptr}};
+    return {{"content", chat_logprobs(news, options())}, {"refusal", nullptr}};
   }
 
   const TokenSpelling spelling_;

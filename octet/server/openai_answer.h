@@ -52,6 +52,8 @@ class OpenAiFormat : public AnswerFormat {
 std::unique_ptr<OpenAiFormat> completion_format(const AnswerOptions& options);
 std::unique_ptr<OpenAiFormat> chat_format(const AnswerOptions& options);
 
+// One entry a token, as chat completions and responses have them. `options` says how many alternatives.
+Json chat_logprobs(const ChoiceNews& news, const AnswerOptions& options);
 // "stop", "length", ..., or null while it goes on. A choice that called tools and stopped by itself says "tool_calls".
 Json finish_reason_json(const ChoiceNews& news);
 Json stop_reason_json(const StopReason& reason);

@@ -30,6 +30,10 @@ constexpr Operation kOperations[] = {
     {"get", "/api/status", "What the page shows: model, engine, requests", nullptr, kJson},
     {"get", "/", "A page to chat and to watch the server", nullptr, "text/html"},
     {"get", "/page/{file}", "Its files", nullptr, "text/javascript"},
+    {"get", "/health_generate", "200 when a token could be generated", nullptr, kJson},
+    {"get", "/server_info", "What was decided at the start: model, engine, limits", nullptr, kJson},
+    {"post", "/abort_requests", "Ends requests; with the admin key", "AbortRequests", kJson},
+    {"post", "/reset_prefix_cache", "Forgets cached prefixes; with the admin key", nullptr, kJson},
     {"get", "/v1/models", "The names of the model", nullptr, kJson},
     {"get", "/v1/models/{name}", "One name of the model", nullptr, kJson},
     {"get", "/tokenizer_info", "Special tokens and the chat template", nullptr, kJson},
@@ -37,6 +41,8 @@ constexpr Operation kOperations[] = {
     {"post", "/v1/chat/completions", "Chat completion; text/event-stream with stream", "Chat", kJson},
     {"post", "/v1/messages", "Anthropic's messages; text/event-stream with stream", "Messages", kJson},
     {"post", "/v1/messages/count_tokens", "Tokens of a messages request", "CountTokens", kJson},
+    {"post", "/v1/responses", "OpenAI's responses, none stored; text/event-stream with stream", "Responses", kJson},
+    {"post", "/v1/embeddings", "Vectors of texts", "Embedding", kJson},
     {"post", "/v1/completions/render", "The prompts of a completion and their ids", "Completion", kJson},
     {"post", "/v1/chat/completions/render", "The prompt of a chat and its ids", "Chat", kJson},
     {"post", "/tokenize", "Ids of a text or of messages", "Tokenize", kJson},
@@ -133,6 +139,33 @@ constexpr std::string_view kSchemas = R"({
   "Detokenize": {"type": "object", "required": ["tokens"], "properties": {
     "model": {"type": ["string", "null"]},
     "tokens": {"type": "array", "items": {"type": "integer", "minimum": 0}}}},
+  "Responses": {"type": "object", "required": ["input"], "properties": {
+    "input": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "object", "properties": {
+      "type": {"enum": ["message", "function_call", "function_call_output", "reasoning"]}}}}]},
+    "instructions": {"type": ["string", "null"]},
+    "max_output_tokens": {"type": ["integer", "null"], "minimum": 1},
+    "tools": {"type": ["array", "null"], "items": {"type": "object", "required": ["type", "name"], "properties": {
+      "type": {"const": "function"}, "name": {"type": "string"}, "parameters": {"type": ["object", "null"]}, "strict": {"type": ["boolean", "null"]}}}},
+    "tool_choice": {"type": ["string", "object", "null"]},
+    "parallel_tool_calls": {"type": ["boolean", "null"]},
+    "text": {"type": ["object", "null"], "properties": {"format": {"type": ["object", "null"], "required": ["type"],
+      "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}}}}},
+    "reasoning": {"type": ["object", "null"], "properties": {"effort": {"type": ["string", "null"]}}},
+    "include": {"type": ["array", "null"], "items": {"enum": ["message.output_text.logprobs", "reasoning.encrypted_content"]}},
+    "top_logprobs": {"type": ["integer", "null"], "minimum": 0},
+    "truncation": {"enum": ["auto", "disabled", null]},
+    "metadata": {"type": ["object", "null"], "additionalProperties": {"type": "string"}, "maxProperties": 16},
+    "store": {"type": ["boolean", "null"]}}},
+  "AbortRequests": {"type": "object", "properties": {"request_ids": {"type": ["array", "null"], "items": {"type": "string"}},
+    "abort_all": {"type": ["boolean", "null"]}}},
+  "Embedding": {"type": "object", "required": ["input"], "properties": {
+    "model": {"type": ["string", "null"]},
+    "encoding_format": {"enum": ["float", "base64", null]},
+    "dimensions": {"type": ["integer", "null"], "minimum": 1},
+    "normalize": {"type": ["boolean", "null"]},
+    "truncate_prompt_tokens": {"type": ["integer", "null"], "minimum": -1},
+    "add_special_tokens": {"type": ["boolean", "null"]},
+    "user": {"type": ["string", "null"]}}},
   "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "object", "required": ["message", "type"],
     "properties": {"message": {"type": "string"}, "type": {"type": "string"}, "param": {"type": ["string", "null"]}}}}}
 })";
@@ -141,6 +174,7 @@ Json schemas() {
   Json all = parse_json(kSchemas, "openapi.cc");
   const Json generation = parse_json(kGeneration, "openapi.cc");
   for (const char* name : {"Completion", "Chat"}) all[name]["properties"].update(generation);
+  all["Embedding"]["properties"]["input"] = all["Completion"]["properties"]["prompt"];
   all["Completion"]["properties"]["max_tokens"]["minimum"] = 0;  // with echo
   Json& messages = all["Messages"] = all["CountTokens"];
   messages["required"].push_back("max_tokens");
@@ -148,7 +182,9 @@ Json schemas() {
   messages["properties"]["stop_sequences"] = {{"type", {"array", "null"}}, {"items", {{"type", "string"}}}};
   for (const char* name : {"stream", "temperature", "top_p", "top_k"}) {
     messages["properties"][name] = generation[name];
+    all["Responses"]["properties"][name] = generation[name];
   }
+  all["Responses"]["properties"]["model"] = generation["model"];
   return all;
 }
 
@@ -157,7 +193,8 @@ Json operation_json(const Operation& row) {
   const Json error = {{"description", "What was wrong"},
                       {"content", {{kJson, {{"schema", {{"$ref", "#/components/schemas/Error"}}}}}}}};
   Json content = {{row.answer, Json::object()}};
-  if (path == "/v1/completions" || path == "/v1/chat/completions" || path == "/v1/messages") {
+  if (path == "/v1/completions" || path == "/v1/chat/completions" || path == "/v1/messages" ||
+      path == "/v1/responses") {
     content["text/event-stream"] = Json::object();
   }
   Json operation = {

@@ -1,4 +1,4 @@
-// Any bytes as the body of a completion and of a chat completion: only ApiError may come out, with a status of 4xx.
+// Any bytes as the body of every route that makes tokens or vectors: only ApiError may come out, with a status of 4xx.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -6,8 +6,10 @@
 
 #include "octet/server/chat_request.h"
 #include "octet/server/completion_request.h"
+#include "octet/server/embedding_request.h"
 #include "octet/server/json_body.h"
 #include "octet/server/messages_request.h"
+#include "octet/server/responses_request.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace octet;
@@ -27,5 +29,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   check([&](const Json& body) { read_completion(body, facts); });
   check([&](const Json& body) { plain_messages(read_chat(body, facts).messages); });
   check([&](const Json& body) { plain_messages(read_messages_request(body, facts).messages); });
+  check([&](const Json& body) { plain_messages(read_responses_request(body, facts).chat.messages); });
+  check([&](const Json& body) { read_embedding(body, facts); });
   return 0;
 }

@@ -24,7 +24,7 @@ struct Call {
 struct Route {
   std::string method;  // "GET" serves HEAD too
   std::string path;    // exact, or with a '*' at its end
-  enum class Access : uint8_t { kKey, kOpen } access = Access::kKey;
+  enum class Access : uint8_t { kKey, kOpen, kAdmin } access = Access::kKey;
   enum class Where : uint8_t {
     kWorker,
     kInline

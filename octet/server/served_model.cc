@@ -15,13 +15,13 @@ uint32_t short_hash(std::string_view text) {
   return static_cast<uint32_t>(hash ^ (hash >> 32));
 }
 
-[[noreturn]] void fail_context(int64_t context, int64_t num_prompt, int64_t num_output) {
+[[noreturn]] void fail_context(const std::string& path, int64_t context, int64_t num_prompt, int64_t num_output) {
   ApiError error(
       400, "context_length_exceeded",
       fmt::format("This model's maximum context length is {} tokens. However, you requested {} tokens ({} in "
                   "the prompt, {} in the completion). Please reduce the length of the prompt or the completion.",
                   context, num_prompt + num_output, num_prompt, num_output),
-      "prompt");
+      path);
   error.extra = {{"n_prompt_tokens", num_prompt}, {"n_ctx", context}};
   throw error;
 }
@@ -49,6 +49,19 @@ Json messages_in_parts(Json messages) {
   return messages;
 }
 
+// The keys are those that vLLM reads of config.json.
+EmbeddingFacts embedding_facts(const ModelConfig& config) {
+  EmbeddingFacts facts{.size = config.hidden_size};
+  if (const auto list = config.json.find("matryoshka_dimensions"); list != config.json.end() && list->is_array()) {
+    for (const Json& item : *list) {
+      if (item.is_number_integer()) facts.matryoshka_dimensions.push_back(item.get<int64_t>());
+    }
+  }
+  const auto flag = config.json.find("is_matryoshka");
+  facts.is_matryoshka = !facts.matryoshka_dimensions.empty() || (flag != config.json.end() && *flag == true);
+  return facts;
+}
+
 }  // namespace
 
 ServedModel::ServedModel(const LlmOptions& options, std::vector<std::string> names, const RequestLimits& limits)
@@ -62,6 +75,7 @@ ServedModel::ServedModel(const LlmOptions& options, std::vector<std::string> nam
   facts_.has_priorities = options.engine.scheduling_policy == EngineOptions::SchedulingPolicy::kPriority;
   if (const std::string* source = llm_->chat_template_source()) facts_.tool_style = tool_style_of(*source);
   facts_.limits = limits;
+  facts_.embedding = embedding_facts(llm_->engine().model_config());
   fingerprint_ =
       fmt::format("octet-{}-{:08x}", build::kVersion,
                   short_hash(fmt::format("{}|{}|{}|{}|{}|{}|{}", build::kCommit, llm_->model_folder(),
@@ -111,7 +125,7 @@ Prompt ServedModel::text_prompt(const std::string& text, AddSpecialTokens add, c
   return prompt;
 }
 
-void ServedModel::fit(Prompt& prompt, const GenerationRequest& request) const {
+void ServedModel::fit(Prompt& prompt, const GenerationRequest& request, const std::string& path) const {
   const int64_t context = facts_.max_model_len;
   const std::optional<int32_t>& max_tokens = request.sampling.max_tokens;
   const int64_t num_output = request.max_tokens_given ? *max_tokens : 1;  // an implied length is what is left
@@ -125,13 +139,14 @@ void ServedModel::fit(Prompt& prompt, const GenerationRequest& request) const {
     }
   }
   const auto length = static_cast<int64_t>(prompt.token_ids.size());
-  if (length + num_output > context) fail_context(context, length, request.max_tokens_given ? num_output : 0);
+  if (length + num_output > context) fail_context(path, context, length, request.max_tokens_given ? num_output : 0);
 }
 
 std::vector<Prompt> ServedModel::prompts(const CompletionRequest& request) const {
   std::vector<Prompt> prompts;
   for (size_t i = 0; i < request.prompts.size(); ++i) {
-    const std::string path = request.prompts.size() > 1 ? fmt::format("prompt[{}]", i) : "prompt";
+    const std::string path =
+        request.prompts.size() > 1 ? fmt::format("{}[{}]", request.prompts_field, i) : request.prompts_field;
     if (const auto* ids = std::get_if<std::vector<int32_t>>(&request.prompts[i])) {
       prompts.push_back(Prompt::of_token_ids(*ids));
       if (request.generation.echo && llm_->tokenizer()) {
@@ -141,7 +156,7 @@ std::vector<Prompt> ServedModel::prompts(const CompletionRequest& request) const
       const auto add = request.generation.add_special_tokens ? AddSpecialTokens::kYes : AddSpecialTokens::kNo;
       prompts.push_back(text_prompt(std::get<std::string>(request.prompts[i]), add, path));
     }
-    fit(prompts.back(), request.generation);
+    fit(prompts.back(), request.generation, request.prompts_field);
   }
   return prompts;
 }
@@ -151,7 +166,7 @@ Prompt ServedModel::chat_prompt(const Json& messages, const ChatOptions& options
   size_t bytes = 0;
   for (const Json& message : plain) bytes += message["content"].get_ref<const std::string&>().size();
   const auto least_tokens = static_cast<int64_t>(bytes / longest_token_bytes_);
-  if (least_tokens > facts_.max_model_len) fail_context(facts_.max_model_len, least_tokens, 0);
+  if (least_tokens > facts_.max_model_len) fail_context("prompt", facts_.max_model_len, least_tokens, 0);
   Prompt prompt = llm_->chat_prompt(wants_parts_ ? messages_in_parts(plain) : plain, options);
   if (add == AddSpecialTokens::kYes) prompt.token_ids = tokenizer().encode(*prompt.text, add);
   if (prompt.token_ids.empty()) fail_field("messages", "the chat template makes no prompt of them");
@@ -161,7 +176,7 @@ Prompt ServedModel::chat_prompt(const Json& messages, const ChatOptions& options
 Prompt ServedModel::prompt(const ChatRequest& request) const {
   const auto add = request.generation.add_special_tokens ? AddSpecialTokens::kYes : AddSpecialTokens::kNo;
   Prompt prompt = chat_prompt(request.messages, request.options, add);
-  fit(prompt, request.generation);
+  fit(prompt, request.generation, "prompt");
   return prompt;
 }
 

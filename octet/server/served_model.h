@@ -33,7 +33,7 @@ class ServedModel {
   Prompt chat_prompt(const Json& messages, const ChatOptions& options, AddSpecialTokens add) const;
 
  private:
-  void fit(Prompt& prompt, const GenerationRequest& request) const;
+  void fit(Prompt& prompt, const GenerationRequest& request, const std::string& path) const;
   const Tokenizer& tokenizer() const;
 
   std::unique_ptr<Llm> llm_;

@@ -270,11 +270,17 @@ void ServerMetrics::http_done(const std::string& handler, const HttpRequest& req
       .Observe(static_cast<double>(outcome.duration.count()) / 1e6);
 }
 
-std::string ServerMetrics::text(const EngineMetrics* engine, int64_t num_rejected) {
+std::string ServerMetrics::text(const EngineMetrics* engine, const ServerCounts& counts) {
   Series& s = *series_;
   s.memory->Set(status_bytes("VmRSS:"));
   s.files->Set(num_open_files());
-  set_to(*s.rejected, num_rejected);
+  set_to(*s.rejected, counts.rejected);
+  if (counts.traces_exported) {
+    set_to(s.counter("octet:trace_spans_exported_total", "Spans that the collector took.", {}),
+           *counts.traces_exported);
+    set_to(s.counter("octet:trace_spans_dropped_total", "Spans that were lost: the collector was slow, or away.", {}),
+           *counts.traces_dropped);
+  }
   const double cpu = static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
   if (cpu > s.processor->Value()) s.processor->Increment(cpu - s.processor->Value());
   if (engine && s.has_model) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "octet/api/output.h"
@@ -19,6 +20,12 @@ struct MetricsFacts {
   bool enable_prefix_caching = true;
   double gpu_memory_utilization = 0;
   EngineReport report;
+};
+
+// What others than ServerMetrics count.
+struct ServerCounts {
+  int64_t rejected = 0;
+  std::optional<int64_t> traces_exported, traces_dropped;  // spans; nothing without a collector
 };
 
 class ServerMetrics {
@@ -38,7 +45,7 @@ class ServerMetrics {
   void http_done(const std::string& handler, const HttpRequest& request, const HttpOutcome& outcome);
 
   // The text of /metrics. `engine`: nothing before the model is ready.
-  std::string text(const EngineMetrics* engine, int64_t num_rejected);
+  std::string text(const EngineMetrics* engine, const ServerCounts& counts);
 
  private:
   struct Series;

@@ -40,7 +40,7 @@ std::vector<float> logits_of(Engine& engine, const std::vector<int32_t>& ids) {
   for (size_t i = 0; i < rows.size(); ++i) {
     const auto first = ids.begin() + static_cast<int64_t>(i) * kPiece;
     Request request = make_request(std::to_string(i), {first, first + kPiece}, {.temperature = 0.0, .max_tokens = 1});
-    request.logits_scope = Request::LogitsScope::kAll;
+    request.row_scope = Request::RowScope::kAll;
     request.on_logits = [&rows, i](int64_t position, std::span<const float> logits) {
       rows[i][position].assign(logits.begin(), logits.end());
     };

@@ -141,7 +141,7 @@ TinyAnswers ask(Engine& engine, Wanted wanted) {
     Request request =
         make_request(std::to_string(i), prompt_of(5 + 7 * i, i % 2), {.temperature = 0.0, .max_tokens = 9});
     if (wanted == Wanted::kTokensAndLogits) {
-      request.logits_scope = Request::LogitsScope::kAll;
+      request.row_scope = Request::RowScope::kAll;
       request.on_logits = [&rows, i](int64_t position, std::span<const float> logits) {
         rows[static_cast<size_t>(i)][position].assign(logits.begin(), logits.end());
       };

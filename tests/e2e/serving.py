@@ -21,7 +21,9 @@ def openai_client(server):
 
 
 class Server:
-    def __init__(self, program, model, *flags):
+    def __init__(self, program, model, *flags, tls=None):
+        """tls: the ssl.SSLContext of clients, where the flags ask for HTTPS."""
+        self.tls = tls
         self.process = subprocess.Popen(
             [program, "serve", str(model), "--port", "0", "--served-model-name", "smol", "alias", *map(str, flags)],
             stderr=subprocess.PIPE, text=True)
@@ -34,7 +36,7 @@ class Server:
     def _read_log(self):
         for line in self.process.stderr:
             self.log.append(line)
-            found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", line)
+            found = re.search(r"listening on https?://127\.0\.0\.1:(\d+)", line)
             if found:
                 self.port = int(found[1])
                 self._listening.set()
@@ -51,11 +53,14 @@ class Server:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     def request(self, method, path, body=None, headers=None):
         """(status, headers, parsed body or text)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_TIMEOUT_S)
+        if self.tls:
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=ANSWER_TIMEOUT_S, context=self.tls)
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_TIMEOUT_S)
         if isinstance(body, (dict, list)):
             body = json.dumps(body)
         connection.request(method, path, body=body, headers=headers or {})

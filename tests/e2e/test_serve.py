@@ -233,7 +233,6 @@ PROTOCOL = [
     (b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", 404), (b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 404),
     (b"DELETE /v1/completions HTTP/1.1\r\nHost: x\r\n\r\n", 405),
     (b"GET /health HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", 200),
-    (http_post("/v1/embeddings", {"input": "x"}), 501),
     (http_post("/v1/completions", b"x", "Content-Type: multipart/form-data; boundary=x\r\n"), 415),
 ]
 
