@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building octet needs on Debian 12 and Ubuntu 24.04, and only what is missing.
-# Usage: scripts/install_packages.sh [--tests] [--all]
-#   --tests  also what ./test.sh needs          --all  also what ./test.sh --all needs (clang, its sanitizers, clang-tidy, Prometheus, Chromium)
+# Usage: scripts/install_packages.sh [--tests] [--all] [--deb]
+#   --tests  also what ./test.sh needs          --all  also what ./test.sh --all needs (clang, its sanitizers, clang-tidy, Prometheus, Chromium, nginx)
+#   --deb    also what makes a Debian package
 # Installs nothing and needs no rights when everything is there already.
 set -euo pipefail
 
@@ -9,7 +10,8 @@ packages=(cmake ninja-build g++ ccache pkg-config git ca-certificates python3 py
           nlohmann-json3-dev libcli11-dev libfmt-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libssl-dev
           libboost-dev prometheus-cpp-dev)
 tests=(libgtest-dev libgmock-dev python3-dev)
-slow=(clang clang-tidy llvm prometheus)
+deb=(dpkg-dev)
+slow=(clang clang-tidy llvm prometheus nginx-light "${deb[@]}")
 # Ubuntu has Chromium as a snap alone: the test of the page is skipped there.
 if [[ $(. /etc/os-release; echo "$ID") == debian ]]; then slow+=(chromium chromium-driver); fi
 
@@ -17,7 +19,8 @@ for option in "$@"; do
   case $option in
     --tests) packages+=("${tests[@]}") ;;
     --all) packages+=("${tests[@]}" "${slow[@]}") ;;
-    *) echo "usage: scripts/install_packages.sh [--tests] [--all]" >&2; exit 2 ;;
+    --deb) packages+=("${deb[@]}") ;;
+    *) echo "usage: scripts/install_packages.sh [--tests] [--all] [--deb]" >&2; exit 2 ;;
   esac
 done
 

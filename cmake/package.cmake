@@ -1,0 +1,20 @@
+# The Debian package: `cpack -G DEB` in the folder of a build. The program, its systemd unit, licence and notices.
+install(FILES LICENSE NOTICE CHANGELOG.md README.md DESTINATION share/doc/octet COMPONENT program)
+install(FILES packaging/octet.service DESTINATION /usr/lib/systemd/system COMPONENT program)
+install(DIRECTORY packaging/grafana packaging/prometheus packaging/nginx packaging/slurm packaging/kubernetes
+        DESTINATION share/octet COMPONENT program)
+
+set(CPACK_COMPONENTS_ALL program)
+set(CPACK_DEB_COMPONENT_INSTALL ON)
+set(CPACK_COMPONENTS_GROUPING ALL_COMPONENTS_IN_ONE)
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_PACKAGE_NAME octet)
+set(CPACK_PACKAGE_VENDOR "the octet developers")
+set(CPACK_PACKAGE_CONTACT "the octet developers <octet@localhost>")
+set(CPACK_PACKAGE_VERSION ${PROJECT_VERSION})
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "server of large language models in 8 bits")
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_SECTION science)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+include(CPack)
