@@ -17,7 +17,8 @@ namespace {
 
 std::string submit(Llm& llm, const std::shared_ptr<OutputMailbox>& mailbox, uint64_t key, PromptValue prompt,
                    const SamplingParams& params, int32_t priority) {
-  return llm.submit(to_prompt(std::move(prompt)), params, mailbox->sink(key), {.priority = priority, .cache_salt = {}});
+  return llm.submit(to_prompt(std::move(prompt)), params, mailbox->sink(key),
+                    {.priority = priority, .cache_salt = {}, .pooling = {}});
 }
 
 }  // namespace

@@ -87,7 +87,7 @@ std::vector<RequestOutput> generate(Llm& llm, std::vector<Prompt> prompts, const
   };
   try {
     for (size_t i = 0; i < prompts.size(); ++i) {
-      const SubmitOptions options{.priority = priorities.empty() ? 0 : priorities[i], .cache_salt = {}};
+      const SubmitOptions options{.priority = priorities.empty() ? 0 : priorities[i], .cache_salt = {}, .pooling = {}};
       ids.push_back(llm.submit(prompts[i], params[i], collector.sink(i), options));
     }
     collector.wait_for(prompts.size(), poll);

@@ -97,9 +97,10 @@ void ApiServer::post_abort_requests(Call& call) {
     return all || std::any_of(ids->begin(), ids->end(),
                               [&](const Json& id) { return generation.is_called(id.get_ref<const std::string&>()); });
   };
+  const auto now = std::chrono::steady_clock::now();
   int64_t count = 0;
   for (const auto& generation : living()) {
-    if (!wanted(*generation) || generation->finished()) continue;
+    if (!wanted(*generation) || !generation->status(now)) continue;
     generation->abort();
     ++count;
   }

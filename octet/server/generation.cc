@@ -116,11 +116,6 @@ bool Generation::is_called(std::string_view id) const {
   return id == job_.request_id;
 }
 
-bool Generation::finished() {
-  const std::lock_guard lock(mutex_);
-  return finished_ || gone_;
-}
-
 void Generation::end_waiting(Clock::time_point arrived) {
   if (job_.arrival > arrived) return;
   std::vector<std::string> ids;
@@ -351,8 +346,9 @@ void Generation::keep_alive(Clock::time_point now) {
 void Generation::send_whole() {
   std::vector<ChoiceNews> choices;
   for (Choice& choice : choices_) choices.push_back(std::move(choice.news));
+  HttpResponse response = json_response(200, job_.format->whole(std::move(choices), usage()));  // may throw
   finished_ = true;
-  reply_->send(json_response(200, job_.format->whole(std::move(choices), usage())));
+  reply_->send(std::move(response));
 }
 
 ApiError Generation::failure(const std::string& message) const {

@@ -60,7 +60,6 @@ class Generation : public std::enable_shared_from_this<Generation> {
   std::optional<RequestStatus> status(std::chrono::steady_clock::time_point now);
   // `id` is the request's, or its answer's ("chatcmpl-...").
   bool is_called(std::string_view id) const;
-  bool finished();
   // A comment to a stream that has been silent, so that proxies keep it open.
   void keep_alive(std::chrono::steady_clock::time_point now);
 

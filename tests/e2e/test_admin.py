@@ -61,6 +61,19 @@ def test_aborts_by_id(server):
     assert server.post("/abort_requests", {}, headers=ADMIN)[0] == 400
 
 
+def test_aborted_vectors_are_an_error(server):
+    """There is no part of a vector that could be given."""
+    answers = []
+    body = {"input": [[token] * 2000 for token in range(64)]}
+    thread = threading.Thread(target=lambda: answers.append(server.post("/v1/embeddings", body, headers=USER)))
+    thread.start()
+    server.wait_for(lambda: server.get("/load", headers=USER)[1]["server_load"] == 1)
+    server.wait_for(lambda: server.post("/abort_requests", {"abort_all": True}, headers=ADMIN)[1]["num_aborted"] == 1)
+    thread.join(30)
+    assert answers[0][0] == 503 and answers[0][1]["error"]["code"] == "request_aborted"
+    server.wait_for(lambda: server.get("/load", headers=USER)[1]["server_load"] == 0)
+
+
 def test_resets_the_prefix_cache(server):
     def cached():
         status, answer = server.post("/v1/completions", {"prompt": "A prompt of some length, " * 8, "max_tokens": 1}, headers=USER)
