@@ -44,7 +44,12 @@ PoolingChoice PoolingChoice::of_folder(const std::string& folder) {
     if (type == kNormalizeModule) choice.normalize = true;
     if (type != kPoolingModule) continue;
     if (!place.is_string()) fail(ErrorCode::kModel, "{}: the pooling module has no path", path);
-    choice.type = type_of_module(folder + "/" + place.get<std::string>() + "/config.json");
+    const std::filesystem::path inside = place.get<std::string>();
+    if (inside.is_absolute() || std::find(inside.begin(), inside.end(), "..") != inside.end()) {
+      fail(ErrorCode::kModel, "{}: the pooling module's path must lie in the model's folder, found {}", path,
+           inside.string());
+    }
+    choice.type = type_of_module(folder + "/" + inside.string() + "/config.json");
   }
   return choice;
 }

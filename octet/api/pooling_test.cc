@@ -72,6 +72,16 @@ TEST_F(PoolingFolder, RefusesOtherWaysByName) {
     write(modes, true);
     EXPECT_THROW(PoolingChoice::of_folder(folder_), Error) << modes;
   }
+  for (const char* path : {"../1_Pooling", "/1_Pooling", "1_Pooling/../../x"}) {
+    write_file(folder_ + "/modules.json",
+               R"([{"type":"sentence_transformers.models.Pooling","path":")" + std::string(path) + R"("}])");
+    try {
+      PoolingChoice::of_folder(folder_);
+      ADD_FAILURE() << path;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("must lie in the model's folder"), std::string::npos) << path;
+    }
+  }
   write_file(folder_ + "/modules.json", "{}");
   EXPECT_THROW(PoolingChoice::of_folder(folder_), Error);
 }
