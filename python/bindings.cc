@@ -73,7 +73,8 @@ void check_python_signals() {
 
 std::vector<RequestOutput> generate(Llm& llm, std::vector<Prompt> prompts, const std::vector<SamplingParams>& params,
                                     const std::optional<std::function<void(size_t)>>& on_progress,
-                                    const std::vector<int32_t>& priorities) {
+                                    const std::vector<int32_t>& priorities,
+                                    std::optional<PoolingType> pooling = std::nullopt) {
   if (params.size() != prompts.size())
     fail(ErrorCode::kInvalid, "{} sampling params for {} prompts", params.size(), prompts.size());
   const nb::gil_scoped_release release;
@@ -87,7 +88,8 @@ std::vector<RequestOutput> generate(Llm& llm, std::vector<Prompt> prompts, const
   };
   try {
     for (size_t i = 0; i < prompts.size(); ++i) {
-      const SubmitOptions options{.priority = priorities.empty() ? 0 : priorities[i], .cache_salt = {}, .pooling = {}};
+      const SubmitOptions options{
+          .priority = priorities.empty() ? 0 : priorities[i], .cache_salt = {}, .pooling = pooling};
       ids.push_back(llm.submit(prompts[i], params[i], collector.sink(i), options));
     }
     collector.wait_for(prompts.size(), poll);
@@ -97,6 +99,29 @@ std::vector<RequestOutput> generate(Llm& llm, std::vector<Prompt> prompts, const
     throw;
   }
   return collector.take();
+}
+
+// The token ids and the vector of every prompt.
+std::vector<std::pair<std::vector<int32_t>, std::vector<float>>> embed(
+    Llm& llm, std::vector<PromptValue> values, const std::optional<std::function<void(size_t)>>& on_progress,
+    int64_t dimensions, std::optional<bool> normalize) {
+  const PoolingChoice pooling = llm.pooling();
+  const int64_t most = llm.engine().model_config().hidden_size;
+  if (dimensions < 0 || dimensions > most) {
+    fail(ErrorCode::kInvalid, "dimensions: must be from 1 to {}, was {}", most, dimensions);
+  }
+  SamplingParams params;
+  params.max_tokens = 0;
+  std::vector<Prompt> prompts;
+  for (PromptValue& value : values) prompts.push_back(to_prompt(std::move(value)));
+  const std::vector<SamplingParams> all(prompts.size(), params);
+  std::vector<std::pair<std::vector<int32_t>, std::vector<float>>> results;
+  for (RequestOutput& output : generate(llm, std::move(prompts), all, on_progress, {}, pooling.type)) {
+    if (output.pooled.empty()) fail(ErrorCode::kInternal, "no vector: {}", output.outputs.front().error);
+    results.emplace_back(std::move(output.prompt_token_ids),
+                         finished_embedding(output.pooled, dimensions, normalize.value_or(pooling.normalize)));
+  }
+  return results;
 }
 
 std::unique_ptr<Llm> make_llm(const LlmOptions& options) {
@@ -213,6 +238,7 @@ void bind_options(nb::module_& m) {
       .def_rw("model", &LlmOptions::model)
       .def_rw("revision", &LlmOptions::revision)
       .def_rw("tokenizer", &LlmOptions::tokenizer)
+      .def_rw("pooler_config", &LlmOptions::pooler_config)
       .def_rw("chat_template", &LlmOptions::chat_template, nb::arg().none())
       .def("set_skip_tokenizer_init",
            [](LlmOptions& o, bool skip) {
@@ -289,6 +315,8 @@ void bind_llm(nb::module_& m) {
             return generate(llm, std::move(prompts), params, on_progress, priorities);
           },
           nb::arg("prompts"), nb::arg("params"), nb::arg("on_progress").none(), nb::arg("priorities"))
+      .def("embed", &embed, nb::arg("prompts"), nb::arg("on_progress").none(), nb::arg("dimensions"),
+           nb::arg("normalize").none())
       .def("chat_prompt",
            [chat_options](const Llm& llm, const std::string& messages, const std::string& tools,
                           bool add_generation_prompt, const std::string& kwargs) {

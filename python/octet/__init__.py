@@ -11,7 +11,8 @@ Needs neither numpy, torch nor transformers.
 from ._octet import OctetError, __version__
 from .async_llm import AsyncEngineArgs, AsyncLLM, AsyncLLMEngine
 from .llm import LLM
-from .outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
+from .outputs import CompletionOutput, EmbeddingOutput, EmbeddingRequestOutput, Logprob, RequestMetrics, RequestOutput
+from .pooling_params import PoolingParams
 from .quantize import quantize
 from .sampling_params import RequestOutputKind, SamplingParams
 from .structured_outputs import GuidedDecodingParams, StructuredOutputsParams
@@ -23,9 +24,12 @@ __all__ = [
     "AsyncLLMEngine",
     "LLM",
     "CompletionOutput",
+    "EmbeddingOutput",
+    "EmbeddingRequestOutput",
     "GuidedDecodingParams",
     "Logprob",
     "OctetError",
+    "PoolingParams",
     "RequestMetrics",
     "RequestOutput",
     "RequestOutputKind",

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Union
 
 from . import _octet
-from .outputs import RequestOutput, from_native
+from .outputs import EmbeddingOutput, EmbeddingRequestOutput, RequestOutput, from_native
+from .pooling_params import PoolingParams
 from .sampling_params import SamplingParams
 from .tokenizer import Tokenizer
 
@@ -40,7 +41,8 @@ _IGNORED = {
     "download_dir": "octet downloads nothing",
     "distributed_executor_backend": "ranks are threads",
     "hf_token": "octet downloads nothing",
-    "runner": "octet generates",
+    "runner": "octet generates and embeds with every model",
+    "task": "octet generates and embeds with every model",
 }
 
 _ENGINE_ARGUMENTS = ("device", "gpu_memory_utilization", "deterministic", "enforce_eager", "dtype", "kv_cache_dtype", "calculate_kv_scales", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size",
@@ -59,6 +61,7 @@ class LLM:
     ``skip_tokenizer_init``: token ids in, token ids out.
     ``load_format``: "auto", or "dummy" for random weights.
     Further keyword arguments: device ("auto", "cpu", "cuda"), gpu_memory_utilization, deterministic, kv_cache_memory_bytes, async_scheduling, enable_expert_parallel, num_threads (0: all processors),
+    pooler_config ({"pooling_type": "LAST" or "MEAN", "normalize": bool}: how embed makes vectors; None: as the model's files say),
     scheduling_policy ("fcfs", "priority"), quantization_ignore, quantize_lm_head, chat_template, calculate_kv_scales,
     kv_cache_dtype_skip_layers (indices, or "sliding_window").
     """
@@ -106,6 +109,8 @@ class LLM:
                      enable_prefix_caching=enable_prefix_caching, enable_chunked_prefill=enable_chunked_prefill)
         if max_num_batched_tokens is not None:
             given["max_num_batched_tokens"] = max_num_batched_tokens
+        if (pooler := given.pop("pooler_config", None)) is not None:
+            options.pooler_config = json.dumps(dict(pooler))
         if skip_layers := given.pop("kv_cache_dtype_skip_layers", None):
             options.set_kv_cache_dtype_skip_layers([str(layer) for layer in skip_layers])
         for name, value in given.items():
@@ -154,6 +159,17 @@ class LLM:
         for output, (text, _) in zip(outputs, rendered):
             output.prompt = text
         return outputs
+
+    def embed(self, prompts: PromptType | Sequence[PromptType], *, pooling_params: PoolingParams | None = None,
+              use_tqdm: bool = True) -> list[EmbeddingRequestOutput]:
+        """One vector for every prompt, in input order: ``output.outputs.embedding``."""
+        values = [_prompt_value(prompt) for prompt in _prompt_list(prompts)]
+        params = pooling_params or PoolingParams()
+        progress = _Progress(len(values)) if use_tqdm and len(values) > 1 and sys.stderr.isatty() else None
+        vectors = self._native.embed(values, progress, params.dimensions or 0, params.normalize)
+        if progress:
+            progress(len(values))
+        return [EmbeddingRequestOutput(str(i), EmbeddingOutput(vector), ids) for i, (ids, vector) in enumerate(vectors)]
 
     def get_tokenizer(self) -> Tokenizer:
         if not self._native.has_tokenizer():

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from octet import LLM, GuidedDecodingParams, OctetError, SamplingParams, StructuredOutputsParams
+from octet import LLM, GuidedDecodingParams, OctetError, PoolingParams, SamplingParams, StructuredOutputsParams
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 
@@ -214,3 +214,25 @@ def test_bad_structured_outputs_are_refused(llm):
     for form in ({"regex": "("}, {"json": "{"}, {"json": {"type": "nonsense"}}):
         with pytest.raises(ValueError):
             llm.generate("x", SamplingParams(structured_outputs=StructuredOutputsParams(**form)))
+
+
+def test_embeddings(model, llm):
+    texts = ["The cat sat on the mat.", "A cat is sitting on a mat.", "Interest rates rose by a quarter point."]
+    outputs = llm.embed(texts)
+    vectors = [output.outputs.embedding for output in outputs]
+    assert all(len(vector) == 576 and math.isclose(sum(x * x for x in vector), 1, abs_tol=1e-4) for vector in vectors)
+    assert outputs[0].prompt_token_ids == llm.get_tokenizer().encode(texts[0])
+    [alone] = llm.embed({"prompt_token_ids": outputs[0].prompt_token_ids})
+    assert alone.outputs.embedding == pytest.approx(vectors[0], abs=1e-5)
+    [raw] = llm.embed(texts[0], pooling_params=PoolingParams(normalize=False))
+    length = math.sqrt(sum(x * x for x in raw.outputs.embedding))
+    assert [x / length for x in raw.outputs.embedding] == pytest.approx(vectors[0], abs=1e-5) and length > 1.1
+    [short] = llm.embed(texts[0], pooling_params=PoolingParams(dimensions=64, normalize=False))
+    assert short.outputs.embedding == pytest.approx(raw.outputs.embedding[:64], abs=1e-5)
+    with pytest.raises(ValueError, match="dimensions"):
+        llm.embed(texts[0], pooling_params=PoolingParams(dimensions=577))
+    # The mean over tokens tells likeness better than a generator's last state does.
+    mean = LLM(model, max_model_len=256, pooler_config={"pooling_type": "MEAN", "normalize": True})
+    a, b, c = (output.outputs.embedding for output in mean.embed(texts))
+    dot = lambda x, y: sum(p * q for p, q in zip(x, y))  # noqa: E731
+    assert dot(a, b) > dot(a, c)
